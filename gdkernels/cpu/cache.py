@@ -1,0 +1,80 @@
+"""Compiled kernels on disk: one object file for each kernel, element type and CPU.
+
+The name of a file is a hash of everything that its contents depend on: the sources of the whole package, the
+versions of Numba and llvmlite, the CPU and the kernel. Editing any file of the package therefore misses the cache;
+nothing has to be invalidated, and files of older sources are deleted when a newer one is written.
+"""
+
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@cache
+def fingerprint() -> str:
+    """Hash over path, size and modification time of every Python file of the package."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        status = path.stat()
+        digest.update(f"{path.relative_to(PACKAGE)}:{status.st_size}:{status.st_mtime_ns};".encode())
+    return digest.hexdigest()[:16]
+
+
+def _candidates():
+    chosen = os.environ.get("GDKERNELS_CACHE_DIR")
+    if chosen:
+        yield Path(chosen).expanduser()
+    yield PACKAGE / "__pycache__" / "kernels"
+    place = hashlib.sha256(str(PACKAGE).encode()).hexdigest()[:12]
+    if sys.platform == "darwin":
+        yield Path.home() / "Library" / "Caches" / "gdkernels" / place
+    else:
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdkernels" / place
+    yield Path(tempfile.gettempdir()) / f"gdkernels-{os.getuid() if hasattr(os, 'getuid') else 'user'}" / place
+
+
+@cache
+def folder() -> Path:
+    """The first of: ``$GDKERNELS_CACHE_DIR``, the package's ``__pycache__``, the user's cache folder, a temporary one."""
+    for path in _candidates():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                return path
+        except OSError:
+            continue
+    raise OSError("gdkernels: no writable folder for compiled kernels; set GDKERNELS_CACHE_DIR")
+
+
+def _path(symbol: str, target: tuple) -> Path:
+    identity = hashlib.sha256(repr((symbol, target)).encode()).hexdigest()[:12]
+    return folder() / f"{symbol}.{identity}.{fingerprint()}.kernel"
+
+
+def load(symbol: str, target: tuple):
+    """What `save` stored for this symbol on this target (CPU and versions), or None."""
+    try:
+        return pickle.loads(_path(symbol, target).read_bytes())
+    except (OSError, pickle.UnpicklingError, EOFError):
+        return None
+
+
+def save(symbol: str, target: tuple, payload) -> None:
+    """Store a payload, replacing older versions of the same kernel. A full disk is not an error: nothing is cached."""
+    path = _path(symbol, target)
+    stem = path.name.removesuffix(f".{fingerprint()}.kernel")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(pickle.dumps(payload))
+        temporary.replace(path)
+        for stale in path.parent.glob(f"{stem}.*.kernel"):
+            if stale != path:
+                stale.unlink(missing_ok=True)
+    except OSError:
+        temporary.unlink(missing_ok=True)

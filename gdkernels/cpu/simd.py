@@ -1,0 +1,260 @@
+"""The intrinsics of the CPU wing: every piece of LLVM in the package is here (and in `tile`).
+
+Each is one line of meaning. Addresses are int64, strides and offsets count elements.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, errors
+from numba.core.datamodel import models, register_default
+from numba.extending import intrinsic
+
+I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+VOID = ir.VoidType()
+
+
+class Record(types.Type):
+    """Pointer to the operands of a kernel whose element type is `dtype`."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"Record({dtype})")
+
+
+@register_default(Record)
+class _RecordModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, I64.as_pointer())
+
+
+def declare(module, name, result, arguments):
+    """An LLVM intrinsic or an outside function."""
+    return cgutils.get_or_insert_function(module, ir.FunctionType(result, arguments), name)
+
+
+# ---------------------------------------------------------------------------------------------- pointers
+
+
+@intrinsic
+def noalias(typingctx):
+    """State that the pointer arguments of the function being compiled do not overlap (or are equal)."""
+
+    def generate(context, builder, signature, arguments):
+        for argument in builder.function.args[2:]:  # after Numba's return slot and exception slot
+            if isinstance(argument.type, ir.PointerType):
+                argument.add_attribute("noalias")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def offset(typingctx, pointer, count):
+    """pointer + count elements."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.gep(arguments[0], [arguments[1]], inbounds=True)
+
+    return pointer(pointer, types.int64), generate
+
+
+@intrinsic(prefer_literal=True)
+def unpack(typingctx, record, layout):
+    """The operands of a record, one 8-byte slot each, as a tuple; `layout` is like "F*, F, i8" (F: the record's type)."""
+    from .jit import parse_type
+
+    if not isinstance(layout, types.StringLiteral):
+        raise errors.TypingError("unpack: the layout must be a string literal")
+    kinds = [parse_type(word, str(record.dtype)) for word in layout.literal_value.split(",")]
+    result = types.Tuple(kinds)
+
+    def generate(context, builder, signature, arguments):
+        values = []
+        for slot, kind in enumerate(kinds):
+            word = builder.load(builder.gep(arguments[0], [I64(slot)], inbounds=True), align=8)
+            if isinstance(kind, (types.CPointer, Record)):
+                word = builder.inttoptr(word, context.get_value_type(kind))
+            elif isinstance(kind, types.Float):
+                word = builder.bitcast(word, ir.DoubleType())
+                if kind.bitwidth == 32:
+                    word = builder.fptrunc(word, ir.FloatType())
+            elif kind != types.int64:
+                word = builder.trunc(word, context.get_value_type(kind))
+            values.append(word)
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return result(record, layout), generate
+
+
+def _address_of(kind):
+    @intrinsic
+    def pointer_at(typingctx, address):
+        def generate(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return pointer_at
+
+
+int64_at = _address_of(types.int64)  # int64_at(address): a pointer to int64
+float64_at = _address_of(types.float64)
+byte_at = _address_of(types.uint8)
+
+
+@intrinsic
+def typed(typingctx, address, like):
+    """The pointer at an address, of the type of the pointer `like`."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return like(types.int64, like), generate
+
+
+@intrinsic
+def address_of(typingctx, pointer):
+    """A pointer as int64."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ptrtoint(arguments[0], I64)
+
+    return types.int64(pointer), generate
+
+
+@intrinsic(prefer_literal=True)
+def stack_words(typingctx, count):
+    """Room for `count` (a literal) int64 on the stack of the function being compiled."""
+
+    def generate(context, builder, signature, arguments):
+        return cgutils.alloca_once(builder, I64, size=count.literal_value)
+
+    return types.CPointer(types.int64)(count), generate
+
+
+# ---------------------------------------------------------------------------------------------- calls by address
+
+
+def _indirect(builder, address, result, arguments):
+    function = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(builder.inttoptr(address, function.as_pointer()), arguments)
+
+
+@intrinsic
+def invoke(typingctx, address, record, start, stop, worker):
+    """Call the kernel at `address` on the record at address `record`."""
+
+    def generate(context, builder, signature, arguments):
+        record = builder.inttoptr(arguments[1], I64.as_pointer())
+        _indirect(builder, arguments[0], VOID, [record, *arguments[2:]])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
+
+
+@intrinsic
+def apply(typingctx, address, *arguments):
+    """Call the native function at `address`, which returns nothing, with these arguments."""
+
+    def generate(context, builder, signature, values):
+        _indirect(builder, values[0], VOID, cgutils.unpack_tuple(builder, values[1]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.StarArgTuple(arguments)), generate
+
+
+# ---------------------------------------------------------------------------------------------- atomics
+
+
+@intrinsic
+def atomic_load(typingctx, pointer):
+    """*pointer, sequentially consistent."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load_atomic(arguments[0], "seq_cst", 8)
+
+    return types.int64(pointer), generate
+
+
+@intrinsic
+def atomic_store(typingctx, pointer, value):
+    """*pointer = value, sequentially consistent."""
+
+    def generate(context, builder, signature, arguments):
+        builder.store_atomic(arguments[1], arguments[0], "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64), generate
+
+
+@intrinsic
+def atomic_add(typingctx, pointer, value):
+    """*pointer += value; gives the old value."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.atomic_rmw("add", arguments[0], arguments[1], "seq_cst")
+
+    return types.int64(pointer, types.int64), generate
+
+
+@intrinsic
+def relax(typingctx):
+    """Tell the core that this is a spin loop."""
+    from .machine import IS_X86
+
+    def generate(context, builder, signature, arguments):
+        if IS_X86:
+            builder.call(declare(builder.module, "llvm.x86.sse2.pause", VOID, []), [])
+        else:
+            builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def give_way(typingctx):
+    """Let another thread run on this core (sched_yield, or what stands for it)."""
+
+    def generate(context, builder, signature, arguments):
+        builder.call(declare(builder.module, "gdkernels.yield", I32, []), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+# ---------------------------------------------------------------------------------------------- bits of a float
+
+
+def _bitcaster(floating, integer):
+    @intrinsic
+    def cast(typingctx, value):
+        pairs = {floating: integer, integer: floating}
+        if value not in pairs:
+            return None
+
+        def generate(context, builder, signature, arguments):
+            return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+        return pairs[value](value), generate
+
+    return cast
+
+
+bits32 = _bitcaster(types.float32, types.int32)  # float32 <-> int32, the same bits
+bits64 = _bitcaster(types.float64, types.int64)  # float64 <-> int64, the same bits
+
+
+def _int32_binary(method):
+    @intrinsic
+    def operation(typingctx, left, right):
+        def generate(context, builder, signature, arguments):
+            return getattr(builder, method)(*arguments)
+
+        return types.int32(types.int32, types.int32), generate
+
+    return operation
+
+
+add32 = _int32_binary("add")  # int32 + int32 stays int32 (Numba would widen it)
+shl32 = _int32_binary("shl")

@@ -1,0 +1,323 @@
+"""Persistent threads that run one kernel together.
+
+Worker 0 is the calling thread; the others are Python threads that live in native code, without the interpreter lock.
+A job is a kernel ``entry(record, worker, workers, worker)``. Workers find it by watching a counter, first spinning,
+then giving way to other processes, and after some milliseconds they sleep until they are woken. Inside a job they
+meet at `wait`, a barrier that spins a bounded time and then gives way, so that a busy machine slows it down but never
+stops it.
+"""
+
+import ctypes
+import os
+import struct
+import threading
+
+import llvmlite.binding as llvm
+import numpy as np
+from numba import njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+from . import cache as disk
+from .jit import FLAGS, device, kernel, native
+from .machine import cpu_count
+from .simd import (
+    address_of,
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    give_way,
+    int64_at,
+    invoke,
+    offset,
+    relax,
+    stack_words,
+    unpack,
+)
+
+_libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.windll.kernel32
+_yield = _libc.sched_yield if os.name == "posix" else _libc.SwitchToThread
+llvm.add_symbol("gdkernels.yield", ctypes.cast(_yield, ctypes.c_void_p).value)
+
+# The team's memory, in int64 words; whatever several threads write has a cache line (8 words) of its own.
+ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD, WORKERS = 0, 8, 16, 24, 32, 33, 34
+OPERANDS = 40  # room for the record of a shared op
+PARKED = 80  # one line a worker
+OPERAND_WORDS = 20
+
+SPIN = 4000  # turns of a spin loop before giving way: about 50 microseconds
+LINGER = 12000  # turns after which an idle worker goes to sleep: some milliseconds when the machine is free
+
+WORTH_SHARING = 50_000  # nanoseconds of one core below which a second thread costs more than it brings
+SCRATCH_BYTES = 4 << 20  # working memory of each worker (packed panels)
+
+
+@device
+def share(total, quantum, worker, workers):
+    """Where the part of `worker` begins when `total` items are dealt out in multiples of `quantum`."""
+    units = (total + quantum - 1) // quantum
+    return min(total, units * worker // workers * quantum)
+
+
+@native("i8*, i8")
+def wait(team, workers):
+    """The barrier: return when all workers have called it."""
+    if workers == 1:
+        return
+    generation = atomic_load(offset(team, GENERATION))
+    if atomic_add(offset(team, ARRIVED), 1) == workers - 1:
+        atomic_store(offset(team, ARRIVED), 0)
+        atomic_store(offset(team, GENERATION), generation + 1)
+        return
+    turns = 0
+    while atomic_load(offset(team, GENERATION)) == generation:
+        relax()
+        turns += 1
+        if turns > SPIN:
+            give_way()
+
+
+@native("i8*, i8, i8 -> i8")
+def serve(team, worker, last):
+    """Do the jobs posted after number `last`; return the number of the last one when there is none for some time."""
+    turns = 0
+    while turns < LINGER:
+        number = atomic_load(offset(team, JOB))
+        if number == last:
+            relax()
+            turns += 1
+            if turns > SPIN:
+                give_way()
+            continue
+        last = number
+        turns = 0
+        workers = team[WORKERS]
+        if worker < workers:
+            invoke(team[ENTRY], team[RECORD], worker, workers, worker)
+            atomic_add(offset(team, DONE), 1)
+    return last
+
+
+@native("i8*, i8, i8, i8")
+def post(team, entry, record, workers):
+    """Tell the workers what to do."""
+    team[ENTRY] = entry
+    team[RECORD] = record
+    team[WORKERS] = workers
+    atomic_store(offset(team, DONE), 0)
+    atomic_add(offset(team, JOB), 1)
+
+
+@native("i8*")
+def join(team):
+    """Do worker 0's part of the posted job and wait for the others."""
+    workers = team[WORKERS]
+    invoke(team[ENTRY], team[RECORD], 0, workers, 0)
+    turns = 0
+    while atomic_load(offset(team, DONE)) != workers - 1:
+        relax()
+        turns += 1
+        if turns > SPIN:
+            give_way()
+
+
+@kernel
+def part(record, start, stop, worker):
+    """The job of one shared op: worker `start` of `stop` does its part of the op's range."""
+    entry, operands, total, quantum = unpack(record, "i8, i8, i8, i8")
+    first, last = share(total, quantum, start, stop), share(total, quantum, start + 1, stop)
+    if first < last:
+        invoke(entry, operands, first, last, worker)
+
+
+class _DispatcherCache(FunctionCache):
+    """Numba's cache of a dispatcher, in our folder and aware of every file of the package."""
+
+    def __init__(self, function):
+        super().__init__(function)
+        self._cache_path = str(disk.folder())
+        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, disk.fingerprint())
+
+
+def _dispatcher(*signature):
+    """A function that Python calls directly: an order of magnitude cheaper than ctypes."""
+
+    def decorate(function):
+        compiled = njit(nogil=True, **FLAGS)(function)
+        compiled._cache = _DispatcherCache(function)
+        for one in signature:
+            compiled.compile(one)
+        return compiled
+
+    return decorate
+
+
+@_dispatcher()
+def address(array):
+    """Address of the first element of an array."""
+    return array.ctypes.data
+
+
+for _native in (wait, serve, post, join, part):
+    _native.address()  # compiled code below finds them by symbol
+
+
+@_dispatcher("void(int64, int64, int64" + ", int64" * OPERAND_WORDS + ")")
+def _run_alone(entry, start, stop, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t):  # noqa: E741
+    record = stack_words(20)
+    record[0], record[1], record[2], record[3], record[4] = a, b, c, d, e
+    record[5], record[6], record[7], record[8], record[9] = f, g, h, i, j
+    record[10], record[11], record[12], record[13], record[14] = k, l, m, n, o
+    record[15], record[16], record[17], record[18], record[19] = p, q, r, s, t
+    invoke(entry, address_of(record), start, stop, 0)
+
+
+@_dispatcher("void(int64, int64, int64, int64)")
+def invoke_alone(entry, record, start, stop):
+    """Call a kernel on a record, in this thread."""
+    invoke(entry, record, start, stop, 0)
+
+
+@_dispatcher("int64(int64, int64, int64)")
+def _serve(team, worker, last):
+    return serve(int64_at(team), worker, last)
+
+
+@_dispatcher("int64(int64, int64, int64, int64)")
+def _post(team, entry, record, workers):
+    """Post a job; tell whether a worker that should take part is asleep."""
+    post(int64_at(team), entry, record, workers)
+    asleep = 0
+    for worker in range(1, workers):
+        asleep += atomic_load(offset(int64_at(team), PARKED + 8 * worker))
+    return asleep
+
+
+@_dispatcher("void(int64)")
+def _join(team):
+    join(int64_at(team))
+
+
+@_dispatcher("int64(int64, int64, int64, int64)")
+def _park(team, worker, last, parked):
+    """Set a worker's asleep flag; tell whether no job was posted since."""
+    atomic_store(offset(int64_at(team), PARKED + 8 * worker), parked)
+    return 1 if atomic_load(offset(int64_at(team), JOB)) == last else 0
+
+
+def _aligned(words: int) -> np.ndarray:
+    memory = np.zeros(words + 512, np.int64)
+    skip = -address(memory) % 4096 // 8
+    return memory[skip : skip + words]
+
+
+class Team:
+    """The workers of this process. Workers are started when they are first needed."""
+
+    def __init__(self):
+        self.lock = threading.Lock()  # held by the thread whose job is being done
+        self._memory = _aligned(PARKED + 8 * 257)
+        self.address = address(self._memory)
+        self._wake = [None]
+        self._scratch = np.empty(0, np.uint8)
+
+    def scratch(self, workers: int) -> int:
+        """Working memory for so many workers, SCRATCH_BYTES each. To be called with the lock held."""
+        if self._scratch.size < workers * SCRATCH_BYTES:
+            self._scratch = np.empty(workers * SCRATCH_BYTES + 4096, np.uint8)
+        return (address(self._scratch) + 4095) & ~4095
+
+    def run(self, entry: int, record: int, workers: int) -> None:
+        """Run the job ``entry(record, worker, workers, worker)`` on every worker. To be called with the lock held."""
+        while len(self._wake) < workers:
+            self._start()
+        asleep = _post(self.address, entry, record, workers)
+        if asleep:
+            for worker in range(1, workers):
+                if self._memory[PARKED + 8 * worker]:
+                    self._wake[worker].release()
+        _join(self.address)
+
+    def _start(self):
+        worker = len(self._wake)
+        self._wake.append(threading.Semaphore(0))
+        last = int(self._memory[JOB])
+        threading.Thread(
+            target=self._live, args=(worker, last), name=f"gdkernels-{worker}", daemon=True
+        ).start()
+
+    def _live(self, worker: int, last: int) -> None:
+        while True:
+            last = _serve(self.address, worker, last)
+            if _park(self.address, worker, last, 1):
+                self._wake[worker].acquire()
+            _park(self.address, worker, last, 0)
+
+
+_team = Team()
+_threads = max(1, int(os.environ.get("GDKERNELS_NUM_THREADS") or cpu_count()))
+_local = threading.local()
+
+
+def team() -> Team:
+    return _team
+
+
+def _forget_after_fork():
+    global _team
+    _team = Team()  # threads do not survive a fork
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def get_threads() -> int:
+    """The most threads that an operation or a training step may use."""
+    return _threads
+
+
+def set_threads(count: int) -> None:
+    """Set the most threads that an operation or a training step may use (at first: GDKERNELS_NUM_THREADS or all cores)."""
+    global _threads
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 256:
+        raise ValueError(f"set_threads: count is {count!r}, expected an integer from 1 to 256")
+    _threads = count
+
+
+def _own_scratch() -> int:
+    """Working memory of the calling thread."""
+    try:
+        return _local.scratch
+    except AttributeError:
+        _local.memory = np.empty(SCRATCH_BYTES + 4096, np.uint8)
+        _local.scratch = (address(_local.memory) + 4095) & ~4095
+        return _local.scratch
+
+
+_PADDING = tuple((0,) * count for count in range(OPERAND_WORDS, -1, -1))
+
+
+def launch(kernel, dtype, operands: tuple, total: int, quantum: int = 1, work: float = 0.0) -> None:
+    """Run a kernel over ``range(total)``, on several workers when it pays.
+
+    The record is (scratch, *operands); `quantum` is what the range may be dealt out in multiples of; `work` is an
+    estimate of the nanoseconds that one core needs.
+    """
+    entry = kernel.address(dtype)
+    if work > WORTH_SHARING and _threads > 1 and total > quantum and _team.lock.acquire(blocking=False):
+        team = _team
+        try:
+            workers = min(_threads, int(work // (WORTH_SHARING // 2)))
+            shared = (entry, team.address + 8 * (OPERANDS + 4), total, quantum, team.scratch(workers), *operands)
+            team._memory[OPERANDS : OPERANDS + len(shared)] = shared
+            team.run(part.address(), team.address + 8 * OPERANDS, workers)
+            return
+        finally:
+            team.lock.release()
+    if total > 0:
+        _run_alone(entry, 0, total, _own_scratch(), *operands, *_PADDING[len(operands) + 1])
+
+
+def float_bits(value: float) -> int:
+    """A float as the operand word that `simd.unpack` reads back."""
+    return struct.unpack("<q", struct.pack("<d", value))[0]
