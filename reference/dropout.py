@@ -7,7 +7,7 @@ store it; a *counter-based* generator computes the n-th random word from n itsel
 any order, on any device, finds the same mask:
 
     c      = (offset + flat index) mod 2^64, flat index in C order
-    block  = philox4x32(counter = (low 32, high 32 bits of c // 4, 0, 0), key = (low 32, high 32 bits of seed))
+    block  = philox4x32(counter = (low 32, high 32 bits of c // 4, 0, 0), key = (low 32, high 32 of seed))
     word   = block[c mod 4]
     keep   = word >= floor(p 2^32)
 

@@ -32,7 +32,7 @@ def _summed(x: ArrayLike, residual: ArrayLike | None) -> Array:
 def layernorm(
     x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, eps: float = 1e-5, residual: ArrayLike | None = None
 ) -> tuple[Array, Array]:
-    """(y, stats) with y = gamma (x - mean) / √(variance + eps) + beta, row by row (Ba et al. 2016, 1607.06450).
+    """(y, stats) with y = gamma (x - mean) / √(variance + eps) + beta, by rows (Ba et al. 2016, 1607.06450).
 
     The variance is the mean of (x - mean)², taken in a second pass: mean(x²) - mean² cancels where the
     mean is large.
@@ -87,7 +87,7 @@ def layernorm_backward(
 def rmsnorm(
     x: ArrayLike, gamma: ArrayLike, eps: float = 1e-6, residual: ArrayLike | None = None
 ) -> tuple[Array, Array]:
-    """(y, stats) with y = gamma x / √(mean(x²) + eps), row by row (Zhang, Sennrich 2019, 1910.07467).
+    """(y, stats) with y = gamma x / √(mean(x²) + eps), by rows (Zhang, Sennrich 2019, 1910.07467).
 
     Parameters
     ----------
