@@ -211,7 +211,7 @@ def _check_finite(path: Path, x: NDArray[np.float64], what: str) -> None:
 
 def _read_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             missing = [name for name in ("x", "y") if name not in file.files]
             if missing:
                 raise ValueError(f"there is no array {missing[0]}, only {', '.join(file.files) or 'nothing'}")
