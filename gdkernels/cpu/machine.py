@@ -9,13 +9,21 @@ from numba.core import config
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 
+# What Numba was told to compile for instead of the host (NUMBA_CPU_NAME), as far as vectors are concerned.
+_NAMED = {
+    512: ("skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids", "x86-64-v4", "znver4", "znver5"),
+    256: ("haswell", "broadwell", "skylake", "alderlake", "x86-64-v3", "znver1", "znver2", "znver3"),
+}
+
+
 def _features() -> set[str]:
-    """The CPU features that Numba compiles for (NUMBA_CPU_NAME may name a smaller CPU than the host)."""
-    name = config.CPU_NAME
-    if name and name != "host":
-        return {"haswell": {"avx2"}, "skylake-avx512": {"avx2", "avx512f"}, "znver4": {"avx2", "avx512f"}}.get(
-            name, set()
-        )
+    """The CPU features that Numba compiles for: NUMBA_CPU_FEATURES, those of NUMBA_CPU_NAME, or the host's."""
+    if config.CPU_FEATURES:
+        return {word[1:] for word in config.CPU_FEATURES.split(",") if word.startswith("+")}
+    if config.CPU_NAME and config.CPU_NAME != "host":
+        if config.CPU_NAME in _NAMED[512]:
+            return {"avx512f", "avx2"}
+        return {"avx2"} if config.CPU_NAME in _NAMED[256] else set()
     return {feature for feature, present in llvm.get_host_cpu_features().items() if present}
 
 

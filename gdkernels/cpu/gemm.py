@@ -1,0 +1,204 @@
+"""C = init + op(A) @ op(B): packing and blocking around the register tiles.
+
+A and B have any row and column stride (so that transposed and Fortran-ordered operands need no copy), C has unit column
+stride. The order in which the products of one element of C are added depends on k alone, never on how many rows a
+thread was given; the result therefore has the same bits for any number of threads.
+
+The blocking is that of Goto and van de Geijn (ACM TOMS 34(3), 2008): a block of B (KC × NC) is packed panel by panel,
+blocks of A (MC × KC) stay in the second-level cache, a panel of B (KC × 2 vectors) streams through the first.
+"""
+
+import numpy as np
+
+from .jit import FLOATS, Native, kernel, native
+from .simd import noalias, offset, typed, unpack
+from .team import SCRATCH_BYTES, address, float_bits, launch  # noqa: F401
+from .tile import DOT_COLUMNS, DOT_ROWS, HALF, ROWS, copy_vector, lanes, make_dots, make_tile, transpose_square
+
+KC = 512  # products added in one pass over a tile
+MC = 256  # rows of a packed block of A
+B_BYTES = 2 << 20  # a packed block of B
+A_OFFSET = 64 << 10  # in a worker's scratch: a small region for the GEMV way, then A, then B
+B_OFFSET = A_OFFSET + (1 << 20)
+THIN = 4  # so few columns go the GEMV way
+
+_TILE = "i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8, i8"
+
+
+def _tile(rows: int, vectors: int, masked: bool, guarded: bool) -> Native:
+    emit = make_tile(rows, vectors, masked, guarded)
+
+    def tile(k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live):
+        emit(k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live)
+
+    tile.__name__ = f"tile{rows}x{vectors}{'_masked' if masked else ''}{'_guarded' if guarded else ''}"
+    return native(_TILE)(tile)
+
+
+_full, _full_masked, _full_narrow = _tile(ROWS, 2, False, False), _tile(ROWS, 2, True, False), _tile(ROWS, 1, True, False)
+_half, _half_masked, _half_narrow = _tile(HALF, 2, False, True), _tile(HALF, 2, True, True), _tile(HALF, 1, True, True)
+_dots1, _dots4 = make_dots(1), make_dots(DOT_COLUMNS)
+
+
+@native("i8, i8, F*, i8, i8, i8, F*, i8, F*, i8, F*, i8, i8")
+def row_blocks(m, k, a, rsa, csa, packed, b, ldb, init, ldi, c, ldc, n):
+    """All m rows of A (in panels of ROWS, k-major, if `packed`) against one panel of B with n ≤ 2·lanes columns."""
+    width = lanes(b)
+    narrow = n <= width
+    tail = n if narrow else n - width
+    whole = n == 2 * width
+    i = 0
+    while i < m:
+        live = m - i
+        a_i = offset(a, i // ROWS * ROWS * k + i % ROWS) if packed else offset(a, i * rsa)
+        init_i = offset(init, i * ldi)
+        c_i = offset(c, i * ldc)
+        if live >= ROWS:
+            if whole:
+                _full(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+            elif narrow:
+                _full_narrow(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+            else:
+                _full_masked(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+            i += ROWS
+        else:
+            if whole:
+                _half(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+            elif narrow:
+                _half_narrow(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+            else:
+                _half_masked(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+            i += HALF
+
+
+@native("i8, i8, F*, i8, i8, F*")
+def pack_a(m, k, a, rsa, csa, packed):
+    """Panels of ROWS rows, k-major: packed[panel][k][row]. What lies beyond row m in the last panel is undefined."""
+    for panel in range((m + ROWS - 1) // ROWS):
+        target = offset(packed, panel * ROWS * k)
+        source = offset(a, panel * ROWS * rsa)
+        live = min(ROWS, m - panel * ROWS)
+        if rsa == 1:
+            for p in range(k):
+                for i in range(live):
+                    target[p * ROWS + i] = source[p * csa + i]
+        else:
+            for i in range(live):
+                row = offset(source, i * rsa)
+                for p in range(k):
+                    target[p * ROWS + i] = row[p * csa]
+
+
+@native("i8, i8, F*, i8, i8, F*")
+def pack_b(k, n, b, rsb, csb, packed):
+    """One panel of B, n ≤ 2·lanes columns, row by row: packed[k][2·lanes]. Columns beyond n are undefined."""
+    width = lanes(b)
+    stride = 2 * width
+    whole = n == stride
+    if csb == 1 and whole:
+        for p in range(k):
+            copy_vector(offset(packed, p * stride), offset(b, p * rsb))
+            copy_vector(offset(packed, p * stride + width), offset(b, p * rsb + width))
+        return
+    done = 0
+    if rsb == 1 and whole:
+        done = k // width * width
+        for p in range(0, done, width):
+            transpose_square(offset(packed, p * stride), stride, offset(b, p), csb)
+            transpose_square(offset(packed, p * stride + width), stride, offset(b, p + width * csb), csb)
+    for p in range(done, k):
+        row = offset(b, p * rsb)
+        for j in range(n):
+            packed[p * stride + j] = row[j * csb]
+
+
+@native("i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8")
+def gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
+    """n ≤ 4 columns: as dot products along rows of A, or, if A is stored by columns, as Cᵀ = Bᵀ Aᵀ."""
+    if csa == 1:
+        packed = typed(scratch + A_OFFSET, a)
+        ldbt = 1
+        if n == 1 and rsb == 1:
+            packed = b
+        else:
+            ldbt = k
+            for j in range(n):
+                for p in range(k):
+                    packed[j * k + p] = b[p * rsb + j * csb]
+        i = 0
+        while i < m:
+            live = min(DOT_ROWS, m - i)
+            if n == 1:
+                _dots1(k, offset(a, i * rsa), rsa, packed, ldbt, offset(init, i * ldi), ldi, csi, offset(c, i * ldc), ldc, live, n)
+            else:
+                _dots4(k, offset(a, i * rsa), rsa, packed, ldbt, offset(init, i * ldi), ldi, csi, offset(c, i * ldc), ldc, live, n)
+            i += DOT_ROWS
+        return
+    width = 2 * lanes(a)
+    zeros = typed(scratch, a)
+    product = offset(zeros, width)
+    for j in range(width):
+        zeros[j] = 0
+    i = 0
+    while i < m:
+        block = min(width, m - i)
+        row_blocks(n, k, b, csb, rsb, 0, offset(a, i), csa, zeros, 0, product, width, block)
+        for r in range(block):
+            for j in range(n):
+                c[(i + r) * ldc + j] = init[(i + r) * ldi + j * csi] + product[j * width + r]
+        i += width
+
+
+@native("i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8")
+def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
+    """C (m, n) = init + A (m, k) @ B (k, n).
+
+    init[i * ldi + j * csi] is a matrix (ldi, 1), a row that is added to all rows (0, 1) or one number (0, 0), which
+    must then stand 2·lanes times in a row. It may be C itself. `scratch` is the worker's working memory.
+    """
+    if n <= THIN and (csa == 1 or rsa == 1) and k <= KC * 64:
+        gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch)
+        return
+    width = lanes(a)
+    panel = 2 * width
+    blocks = max(1, (k + KC - 1) // KC)
+    kc = (k + blocks - 1) // blocks
+    nc = B_BYTES // (KC * 64) * width // panel * panel
+    pack_the_b = csb != 1 or (m >= 64 and rsb >= 8 * width and n > width)
+    pack_the_a = (csa != 1 and rsa != 1) or (n >= 8 * width and k >= 64 and max(rsa, csa) >= 1024) or (rsa == 1 and k >= 256 and n >= 256)
+    packed_a = typed(scratch + A_OFFSET, a)
+    packed_b = typed(scratch + B_OFFSET, a)
+    for j0 in range(0, n, nc):
+        j1 = min(n, j0 + nc)
+        for block in range(blocks):
+            p = block * kc
+            k_now = min(kc, k - p)
+            for i0 in range(0, m, MC):
+                m_now = min(MC, m - i0)
+                a_now = offset(a, i0 * rsa + p * csa)
+                rs, cs = rsa, csa
+                if pack_the_a:
+                    pack_a(m_now, k_now, a_now, rsa, csa, packed_a)
+                    a_now, rs, cs = packed_a, 1, ROWS
+                for j in range(j0, j1, panel):
+                    n_now = min(panel, j1 - j)
+                    b_now, ldb = offset(b, p * rsb + j * csb), rsb
+                    if pack_the_b:
+                        target = offset(packed_b, (j - j0) * kc)
+                        if i0 == 0:
+                            pack_b(k_now, n_now, b_now, rsb, csb, target)
+                        b_now, ldb = target, panel
+                    c_now = offset(c, i0 * ldc + j)
+                    if block == 0:
+                        row_blocks(m_now, k_now, a_now, rs, cs, pack_the_a, b_now, ldb, offset(init, i0 * ldi + j * csi), ldi, c_now, ldc, n_now)
+                    else:
+                        row_blocks(m_now, k_now, a_now, rs, cs, pack_the_a, b_now, ldb, c_now, ldc, c_now, ldc, n_now)
+
+
+@kernel
+def product(record, start, stop, worker):
+    """Rows [start, stop) of C = init + A @ B."""
+    scratch, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc = unpack(
+        record, "i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8"
+    )
+    gemm(stop - start, n, k, offset(a, start * rsa), rsa, csa, b, rsb, csb, offset(init, start * ldi), ldi, csi, offset(c, start * ldc), ldc, scratch + worker * SCRATCH_BYTES)

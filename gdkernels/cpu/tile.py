@@ -1,0 +1,297 @@
+"""The register tiles of the matrix products, written as LLVM vectors.
+
+A tile keeps a small block of C in vector registers while it runs once over k. Left to itself LLVM finds no such
+code in a scalar triple loop; written out, it comes to the peak of the multiply-add units. The shape follows the
+register file: one accumulator for each (row, vector), the vectors of B, and one register to broadcast A.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .machine import VECTOR_BITS, VECTOR_REGISTERS
+from .simd import I1, I32, I64, VOID, declare
+
+VECTORS = 2  # vectors of B side by side
+ROWS = 8 if VECTOR_REGISTERS == 32 else 6  # 16 or 12 accumulators
+HALF = ROWS // 2
+DOT_ROWS = 4 if VECTOR_REGISTERS == 32 else 2
+DOT_COLUMNS = 4
+
+
+class _Emitter:
+    """The vector operations of one element type at one place of the program."""
+
+    def __init__(self, context, builder, element):
+        self.builder = builder
+        self.element = context.get_value_type(element)
+        self.lanes = VECTOR_BITS // element.bitwidth
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.align = element.bitwidth // 8
+        self.suffix = f"v{self.lanes}f{element.bitwidth}"
+        self.zero = ir.Constant(self.vector, None)
+
+    def mask(self, live):
+        """A mask whose first `live` lanes (0 to all) are set."""
+        builder = self.builder
+        lane = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        return builder.icmp_signed("<", lane, self._spread(live, I64))
+
+    def _spread(self, scalar, kind):
+        vector = ir.VectorType(kind, self.lanes)
+        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), None)
+        return self.builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+
+    def at(self, pointer, offset):
+        return self.builder.gep(pointer, [offset], inbounds=True)
+
+    def load(self, pointer, mask=None):
+        place = self.builder.bitcast(pointer, self.vector.as_pointer())
+        if mask is None:
+            return self.builder.load(place, align=self.align)
+        kinds = [self.vector.as_pointer(), I32, ir.VectorType(I1, self.lanes), self.vector]
+        function = declare(self.builder.module, f"llvm.masked.load.{self.suffix}.p0", self.vector, kinds)
+        return self.builder.call(function, [place, I32(self.align), mask, self.zero])
+
+    def store(self, value, pointer, mask=None):
+        place = self.builder.bitcast(pointer, self.vector.as_pointer())
+        if mask is None:
+            self.builder.store(value, place, align=self.align)
+            return
+        kinds = [self.vector, self.vector.as_pointer(), I32, ir.VectorType(I1, self.lanes)]
+        function = declare(self.builder.module, f"llvm.masked.store.{self.suffix}.p0", VOID, kinds)
+        self.builder.call(function, [value, place, I32(self.align), mask])
+
+    def broadcast(self, pointer):
+        return self._spread(self.builder.load(pointer, align=self.align), self.element)
+
+    def multiply_add(self, left, right, addend):
+        """left * right + addend, fused where the CPU can."""
+        function = declare(
+            self.builder.module, f"llvm.fmuladd.{self.suffix}", self.vector, [self.vector] * 3
+        )
+        return self.builder.call(function, [left, right, addend])
+
+    def total(self, vector):
+        """Sum of the lanes, pairwise."""
+        width = self.lanes
+        while width > 1:
+            width //= 2
+            swap = [lane + width if lane < width else lane for lane in range(self.lanes)]
+            other = self.builder.shuffle_vector(
+                vector, vector, ir.Constant(ir.VectorType(I32, self.lanes), swap)
+            )
+            vector = self.builder.fadd(vector, other)
+        return self.builder.extract_element(vector, I32(0))
+
+    def repeat(self, count, pointers, steps, values, body):
+        """Run ``values = body(pointers, values)`` `count` times (0 too); pointers move on by `steps` each time."""
+        builder = self.builder
+        before = builder.block
+        loop = builder.append_basic_block("k")
+        after = builder.append_basic_block("end")
+        builder.cbranch(builder.icmp_signed(">", count, I64(0)), loop, after)
+        builder.position_at_end(loop)
+        left = builder.phi(I64)
+        places = [builder.phi(pointer.type) for pointer in pointers]
+        current = [builder.phi(self.vector) for _ in values]
+        results = body(places, current)
+        fewer = builder.sub(left, I64(1))
+        moved = [self.at(place, step) for place, step in zip(places, steps, strict=True)]
+        last = builder.block
+        left.add_incoming(count, before)
+        left.add_incoming(fewer, last)
+        for phi, start, then in zip(
+            places + current, list(pointers) + list(values), moved + results, strict=True
+        ):
+            phi.add_incoming(start, before)
+            phi.add_incoming(then, last)
+        builder.cbranch(builder.icmp_signed(">", fewer, I64(0)), loop, after)
+        builder.position_at_end(after)
+        merged = []
+        for start, then in zip(values, results, strict=True):
+            phi = builder.phi(self.vector)
+            phi.add_incoming(start, before)
+            phi.add_incoming(then, last)
+            merged.append(phi)
+        return merged
+
+    def row(self, index, live):
+        """Row `index`, or the last live row where there are fewer."""
+        if live is None:
+            return I64(index)
+        builder = self.builder
+        beyond = builder.icmp_signed(">=", I64(index), live)
+        return builder.select(beyond, builder.sub(live, I64(1)), I64(index))
+
+    def when_live(self, index, live):
+        """Code that only runs for a live row."""
+        return self.builder.if_then(self.builder.icmp_signed("<", I64(index), live))
+
+
+def make_tile(rows: int, vectors: int, masked: bool, guarded: bool):
+    """C = init + A @ B for one block of `rows` × `vectors` vectors.
+
+    A tile is called as ``tile(k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live)``: A has row and column strides,
+    B, init and C have unit column stride. The last vector has `tail` live lanes if `masked`; if `guarded`, only
+    `live` rows (at least 1) are read and written.
+    """
+
+    @intrinsic
+    def tile(typingctx, k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live):
+        def generate(context, builder, signature, arguments):
+            k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live = arguments
+            emit = _Emitter(context, builder, signature.args[1].dtype)
+            mask = emit.mask(tail) if masked else None
+            live = live if guarded else None
+            masks = [None] * (vectors - 1) + [mask]
+            columns = [I64(vector * emit.lanes) for vector in range(vectors)]
+            index = [emit.row(row, live) for row in range(rows)]
+            a_rows = [builder.mul(rsa, row) for row in index]
+            sums = []
+            for row in index:
+                start = emit.at(init, builder.mul(ldi, row))
+                sums += [emit.load(emit.at(start, column), m) for column, m in zip(columns, masks, strict=True)]
+
+            def one_k(places, sums):
+                a_k, b_k = places
+                b_vectors = [
+                    emit.load(emit.at(b_k, column), m) for column, m in zip(columns, masks, strict=True)
+                ]
+                results = []
+                for row in range(rows):
+                    a_value = emit.broadcast(emit.at(a_k, a_rows[row]))
+                    for vector in range(vectors):
+                        results.append(
+                            emit.multiply_add(a_value, b_vectors[vector], sums[row * vectors + vector])
+                        )
+                return results
+
+            sums = emit.repeat(k, [a, b], [csa, ldb], sums, one_k)
+
+            def store_row(row):
+                start = emit.at(c, builder.mul(ldc, I64(row)))
+                for vector in range(vectors):
+                    emit.store(
+                        sums[row * vectors + vector], emit.at(start, columns[vector]), masks[vector]
+                    )
+
+            for row in range(rows):
+                if guarded and row > 0:
+                    with emit.when_live(row, live):
+                        store_row(row)
+                else:
+                    store_row(row)
+            return context.get_dummy_value()
+
+        i8 = types.int64
+        return types.void(i8, a, i8, i8, b, i8, init, i8, c, i8, i8, i8), generate
+
+    return tile
+
+
+def make_dots(columns: int):
+    """C = init + A @ B for a few rows of A and 1 to 4 columns, with k along the vector.
+
+    Called as ``dots(k, a, rsa, bt, ldbt, init, ldi, csi, c, ldc, live, width)``: rows of A and of Bᵀ are contiguous;
+    `live` rows and `width` columns are written.
+    """
+    rows = DOT_ROWS
+
+    @intrinsic
+    def dots(typingctx, k, a, rsa, bt, ldbt, init, ldi, csi, c, ldc, live, width):
+        def generate(context, builder, signature, arguments):
+            k, a, rsa, bt, ldbt, init, ldi, csi, c, ldc, live, width = arguments
+            emit = _Emitter(context, builder, signature.args[1].dtype)
+            lanes = I64(emit.lanes)
+            whole, rest = builder.sdiv(k, lanes), builder.srem(k, lanes)
+            a_rows = [builder.mul(rsa, emit.row(row, live)) for row in range(rows)]
+            b_rows = [builder.mul(ldbt, emit.row(column, width)) for column in range(columns)]
+
+            def step(mask):
+                def one_k(places, sums):
+                    a_k, b_k = places
+                    a_vectors = [emit.load(emit.at(a_k, row), mask) for row in a_rows]
+                    b_vectors = [emit.load(emit.at(b_k, row), mask) for row in b_rows]
+                    return [
+                        emit.multiply_add(a_vectors[row], b_vectors[column], sums[row * columns + column])
+                        for row in range(rows)
+                        for column in range(columns)
+                    ]
+
+                return one_k
+
+            sums = emit.repeat(whole, [a, bt], [lanes, lanes], [emit.zero] * (rows * columns), step(None))
+            beyond = builder.mul(whole, lanes)
+            tail = [emit.at(a, beyond), emit.at(bt, beyond)]
+            some = builder.zext(builder.icmp_signed(">", rest, I64(0)), I64)
+            sums = emit.repeat(some, tail, [lanes, lanes], sums, step(emit.mask(rest)))
+            for row in range(rows):
+                with emit.when_live(row, live):
+                    for column in range(columns):
+                        with emit.when_live(column, width):
+                            place = builder.add(
+                                builder.mul(ldi, I64(row)), builder.mul(csi, I64(column))
+                            )
+                            start = builder.load(emit.at(init, place))
+                            value = builder.fadd(start, emit.total(sums[row * columns + column]))
+                            target = builder.add(builder.mul(ldc, I64(row)), I64(column))
+                            builder.store(value, emit.at(c, target))
+            return context.get_dummy_value()
+
+        i8 = types.int64
+        return types.void(i8, a, i8, bt, i8, init, i8, i8, c, i8, i8, i8), generate
+
+    return dots
+
+
+@intrinsic
+def lanes(typingctx, pointer):
+    """Elements in one vector register, a constant of the element type."""
+
+    def generate(context, builder, signature, arguments):
+        return I64(VECTOR_BITS // signature.args[0].dtype.bitwidth)
+
+    return types.int64(pointer), generate
+
+
+@intrinsic
+def copy_vector(typingctx, target, source):
+    """target[:lanes] = source[:lanes]."""
+
+    def generate(context, builder, signature, arguments):
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit.store(emit.load(arguments[1]), arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(target, source), generate
+
+
+@intrinsic
+def transpose_square(typingctx, target, ldt, source, lds):
+    """target[j, i] = source[i, j] for a block of lanes × lanes elements, by log2(lanes) rounds of exchanges."""
+
+    def generate(context, builder, signature, arguments):
+        target, ldt, source, lds = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        size = emit.lanes
+        rows = [emit.load(emit.at(source, builder.mul(lds, I64(row)))) for row in range(size)]
+        distance = 1
+        while distance < size:  # exchange bit `distance` of the row number with that of the lane number
+            low = [lane if not lane & distance else size + (lane ^ distance) for lane in range(size)]
+            high = [lane | distance if not lane & distance else size + lane for lane in range(size)]
+            exchanged = list(rows)
+            for row in range(size):
+                if not row & distance:
+                    pair = rows[row], rows[row | distance]
+                    for place, lanes_taken in ((row, low), (row | distance, high)):
+                        pattern = ir.Constant(ir.VectorType(I32, size), lanes_taken)
+                        exchanged[place] = builder.shuffle_vector(*pair, pattern)
+            rows = exchanged
+            distance *= 2
+        for row in range(size):
+            emit.store(rows[row], emit.at(target, builder.mul(ldt, I64(row))))
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64), generate
