@@ -3,15 +3,16 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .precision import Array, f64
+from .precision import Array, f64, ieee
 
 
+@ieee
 def global_norm(*arrays: ArrayLike) -> float:
     """√(Σ g²) over all elements of all arrays, as if they were one long vector; 0 for none."""
-    with np.errstate(over="ignore"):
-        return float(np.sqrt(sum((float((f64(g) ** 2).sum()) for g in arrays), start=0.0)))
+    return float(np.sqrt(sum((float((f64(g) ** 2).sum()) for g in arrays), start=0.0)))
 
 
+@ieee
 def clip_by_global_norm(max_norm: float, *arrays: ArrayLike) -> tuple[float, list[Array]]:
     """(norm before clipping, arrays scaled by min(1, max_norm / (norm + 1e-6))).
 
@@ -21,5 +22,4 @@ def clip_by_global_norm(max_norm: float, *arrays: ArrayLike) -> tuple[float, lis
     """
     norm = global_norm(*arrays)
     scale = np.minimum(1.0, max_norm / (norm + 1e-6))
-    with np.errstate(invalid="ignore"):  # inf * 0 is NaN, as IEEE says
-        return norm, [f64(g) * scale for g in arrays]
+    return norm, [f64(g) * scale for g in arrays]

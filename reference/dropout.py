@@ -19,7 +19,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .precision import Array, f64
+from .precision import Array, f64, ieee
 
 Words = NDArray[np.uint32]
 
@@ -89,6 +89,7 @@ def dropout_mask(shape: tuple[int, ...], p: float, seed: int, offset: int = 0) -
     return (uniform_words(seed, offset, math.prod(shape)) >= threshold).reshape(shape)
 
 
+@ieee
 def dropout(x: ArrayLike, p: float, seed: int, offset: int = 0) -> Array:
     """y = x / (1 - p) where kept, else 0; also for a dropped NaN or infinity.
 

@@ -5,9 +5,10 @@ from numpy.typing import ArrayLike
 from .activation import activation as activate
 from .activation import activation_backward
 from .matmul import matmul
-from .precision import Array, f64
+from .precision import Array, f64, ieee
 
 
+@ieee
 def linear(
     x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: str = "identity"
 ) -> tuple[Array, Array]:
@@ -31,6 +32,7 @@ def linear(
     return activate(z, activation), z
 
 
+@ieee
 def linear_backward(
     da: ArrayLike, x: ArrayLike, w: ArrayLike, saved: ArrayLike, activation: str = "identity"
 ) -> tuple[Array, Array, Array]:

@@ -12,7 +12,7 @@ A mean over nothing (empty batch, all labels ignored) is NaN with gradient zero,
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .precision import Array, f64
+from .precision import Array, f64, ieee
 
 Value = float | Array
 
@@ -34,6 +34,7 @@ def _reduced(op: str, terms: Array, grad: Array, reduction: str, count: float) -
     raise ValueError(f"{op}: reduction is {reduction!r}, expected 'mean', 'sum' or 'none'")
 
 
+@ieee
 def mse(pred: ArrayLike, target: ArrayLike, reduction: str = "mean") -> tuple[Value, Array]:
     """l = (pred - target)², dl/dpred = 2 (pred - target). The mean is over all elements, not over rows.
 
@@ -41,11 +42,11 @@ def mse(pred: ArrayLike, target: ArrayLike, reduction: str = "mean") -> tuple[Va
     """
     pred, target = f64(pred), f64(target)
     _same_shape("mse", "pred", pred, target)
-    with np.errstate(over="ignore", invalid="ignore"):
-        error = pred - target
-        return _reduced("mse", error**2, 2.0 * error, reduction, error.size)
+    error = pred - target
+    return _reduced("mse", error**2, 2.0 * error, reduction, error.size)
 
 
+@ieee
 def huber(
     pred: ArrayLike, target: ArrayLike, delta: float = 1.0, reduction: str = "mean"
 ) -> tuple[Value, Array]:
@@ -58,13 +59,13 @@ def huber(
     _same_shape("huber", "pred", pred, target)
     if not delta > 0:
         raise ValueError(f"huber: delta is {delta}, expected a positive number")
-    with np.errstate(over="ignore", invalid="ignore"):
-        error = pred - target
-        size = np.abs(error)
-        terms = np.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
-        return _reduced("huber", terms, np.clip(error, -delta, delta), reduction, error.size)
+    error = pred - target
+    size = np.abs(error)
+    terms = np.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
+    return _reduced("huber", terms, np.clip(error, -delta, delta), reduction, error.size)
 
 
+@ieee
 def binary_cross_entropy(
     logits: ArrayLike, target: ArrayLike, reduction: str = "mean", pos_weight: float = 1.0
 ) -> tuple[Value, Array]:
@@ -84,12 +85,12 @@ def binary_cross_entropy(
     e = np.exp(-np.abs(z))
     tail = np.log1p(e)  # softplus(z) = max(z, 0) + tail
     p, not_p = np.where(z < 0, e, 1.0) / (1.0 + e), np.where(z < 0, 1.0, e) / (1.0 + e)
-    with np.errstate(over="ignore", invalid="ignore"):  # inf * 0 is NaN, as IEEE says
-        terms = pos_weight * t * (np.maximum(-z, 0.0) + tail) + (1.0 - t) * (np.maximum(z, 0.0) + tail)
-        grad = (1.0 - t) * p - pos_weight * t * not_p
-        return _reduced("binary_cross_entropy", terms, grad, reduction, z.size)
+    terms = pos_weight * t * (np.maximum(-z, 0.0) + tail) + (1.0 - t) * (np.maximum(z, 0.0) + tail)
+    grad = (1.0 - t) * p - pos_weight * t * not_p
+    return _reduced("binary_cross_entropy", terms, grad, reduction, z.size)
 
 
+@ieee
 def softmax(x: ArrayLike) -> Array:
     """p = exp(x) / Σ exp(x), over the last axis.
 
@@ -97,22 +98,21 @@ def softmax(x: ArrayLike) -> Array:
     <= 0 and one of them 0: no overflow, and a denominator in [1, n].
     """
     x = f64(x)
-    with np.errstate(invalid="ignore"):  # a row of -inf, or with +inf, is NaN
-        e = np.exp(x - x.max(axis=-1, keepdims=True))
-        p: Array = e / e.sum(axis=-1, keepdims=True)
-        return p
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    p: Array = e / e.sum(axis=-1, keepdims=True)
+    return p
 
 
+@ieee
 def log_softmax(x: ArrayLike) -> Array:
     """log p = x - max - log Σ exp(x - max), over the last axis.
 
     log(softmax(x)) would be -inf wherever p underflows, from 746 below the maximum on; this is exact there.
     """
     x = f64(x)
-    with np.errstate(invalid="ignore"):
-        shifted = x - x.max(axis=-1, keepdims=True)
-        log_p: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return log_p
+    shifted = x - x.max(axis=-1, keepdims=True)
+    log_p: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return log_p
 
 
 def _one_hot(target: NDArray[np.integer], counted: NDArray[np.bool_], shape: tuple[int, ...]) -> Array:
@@ -127,6 +127,7 @@ def _one_hot(target: NDArray[np.integer], counted: NDArray[np.bool_], shape: tup
     return y
 
 
+@ieee
 def softmax_cross_entropy(
     logits: ArrayLike,
     target: ArrayLike,
@@ -183,11 +184,10 @@ def softmax_cross_entropy(
 
     q = (1.0 - label_smoothing) * y + label_smoothing / classes
     weighted = q * w
-    with np.errstate(invalid="ignore"):
-        contributions = weighted * log_softmax(z)
-        if by_index:
-            contributions[q == 0] = 0.0  # a class that was not picked adds nothing, even if its logit is -inf
-        terms = np.where(counted, -contributions.sum(axis=1), 0.0)
-        grad = softmax(z) * weighted.sum(axis=1, keepdims=True) - weighted
-        value, grad = _reduced(op, terms, grad, reduction, count)
+    contributions = weighted * log_softmax(z)
+    if by_index:
+        contributions[q == 0] = 0.0  # a class that was not picked adds nothing, even if its logit is -inf
+    terms = np.where(counted, -contributions.sum(axis=1), 0.0)
+    grad = softmax(z) * weighted.sum(axis=1, keepdims=True) - weighted
+    value, grad = _reduced(op, terms, grad, reduction, count)
     return value, np.where(counted[:, None], grad, 0.0)

@@ -2,9 +2,10 @@
 
 from numpy.typing import ArrayLike
 
-from .precision import Array, f64
+from .precision import Array, f64, ieee
 
 
+@ieee
 def matmul(a: ArrayLike, b: ArrayLike, trans_a: bool = False, trans_b: bool = False) -> Array:
     """op(a) @ op(b), where op transposes when its flag is set.
 

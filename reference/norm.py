@@ -21,7 +21,7 @@ change the output (but for eps).
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .precision import Array, f64
+from .precision import Array, f64, ieee
 
 
 def _summed(x: ArrayLike, residual: ArrayLike | None) -> Array:
@@ -29,6 +29,7 @@ def _summed(x: ArrayLike, residual: ArrayLike | None) -> Array:
     return f64(x) if residual is None else f64(x) + f64(residual)
 
 
+@ieee
 def layernorm(
     x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, eps: float = 1e-5, residual: ArrayLike | None = None
 ) -> tuple[Array, Array]:
@@ -49,14 +50,14 @@ def layernorm(
     y : (batch, n) array
     stats : (batch, 2) array, mean and 1 / √(variance + eps); the backward pass reads them
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # inf - inf is NaN, as IEEE says
-        total = _summed(x, residual)
-        mean = total.mean(axis=1, keepdims=True)
-        rstd = 1.0 / np.sqrt(((total - mean) ** 2).mean(axis=1, keepdims=True) + eps)
-        y = f64(gamma) * (total - mean) * rstd + f64(beta)
+    total = _summed(x, residual)
+    mean = total.mean(axis=1, keepdims=True)
+    rstd = 1.0 / np.sqrt(((total - mean) ** 2).mean(axis=1, keepdims=True) + eps)
+    y = f64(gamma) * (total - mean) * rstd + f64(beta)
     return y, np.concatenate([mean, rstd], axis=1)
 
 
+@ieee
 def layernorm_backward(
     dy: ArrayLike, x: ArrayLike, gamma: ArrayLike, stats: ArrayLike, residual: ArrayLike | None = None
 ) -> tuple[Array, Array, Array]:
@@ -75,15 +76,15 @@ def layernorm_backward(
     dx : (batch, n) array, the gradient of x, and of the residual where there is one
     dgamma, dbeta : (n,) arrays
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        dy = f64(dy)
-        mean, rstd = f64(stats)[:, :1], f64(stats)[:, 1:]
-        h = (_summed(x, residual) - mean) * rstd
-        g = dy * f64(gamma)
-        dx = rstd * (g - g.mean(axis=1, keepdims=True) - h * (g * h).mean(axis=1, keepdims=True))
-        return dx, (dy * h).sum(axis=0), dy.sum(axis=0)
+    dy = f64(dy)
+    mean, rstd = f64(stats)[:, :1], f64(stats)[:, 1:]
+    h = (_summed(x, residual) - mean) * rstd
+    g = dy * f64(gamma)
+    dx = rstd * (g - g.mean(axis=1, keepdims=True) - h * (g * h).mean(axis=1, keepdims=True))
+    return dx, (dy * h).sum(axis=0), dy.sum(axis=0)
 
 
+@ieee
 def rmsnorm(
     x: ArrayLike, gamma: ArrayLike, eps: float = 1e-6, residual: ArrayLike | None = None
 ) -> tuple[Array, Array]:
@@ -101,12 +102,12 @@ def rmsnorm(
     y : (batch, n) array
     stats : (batch,) array, 1 / √(mean(x²) + eps)
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = _summed(x, residual)
-        rstd = 1.0 / np.sqrt((total**2).mean(axis=1) + eps)
-        return f64(gamma) * total * rstd[:, None], rstd
+    total = _summed(x, residual)
+    rstd = 1.0 / np.sqrt((total**2).mean(axis=1) + eps)
+    return f64(gamma) * total * rstd[:, None], rstd
 
 
+@ieee
 def rmsnorm_backward(
     dy: ArrayLike, x: ArrayLike, gamma: ArrayLike, stats: ArrayLike, residual: ArrayLike | None = None
 ) -> tuple[Array, Array]:
@@ -123,10 +124,9 @@ def rmsnorm_backward(
     dx : (batch, n) array, the gradient of x, and of the residual where there is one
     dgamma : (n,) array
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        dy = f64(dy)
-        rstd = f64(stats)[:, None]
-        h = _summed(x, residual) * rstd
-        g = dy * f64(gamma)
-        dx = rstd * (g - h * (g * h).mean(axis=1, keepdims=True))
-        return dx, (dy * h).sum(axis=0)
+    dy = f64(dy)
+    rstd = f64(stats)[:, None]
+    h = _summed(x, residual) * rstd
+    g = dy * f64(gamma)
+    dx = rstd * (g - h * (g * h).mean(axis=1, keepdims=True))
+    return dx, (dy * h).sum(axis=0)

@@ -20,9 +20,10 @@ would decay least where gradients are large.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .precision import Array, f64
+from .precision import Array, f64, ieee
 
 
+@ieee
 def sgd_step(
     p: ArrayLike,
     g: ArrayLike,
@@ -49,6 +50,7 @@ def sgd_step(
     return p - lr * (g + momentum * v if nesterov else v), v
 
 
+@ieee
 def rmsprop_step(
     p: ArrayLike,
     g: ArrayLike,
@@ -69,6 +71,7 @@ def rmsprop_step(
     return p - lr * g / (np.sqrt(v) + eps), v
 
 
+@ieee
 def adagrad_step(
     p: ArrayLike, g: ArrayLike, v: ArrayLike, lr: float, eps: float = 1e-10, weight_decay: float = 0.0
 ) -> tuple[Array, Array]:
@@ -82,6 +85,7 @@ def adagrad_step(
     return p - lr * g / (np.sqrt(v) + eps), v
 
 
+@ieee
 def adam_step(
     p: ArrayLike,
     g: ArrayLike,
@@ -111,6 +115,7 @@ def adam_step(
     return p - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
 
 
+@ieee
 def adamw_step(
     p: ArrayLike,
     g: ArrayLike,
@@ -128,6 +133,7 @@ def adamw_step(
     return adam_step(shrunk, g, m, v, step, lr, beta1, beta2, eps)
 
 
+@ieee
 def amsgrad_step(
     p: ArrayLike,
     g: ArrayLike,
@@ -156,6 +162,7 @@ def amsgrad_step(
     return p - lr * m_hat / (np.sqrt(v_hat) + eps), m, v, vmax
 
 
+@ieee
 def lion_step(
     p: ArrayLike,
     g: ArrayLike,
