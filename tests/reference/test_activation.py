@@ -51,8 +51,8 @@ def in_decimals(kind: str, x: float) -> float:
 def test_activation_has_the_digits_of_its_formula(kind):
     z = np.array([-11.3, -6.1, -3.0, -1.0, -0.3, -1e-3, -1e-9, 0.0, 1e-9, 1e-3, 0.7, 1.9, 5.5, 14.2])
     expected = np.array([in_decimals(kind, float(v)) for v in z])
-    # A handful of roundings, eps/2 each. In the left tail of the gelus exp(-z²/2), exp(2u) amplify that of their
-    # argument by its size; 2u = 1.6 (z + 0.0447 z³) stays below 2 z² here.
+    # A handful of roundings, eps/2 each. In the left tail of the gelus exp(-z²/2) and exp(2u) amplify that of
+    # their argument by its size; 2u = 1.6 (z + 0.0447 z³) stays below 2 z² here.
     ulps = 8 + (4 * z * z if kind in {"gelu", "gelu_tanh"} else 0)
     assert (np.abs(ref.activation(z, kind) - expected) <= ulps * EPS * np.abs(expected)).all()
 
