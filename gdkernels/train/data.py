@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class Dataset:
 
     name: str
     x: NDArray[np.float64]
-    y: NDArray[np.int64] | NDArray[np.float64]
+    y: NDArray[Any]
     task: Task
     classes: tuple[str, ...] = ()
     shared_unit: bool = False

@@ -1,0 +1,1 @@
+"""The command `gdkernels`: train, info, warmup, verify."""

@@ -1,0 +1,56 @@
+"""Show what gdkernels runs on here: versions, processor, vector width, threads, cache folder, GPU."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+PACKAGES = ("numpy", "numba", "llvmlite", "safetensors")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`gdkernels info` has no options."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one line for each fact."""
+    for name, value in facts().items():
+        print(f"{name:10}{value}")
+    return 0
+
+
+def facts() -> dict[str, str]:
+    """What `gdkernels info` prints, by name."""
+    import llvmlite.binding as llvm
+
+    import gdkernels
+    from gdkernels.cpu import cache, machine, team
+    from gdkernels.cuda import target
+
+    bits = machine.VECTOR_BITS
+    return {
+        "gdkernels": f"{gdkernels.__version__} in {Path(gdkernels.__file__).parent}",
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "packages": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
+        "cpu": f"{_cpu_model()} ({os.environ.get('NUMBA_CPU_NAME') or llvm.get_host_cpu_name()})",
+        "vectors": f"{bits} bits: {bits // 32} float32 or {bits // 64} float64",
+        "threads": f"{team.get_threads()} used, {machine.cpu_count()} cores",
+        "cache": _cache_line(cache.folder()),
+        "cuda": f"{target.describe()} (this version has no CUDA kernels)",
+    }
+
+
+def _cpu_model() -> str:
+    """The processor's name as its maker writes it; Linux alone tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cache_line(folder: Path) -> str:
+    sizes = [path.stat().st_size for path in folder.glob("*.kernel")]
+    return f"{folder} ({len(sizes)} compiled kernels, {sum(sizes) / 1e6:.1f} MB)"

@@ -1,0 +1,54 @@
+"""The command `gdkernels` and what it does with errors.
+
+Exit codes: 0 done, 1 a task that failed, 2 an option that is wrong, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import info, train, verify, warmup
+
+# Mistakes in the request or in the world outside; anything else is a mistake of ours and shows its traceback.
+EXPECTED = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
+
+COMMANDS = {
+    "train": (train, "train a network on a data set"),
+    "info": (info, "show versions, processor, threads and folders"),
+    "warmup": (warmup, "compile every kernel into the cache"),
+    "verify": (verify, "check every kernel against the reference on this machine"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Building it imports nothing heavy: `gdkernels --help` answers at once."""
+    whole = Parser(prog="gdkernels", description="Forward and backward kernels for dense neural networks.")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, line) in COMMANDS.items():
+        one = commands.add_parser(
+            name, help=line, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(one)
+        one.set_defaults(run=module.run)
+    return whole
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print(f"gdkernels {options.command}: interrupted", file=sys.stderr)
+        return 130
+    except EXPECTED as error:
+        print(f"gdkernels {options.command}: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,338 @@
+"""Train a network on a data set and say how good it is on samples it has never seen.
+
+DATA is digits, wine, breast_cancer, diabetes, mnist5k, a .npz file with the arrays x and y, or a .csv file
+with --target COLUMN. It is split into 70 % for training, 15 % for validation and 15 % for the test; features
+are standardised by the training part. Options that are not given come from a recipe for the data set.
+
+    gdkernels train digits
+    gdkernels train digits --layers 256,256 --norm layer --residual --activation gelu --plot curves.png
+    gdkernels train houses.csv --target price --loss huber --epochs 200 --json result.json
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import WITH_WARMUP, add_training_options, count, one_of, seed
+from .recipes import FILE, RECIPES, USUAL, Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gdkernels.train.data import Dataset, Split, Standardizer
+
+MOMENTUM = 0.9
+
+REGRESSION_LOSSES = ("mse", "huber")
+
+# The classes of gd.schedules by their name on the command line.
+SCHEDULES = {
+    "constant": "Constant",
+    "linear_warmup": "LinearWarmup",
+    "cosine": "Cosine",
+    "warmup_cosine": "WarmupCosine",
+    "warmup_linear": "WarmupLinear",
+    "step_decay": "StepDecay",
+    "cosine_restarts": "CosineRestarts",
+}
+OPTIMIZERS = {
+    "sgd": "SGD",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "amsgrad": "AMSGrad",
+    "lion": "Lion",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `gdkernels train`."""
+    parser.add_argument("data", metavar="DATA", help="name of a data set, or a .npz or .csv file")
+    parser.add_argument("--target", metavar="COLUMN", help="the column of a .csv file that is to be learned")
+    parser.add_argument(
+        "--task",
+        type=one_of(("classification", "regression")),
+        help="classification or regression (a file tells)",
+    )
+    add_training_options(parser)
+    machine = parser.add_argument_group("machine")
+    machine.add_argument(
+        "--device", type=one_of(("cpu", "cuda")), default="cpu", help="cpu (the only one so far)"
+    )
+    machine.add_argument("--threads", type=count, metavar="N", help="the most threads to use")
+    machine.add_argument(
+        "--dtype", type=one_of(("float32", "float64")), default="float32", help="float32 or float64"
+    )
+    machine.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="of the split, the weights and the order"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--plot", metavar="FILE.png", help="draw loss, quality and learning rate")
+    output.add_argument("--save", metavar="FILE.safetensors", help="save the trained network")
+    output.add_argument("--json", metavar="FILE.json", help="save the result, with everything that led to it")
+    output.add_argument("--quiet", action="store_true", help="print the last line only")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set ready for the network, and the way back to its own units."""
+
+    parts: "Split"
+    features: "Standardizer"
+    targets: "Standardizer | None"
+    loss: str
+    outputs: int
+
+    def arrays(self, part: "Dataset", dtype: str) -> "tuple[NDArray[Any], NDArray[Any]]":
+        """Standardised features, and what the loss compares with: labels, one-hot rows, or scaled numbers."""
+        import numpy as np
+
+        x = self.features.transform(part.x).astype(dtype)
+        if self.targets is not None:
+            return x, self.targets.transform(part.y).astype(dtype)
+        if self.loss == "softmax_cross_entropy":
+            return x, part.y
+        if self.outputs == 1:
+            return x, part.y[:, None].astype(dtype)
+        return x, np.eye(self.outputs, dtype=dtype)[part.y]
+
+    def quality(self, outputs: "NDArray[Any]", part: "Dataset") -> float:
+        """Accuracy, or R² in the target's own units (the mean over several outputs)."""
+        import numpy as np
+
+        if self.targets is None:
+            guess = outputs[:, 0] > 0 if self.outputs == 1 else outputs.argmax(axis=1)
+            return float(np.mean(guess == part.y))
+        return r2(self.targets.inverse(outputs.astype(np.float64)), part.y)
+
+
+def r2(predicted: "NDArray[np.float64]", y: "NDArray[np.float64]") -> float:
+    """1 − Σ (y − predicted)² / Σ (y − mean)² of each column, averaged; NaN where a column does not vary."""
+    import numpy as np
+
+    left = np.sum((y - predicted) ** 2, axis=0)
+    total = np.sum((y - y.mean(axis=0)) ** 2, axis=0)
+    return float(np.mean(np.where(total > 0, 1 - left / np.where(total > 0, total, 1), np.nan)))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything, then train, test and write."""
+    recipe = choose(options)
+    check_outputs(options)
+    data = prepare(options, recipe)
+
+    import gdkernels as gd
+
+    train, validation, test = data.parts
+    net = gd.mlp(
+        [train.x.shape[1], *recipe.layers, data.outputs],
+        activation=recipe.activation,
+        norm=None if recipe.norm == "none" else recipe.norm,
+        residual=recipe.residual,
+        dropout=recipe.dropout,
+        init=recipe.init,
+        seed=options.seed,
+        dtype=options.dtype,
+    )
+    batch = len(train) if recipe.batch == "full" else min(recipe.batch, len(train))
+    trainer = gd.Trainer(
+        net,
+        loss=data.loss,
+        optimizer=optimizer(recipe),
+        schedule=schedule(recipe, steps=-(-len(train) // batch) * recipe.epochs),
+        clip_norm=recipe.clip,
+        threads=options.threads,
+    )
+    if not options.quiet:
+        print(describe(data, recipe, options, sum(p.size for p in net.params.values())), flush=True)
+    start = time.perf_counter()
+    history = trainer.fit(
+        *data.arrays(train, options.dtype),
+        epochs=recipe.epochs,
+        batch_size=batch,
+        seed=options.seed,
+        validation=data.arrays(validation, options.dtype),
+        progress=not options.quiet,
+    )
+    seconds = time.perf_counter() - start
+    quality = data.quality(net.predict(data.arrays(test, options.dtype)[0]), test)
+    result = report(data, recipe, options, history, quality, seconds)
+    write(options, net, history, result)
+    if not options.quiet:
+        print(
+            f"{len(history.loss)} steps in {seconds:.2f} s, {result['steps_per_second']:.0f} a second, "
+            f"{result['threads']} thread{'s' * (result['threads'] != 1)}"
+        )
+    print(last_line(data, quality))
+    return 0
+
+
+def choose(options: argparse.Namespace) -> Recipe:
+    """The recipe of the data set, with the given options in their places."""
+    recipe = RECIPES.get(options.data, FILE)
+    given = {field.name: getattr(options, field.name) for field in fields(Recipe)}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("optimizer", recipe.optimizer) != recipe.optimizer:
+        # What suits one optimizer is far off for another.
+        lr, weight_decay = USUAL[given["optimizer"]]
+        recipe = replace(recipe, lr=lr, weight_decay=weight_decay)
+    recipe = replace(recipe, **given)
+    if "warmup" in given and recipe.schedule not in WITH_WARMUP:
+        raise ValueError(
+            f"--warmup is given, but the schedule is {recipe.schedule}, expected {', '.join(WITH_WARMUP)}"
+        )
+    return recipe
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Everything that could go wrong after the training is tried before it."""
+    from gdkernels.files import check_writable
+
+    if options.device == "cuda":
+        raise ValueError("--device is cuda, expected cpu: there are no CUDA kernels in this version")
+    paths = {flag: getattr(options, flag) for flag in ("plot", "save", "json") if getattr(options, flag)}
+    taken = {Path(options.data).resolve(): "DATA"}
+    for flag, path in paths.items():
+        check_writable(path)
+        other = taken.setdefault(Path(path).resolve(), f"--{flag}")
+        if other != f"--{flag}":
+            raise ValueError(f"--{flag} is {path!r}, which is {other} already")
+    if options.plot:
+        from gdkernels.train.plot import check_plotting
+
+        check_plotting()
+
+
+def prepare(options: argparse.Namespace, recipe: Recipe) -> Prepared:
+    """Load, split and measure the data, and settle the loss."""
+    from gdkernels.train.data import Standardizer, load, split
+
+    dataset = load(options.data, target=options.target, task=options.task)
+    classes = dataset.task == "classification"
+    loss = recipe.loss
+    if loss == "auto":
+        loss = "softmax_cross_entropy" if classes else "mse"
+    if not classes and loss not in REGRESSION_LOSSES:
+        expected = " or ".join(REGRESSION_LOSSES)
+        raise ValueError(f"--loss is {loss}, expected {expected} because {dataset.name} is a regression")
+    parts = split(dataset, options.seed)
+    return Prepared(
+        parts=parts,
+        features=Standardizer.fit(parts.train.x, shared=dataset.shared_unit),
+        targets=None if classes else Standardizer.fit(parts.train.y),
+        loss=loss,
+        # Two classes are one yes or no.
+        outputs=1 if loss == "binary_cross_entropy" and dataset.outputs == 2 else dataset.outputs,
+    )
+
+
+def optimizer(recipe: Recipe) -> Any:
+    """The recipe's optimizer with its rates."""
+    import gdkernels as gd
+
+    extra = {"momentum": MOMENTUM} if recipe.optimizer == "sgd" else {}
+    make = getattr(gd, OPTIMIZERS[recipe.optimizer])
+    return make(lr=recipe.lr, weight_decay=recipe.weight_decay, **extra)
+
+
+def schedule(recipe: Recipe, steps: int) -> Any:
+    """The recipe's schedule over so many steps."""
+    import gdkernels as gd
+
+    warmup = recipe.warmup if isinstance(recipe.warmup, int) else round(recipe.warmup * steps)
+    shape = {
+        "constant": {},
+        "linear_warmup": {"warmup": max(warmup, 1)},
+        "cosine": {"total": steps},
+        "warmup_cosine": {"warmup": min(warmup, steps), "total": steps},
+        "warmup_linear": {"warmup": min(warmup, steps), "total": steps},
+        "step_decay": {"every": max(steps // 3, 1)},
+        "cosine_restarts": {"period": max(steps // 4, 1)},
+    }
+    return getattr(gd.schedules, SCHEDULES[recipe.schedule])(recipe.lr, **shape[recipe.schedule])
+
+
+def describe(data: Prepared, recipe: Recipe, options: argparse.Namespace, parameters: int) -> str:
+    """Two lines on what is about to happen."""
+    train, validation, test = data.parts
+    features = train.x.shape[1]
+    if train.task == "classification":
+        shown = ", ".join(train.classes[:10]) + ", …" * (len(train.classes) > 10)
+        goal = f"{len(train.classes)} classes ({shown})"
+    else:
+        goal = f"{data.outputs} number{'s' * (data.outputs != 1)}"
+    sizes = "-".join(map(str, (features, *recipe.layers, data.outputs)))
+    return (
+        f"{train.name}: {features} features, {goal} · {len(train)} samples to train, "
+        f"{len(validation)} to validate, {len(test)} to test\n"
+        f"network {sizes} {recipe.activation}, {parameters} parameters · {data.loss}, {recipe.optimizer}, "
+        f"{recipe.schedule} up to {recipe.lr:g} · {recipe.epochs} epochs · {options.dtype}"
+    )
+
+
+def last_line(data: Prepared, quality: float) -> str:
+    """The result."""
+    samples = len(data.parts.test)
+    if data.targets is not None:
+        return f"test R² {quality:.4f} ({samples} samples)"
+    return f"test accuracy {quality:.4f} ({round(quality * samples)} of {samples})"
+
+
+def report(
+    data: Prepared, recipe: Recipe, options: argparse.Namespace, history: Any, quality: float, seconds: float
+) -> dict[str, Any]:
+    """What --json saves: the result, the request, and the scaling that the saved network expects."""
+    import gdkernels as gd
+    from gdkernels.cpu import team
+
+    last = history.epochs[-1]
+    train, validation, test = data.parts
+    return {
+        "data": options.data,
+        "task": train.task,
+        "test_r2" if data.targets is not None else "test_accuracy": quality,
+        "train_loss": last["train_loss"],
+        "validation_loss": last["validation_loss"],
+        "steps": len(history.loss),
+        "seconds": seconds,
+        "steps_per_second": len(history.loss) / seconds,
+        "threads": options.threads or team.get_threads(),
+        "dtype": options.dtype,
+        "seed": options.seed,
+        "version": gd.__version__,
+        **asdict(recipe),
+        "loss": data.loss,
+        "samples": {"train": len(train), "validation": len(validation), "test": len(test)},
+        "classes": list(train.classes),
+        "input_mean": data.features.mean.tolist(),
+        "input_scale": data.features.scale.tolist(),
+        "output_mean": None if data.targets is None else data.targets.mean.tolist(),
+        "output_scale": None if data.targets is None else data.targets.scale.tolist(),
+    }
+
+
+def write(options: argparse.Namespace, net: Any, history: Any, result: dict[str, Any]) -> None:
+    """The files that were asked for, each whole or not at all."""
+    from gdkernels.files import replacing
+
+    if options.save:
+        net.save(options.save)
+    if options.plot:
+        from gdkernels.train.plot import plot_history
+
+        name = "accuracy" if "test_accuracy" in result else "R²"
+        quality = result.get("test_accuracy", result.get("test_r2"))
+        plot_history(history, options.plot, title=f"{options.data} · test {name} {quality:.4f}")
+    if options.json:
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in result.items()
+        }
+        with replacing(options.json) as temporary:
+            temporary.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n", encoding="utf-8")

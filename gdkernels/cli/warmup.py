@@ -1,0 +1,58 @@
+"""Compile every CPU kernel for float32 and float64 into the cache, so that no later run waits for it."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+DTYPES = ("float32", "float64")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`gdkernels warmup` has no options."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compile what is not in the cache yet."""
+    from tqdm import tqdm
+
+    from gdkernels.cpu import cache
+
+    start = time.perf_counter()
+    jobs = [(native, dtype) for native in natives() for dtype in DTYPES]
+    with tqdm(jobs, unit="kernel", disable=not sys.stderr.isatty()) as bar:
+        for done, (native, dtype) in enumerate(bar, start=1):
+            bar.set_postfix_str(f"{native.name} {dtype}", refresh=False)
+            native.address(dtype)
+            if bar.disable and done % 20 == 0:
+                print(f"{done}/{len(jobs)} kernels", file=sys.stderr, flush=True)
+    seconds = time.perf_counter() - start
+    print(f"{len(jobs)} kernels ready in {seconds:.1f} s, kept in {cache.folder()}")
+    return 0
+
+
+def natives() -> list[Any]:
+    """Every compiled function of `gdkernels.cpu`, in the order of the modules."""
+    import importlib
+    import pkgutil
+
+    import gdkernels.cpu
+
+    names = [module.name for module in pkgutil.iter_modules(gdkernels.cpu.__path__)]
+    modules = [importlib.import_module(f"gdkernels.cpu.{name}") for name in names]
+    found = {id(native): native for module in modules for native in _natives_in(vars(module).values())}
+    return list(found.values())
+
+
+def _natives_in(values: Iterable[Any]) -> Iterable[Any]:
+    """The compiled functions among these values, also those in tables (one for each activation)."""
+    from gdkernels.cpu.jit import Native
+
+    for value in values:
+        if isinstance(value, Native):
+            yield value
+        elif isinstance(value, dict):
+            yield from _natives_in(value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from _natives_in(value)
