@@ -1,0 +1,171 @@
+"""What a network is made of: plain data, checked when it is made. What a layer computes stands in `plan`.
+
+Layers have no parameters and no state; a `Network` draws the parameters, so that one description serves many.
+"""
+
+import math
+import operator
+from dataclasses import dataclass
+
+# Which array the backward pass of an activation reads: where act' is a short formula of the output, that.
+SAVED = {
+    "identity": "output",
+    "sigmoid": "output",
+    "tanh": "output",
+    "relu": "output",
+    "leaky_relu": "output",
+    "elu": "output",
+    "gelu": "preactivation",
+    "gelu_tanh": "preactivation",
+    "silu": "preactivation",
+    "softplus": "preactivation",
+    "mish": "preactivation",
+}
+INITS = ("auto", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal")
+
+# Activations that pass about half of their input on, which He's initialisation makes up for.
+RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "mish")
+
+
+def _width(layer: object, name: str, value: object) -> None:
+    """Store a number of columns as an int; it must be positive."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        width = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{type(layer).__name__}: {name} is {value!r}, expected a positive integer") from None
+    if width < 1:
+        raise ValueError(f"{type(layer).__name__}: {name} is {width}, expected a positive integer")
+    object.__setattr__(layer, name, width)
+
+
+def _number(layer: object, name: str, value: object, lowest: float, highest: float, what: str) -> None:
+    """Store a number as a float; it must lie in [lowest, highest]."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{type(layer).__name__}: {name} is {value!r}, expected {what}") from None
+    if not lowest <= number <= highest:
+        raise ValueError(f"{type(layer).__name__}: {name} is {value!r}, expected {what}")
+    object.__setattr__(layer, name, number)
+
+
+def _choice(layer: object, name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{type(layer).__name__}: {name} is {value!r}, expected one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """a = act(x @ w + b), with w (n_in, n_out) and b (n_out,).
+
+    Parameters
+    ----------
+    n_in, n_out : columns of x and of a
+    activation : one of the eleven names of `gd.activation`
+    bias : whether there is a b; it starts at zero
+    init : how w is drawn, a name of `gd.init`. "auto" is he_normal in front of relu-like activations (relu,
+        leaky_relu, elu, gelu, gelu_tanh, silu, softplus, mish) and xavier_uniform otherwise
+
+    Raises ValueError (TypeError for what is no number at all) that names the argument and what was expected.
+    """
+
+    n_in: int
+    n_out: int
+    activation: str = "identity"
+    bias: bool = True
+    init: str = "auto"
+
+    def __post_init__(self) -> None:
+        _width(self, "n_in", self.n_in)
+        _width(self, "n_out", self.n_out)
+        _choice(self, "activation", self.activation, tuple(SAVED))
+        _choice(self, "init", self.init, INITS)
+        if not isinstance(self.bias, bool):
+            raise TypeError(f"Linear: bias is {self.bias!r}, expected True or False")
+
+    @property
+    def initializer(self) -> str:
+        """The name of the function of `gd.init` that draws w."""
+        if self.init != "auto":
+            return self.init
+        return "he_normal" if self.activation in RELU_LIKE else "xavier_uniform"
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """y = gamma (x − mean) / √(variance + eps) + beta, by rows of n (Ba et al. 2016, arXiv 1607.06450)."""
+
+    n: int
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _width(self, "n", self.n)
+        _number(self, "eps", self.eps, math.ulp(0.0), 1.0, "a positive number up to 1")
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """y = gamma x / √(mean(x²) + eps), by rows of n (Zhang, Sennrich 2019, arXiv 1910.07467)."""
+
+    n: int
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _width(self, "n", self.n)
+        _number(self, "eps", self.eps, math.ulp(0.0), 1.0, "a positive number up to 1")
+
+
+@dataclass(frozen=True)
+class Activation:
+    """a = act(x), element by element. Behind a `Linear` without an activation it is fused with that."""
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        _choice(self, "kind", self.kind, tuple(SAVED))
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """In training x / (1 − p) with probability 1 − p, else 0; otherwise x (Srivastava et al. 2014)."""
+
+    p: float
+
+    def __post_init__(self) -> None:
+        _number(self, "p", self.p, 0.0, 1.0, "a probability in [0, 1]")
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Residual:
+    """y = x + f(x), where f applies the layers in order; they must give as many columns as they take.
+
+    The gradient has a way past the layers, dx = dy + f′(x) dy, and so does not vanish in a deep network
+    (He et al. 2016, arXiv 1512.03385).
+    """
+
+    layers: "tuple[Layer, ...]"
+
+    def __init__(self, *layers: "Layer") -> None:
+        object.__setattr__(self, "layers", checked("Residual", layers))
+
+    def __repr__(self) -> str:
+        return f"Residual({', '.join(map(repr, self.layers))})"
+
+
+Layer = Linear | LayerNorm | RMSNorm | Activation | Dropout | Residual
+LAYERS = {kind.__name__: kind for kind in (Linear, LayerNorm, RMSNorm, Activation, Dropout, Residual)}
+
+
+def checked(owner: str, layers: object) -> tuple[Layer, ...]:
+    """The layers as a tuple; there must be one at least, and nothing but layers."""
+    if isinstance(layers, Layer) or not hasattr(layers, "__iter__"):
+        raise TypeError(f"{owner}: layers is {layers!r}, expected a sequence of layers")
+    found = tuple(layers)
+    if not found:
+        raise ValueError(f"{owner}: layers is empty, expected at least one layer")
+    for number, layer in enumerate(found):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"{owner}: layer {number} is {layer!r}, expected one of {', '.join(LAYERS)}")
+    return found
