@@ -36,7 +36,9 @@ def _candidates():
         yield Path.home() / "Library" / "Caches" / "gdkernels" / place
     else:
         yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdkernels" / place
-    yield Path(tempfile.gettempdir()) / f"gdkernels-{os.getuid() if hasattr(os, 'getuid') else 'user'}" / place
+    yield (
+        Path(tempfile.gettempdir()) / f"gdkernels-{os.getuid() if hasattr(os, 'getuid') else 'user'}" / place
+    )
 
 
 @cache

@@ -10,10 +10,20 @@ blocks of A (MC × KC) stay in the second-level cache, a panel of B (KC × 2 vec
 
 import numpy as np
 
-from .jit import FLOATS, Native, kernel, native
-from .simd import noalias, offset, typed, unpack
-from .team import SCRATCH_BYTES, address, float_bits, launch  # noqa: F401
-from .tile import DOT_COLUMNS, DOT_ROWS, HALF, ROWS, copy_vector, lanes, make_dots, make_tile, transpose_square
+from .jit import Native, kernel, native
+from .simd import offset, typed, unpack
+from .team import SCRATCH_BYTES, address, launch
+from .tile import (
+    DOT_COLUMNS,
+    DOT_ROWS,
+    HALF,
+    ROWS,
+    copy_vector,
+    lanes,
+    make_dots,
+    make_tile,
+    transpose_square,
+)
 
 KC = 512  # products added in one pass over a tile
 MC = 256  # rows of a packed block of A
@@ -35,8 +45,16 @@ def _tile(rows: int, vectors: int, masked: bool, guarded: bool) -> Native:
     return native(_TILE)(tile)
 
 
-_full, _full_masked, _full_narrow = _tile(ROWS, 2, False, False), _tile(ROWS, 2, True, False), _tile(ROWS, 1, True, False)
-_half, _half_masked, _half_narrow = _tile(HALF, 2, False, True), _tile(HALF, 2, True, True), _tile(HALF, 1, True, True)
+_full, _full_masked, _full_narrow = (
+    _tile(ROWS, 2, False, False),
+    _tile(ROWS, 2, True, False),
+    _tile(ROWS, 1, True, False),
+)
+_half, _half_masked, _half_narrow = (
+    _tile(HALF, 2, False, True),
+    _tile(HALF, 2, True, True),
+    _tile(HALF, 1, True, True),
+)
 _dots1, _dots4 = make_dots(1), make_dots(DOT_COLUMNS)
 
 
@@ -129,9 +147,35 @@ def gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch
         while i < m:
             live = min(DOT_ROWS, m - i)
             if n == 1:
-                _dots1(k, offset(a, i * rsa), rsa, packed, ldbt, offset(init, i * ldi), ldi, csi, offset(c, i * ldc), ldc, live, n)
+                _dots1(
+                    k,
+                    offset(a, i * rsa),
+                    rsa,
+                    packed,
+                    ldbt,
+                    offset(init, i * ldi),
+                    ldi,
+                    csi,
+                    offset(c, i * ldc),
+                    ldc,
+                    live,
+                    n,
+                )
             else:
-                _dots4(k, offset(a, i * rsa), rsa, packed, ldbt, offset(init, i * ldi), ldi, csi, offset(c, i * ldc), ldc, live, n)
+                _dots4(
+                    k,
+                    offset(a, i * rsa),
+                    rsa,
+                    packed,
+                    ldbt,
+                    offset(init, i * ldi),
+                    ldi,
+                    csi,
+                    offset(c, i * ldc),
+                    ldc,
+                    live,
+                    n,
+                )
             i += DOT_ROWS
         return
     width = 2 * lanes(a)
@@ -165,7 +209,11 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
     kc = (k + blocks - 1) // blocks
     nc = B_BYTES // (KC * 64) * width // panel * panel
     pack_the_b = csb != 1 or (m >= 64 and rsb >= 8 * width and n > width)
-    pack_the_a = (csa != 1 and rsa != 1) or (n >= 8 * width and k >= 64 and max(rsa, csa) >= 1024) or (rsa == 1 and k >= 256 and n >= 256)
+    pack_the_a = (
+        (csa != 1 and rsa != 1)
+        or (n >= 8 * width and k >= 64 and max(rsa, csa) >= 1024)
+        or (rsa == 1 and k >= 256 and n >= 256)
+    )
     packed_a = typed(scratch + A_OFFSET, a)
     packed_b = typed(scratch + B_OFFSET, a)
     for j0 in range(0, n, nc):
@@ -190,9 +238,25 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
                         b_now, ldb = target, panel
                     c_now = offset(c, i0 * ldc + j)
                     if block == 0:
-                        row_blocks(m_now, k_now, a_now, rs, cs, pack_the_a, b_now, ldb, offset(init, i0 * ldi + j * csi), ldi, c_now, ldc, n_now)
+                        row_blocks(
+                            m_now,
+                            k_now,
+                            a_now,
+                            rs,
+                            cs,
+                            pack_the_a,
+                            b_now,
+                            ldb,
+                            offset(init, i0 * ldi + j * csi),
+                            ldi,
+                            c_now,
+                            ldc,
+                            n_now,
+                        )
                     else:
-                        row_blocks(m_now, k_now, a_now, rs, cs, pack_the_a, b_now, ldb, c_now, ldc, c_now, ldc, n_now)
+                        row_blocks(
+                            m_now, k_now, a_now, rs, cs, pack_the_a, b_now, ldb, c_now, ldc, c_now, ldc, n_now
+                        )
 
 
 @kernel
@@ -201,4 +265,34 @@ def product(record, start, stop, worker):
     scratch, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc = unpack(
         record, "i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8"
     )
-    gemm(stop - start, n, k, offset(a, start * rsa), rsa, csa, b, rsb, csb, offset(init, start * ldi), ldi, csi, offset(c, start * ldc), ldc, scratch + worker * SCRATCH_BYTES)
+    gemm(
+        stop - start,
+        n,
+        k,
+        offset(a, start * rsa),
+        rsa,
+        csa,
+        b,
+        rsb,
+        csb,
+        offset(init, start * ldi),
+        ldi,
+        csi,
+        offset(c, start * ldc),
+        ldc,
+        scratch + worker * SCRATCH_BYTES,
+    )
+
+
+ZEROS = np.zeros(512)  # a row of zeros of either element type, for products without an initial value
+
+
+def matmul(a, b, out, accumulate: bool = False) -> None:
+    """out = a @ b, or out += a @ b. a and b may have any strides, out is C-contiguous and overlaps neither."""
+    (m, k), n, itemsize = a.shape, b.shape[1], a.itemsize
+    init = (address(out), n, 1) if accumulate else (address(ZEROS), 0, 0)
+    operands = (
+        n, k, address(a), a.strides[0] // itemsize, a.strides[1] // itemsize,
+        address(b), b.strides[0] // itemsize, b.strides[1] // itemsize, *init, address(out), n,
+    )  # fmt: skip
+    launch(product, a.dtype, operands, m, ROWS, m * n * (0.02 * k + 0.2))

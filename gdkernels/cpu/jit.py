@@ -18,6 +18,7 @@ int32 and float64, ``*`` for a pointer. Nothing is returned where there is no ar
 
 import inspect
 from functools import cache
+from pathlib import Path
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -58,9 +59,16 @@ def parse_type(text: str, dtype: str):
 
 
 @cache
-def target() -> tuple:
-    """What compiled code depends on besides its source."""
+def _machine() -> tuple:
     return (*cpu_target.target_context.codegen().magic_tuple(), numba.__version__, llvmlite.__version__)
+
+
+def target(function) -> tuple:
+    """What the code of a function depends on besides the sources of the package."""
+    source = Path(function.__code__.co_filename)
+    if source.is_relative_to(disk.PACKAGE):
+        return _machine()
+    return (*_machine(), str(source), source.stat().st_mtime_ns)
 
 
 class Native:
@@ -113,14 +121,16 @@ class Native:
         return self._addresses[dtype]
 
     def _build(self, dtype: str) -> int:
-        stored = disk.load(self.symbol(dtype), target())
+        stored = disk.load(self.symbol(dtype), target(self.function))
         if stored is not None:
             entry, code = stored
             library = cpu_target.target_context.codegen().unserialize_library(code)
         else:
             compiled = cfunc(self.signature(dtype), nopython=True, **self._flags)(self.function)
             library, entry = compiled._library, compiled.native_name
-            disk.save(self.symbol(dtype), target(), (entry, library.serialize_using_object_code()))
+            disk.save(
+                self.symbol(dtype), target(self.function), (entry, library.serialize_using_object_code())
+            )
         self._libraries.append(library)
         return library.get_pointer_to_function(entry)
 
@@ -147,9 +157,7 @@ def _callable_type(native: Native):
         function_type = cgutils.ir.FunctionType(
             cgutils.ir.VoidType() if void else context.get_value_type(result), kinds
         )
-        value = builder.call(
-            cgutils.get_or_insert_function(builder.module, function_type, symbol), arguments
-        )
+        value = builder.call(cgutils.get_or_insert_function(builder.module, function_type, symbol), arguments)
         return context.get_dummy_value() if void else value
 
     return types.Function(Call)

@@ -11,7 +11,15 @@ IS_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 # What Numba was told to compile for instead of the host (NUMBA_CPU_NAME), as far as vectors are concerned.
 _NAMED = {
-    512: ("skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids", "x86-64-v4", "znver4", "znver5"),
+    512: (
+        "skylake-avx512",
+        "cascadelake",
+        "icelake-server",
+        "sapphirerapids",
+        "x86-64-v4",
+        "znver4",
+        "znver5",
+    ),
     256: ("haswell", "broadwell", "skylake", "alderlake", "x86-64-v3", "znver1", "znver2", "znver3"),
 }
 

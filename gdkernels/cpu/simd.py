@@ -258,3 +258,37 @@ def _int32_binary(method):
 
 add32 = _int32_binary("add")  # int32 + int32 stays int32 (Numba would widen it)
 shl32 = _int32_binary("shl")
+sub32 = _int32_binary("sub")
+sar32 = _int32_binary("ashr")  # the sign bit is shifted in: division by a power of two, rounded down
+
+
+# ---------------------------------------------------------------------------------------------- arithmetic
+
+
+@intrinsic
+def copysign(typingctx, magnitude, sign):
+    """`magnitude` with the sign of `sign`."""
+
+    def generate(context, builder, signature, arguments):
+        kind = arguments[0].type
+        suffix = "f32" if signature.return_type == types.float32 else "f64"
+        function = declare(builder.module, f"llvm.copysign.{suffix}", kind, [kind, kind])
+        return builder.call(function, arguments)
+
+    return magnitude(magnitude, magnitude), generate
+
+
+@intrinsic
+def horner(typingctx, x, coefficients):
+    """c[0] + x (c[1] + x (c[2] + …)), in the type of x; `coefficients` is a tuple of constants."""
+
+    def generate(context, builder, signature, arguments):
+        x, packed = arguments
+        total = None
+        for c in reversed(cgutils.unpack_tuple(builder, packed)):
+            if c.type != x.type:
+                c = builder.fptrunc(c, x.type)
+            total = c if total is None else builder.fadd(builder.fmul(total, x), c)
+        return total
+
+    return x(x, coefficients), generate

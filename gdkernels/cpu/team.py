@@ -308,7 +308,14 @@ def launch(kernel, dtype, operands: tuple, total: int, quantum: int = 1, work: f
         team = _team
         try:
             workers = min(_threads, int(work // (WORTH_SHARING // 2)))
-            shared = (entry, team.address + 8 * (OPERANDS + 4), total, quantum, team.scratch(workers), *operands)
+            shared = (
+                entry,
+                team.address + 8 * (OPERANDS + 4),
+                total,
+                quantum,
+                team.scratch(workers),
+                *operands,
+            )
             team._memory[OPERANDS : OPERANDS + len(shared)] = shared
             team.run(part.address(), team.address + 8 * OPERANDS, workers)
             return

@@ -68,9 +68,7 @@ class _Emitter:
 
     def multiply_add(self, left, right, addend):
         """left * right + addend, fused where the CPU can."""
-        function = declare(
-            self.builder.module, f"llvm.fmuladd.{self.suffix}", self.vector, [self.vector] * 3
-        )
+        function = declare(self.builder.module, f"llvm.fmuladd.{self.suffix}", self.vector, [self.vector] * 3)
         return self.builder.call(function, [left, right, addend])
 
     def total(self, vector):
@@ -152,7 +150,9 @@ def make_tile(rows: int, vectors: int, masked: bool, guarded: bool):
             sums = []
             for row in index:
                 start = emit.at(init, builder.mul(ldi, row))
-                sums += [emit.load(emit.at(start, column), m) for column, m in zip(columns, masks, strict=True)]
+                sums += [
+                    emit.load(emit.at(start, column), m) for column, m in zip(columns, masks, strict=True)
+                ]
 
             def one_k(places, sums):
                 a_k, b_k = places
@@ -173,9 +173,7 @@ def make_tile(rows: int, vectors: int, masked: bool, guarded: bool):
             def store_row(row):
                 start = emit.at(c, builder.mul(ldc, I64(row)))
                 for vector in range(vectors):
-                    emit.store(
-                        sums[row * vectors + vector], emit.at(start, columns[vector]), masks[vector]
-                    )
+                    emit.store(sums[row * vectors + vector], emit.at(start, columns[vector]), masks[vector])
 
             for row in range(rows):
                 if guarded and row > 0:
@@ -231,9 +229,7 @@ def make_dots(columns: int):
                 with emit.when_live(row, live):
                     for column in range(columns):
                         with emit.when_live(column, width):
-                            place = builder.add(
-                                builder.mul(ldi, I64(row)), builder.mul(csi, I64(column))
-                            )
+                            place = builder.add(builder.mul(ldi, I64(row)), builder.mul(csi, I64(column)))
                             start = builder.load(emit.at(init, place))
                             value = builder.fadd(start, emit.total(sums[row * columns + column]))
                             target = builder.add(builder.mul(ldc, I64(row)), I64(column))

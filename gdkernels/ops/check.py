@@ -18,7 +18,9 @@ def _must_be_array(op: str, name: str, value: object) -> None:
     if isinstance(value, np.ndarray):
         return
     if hasattr(value, "__cuda_array_interface__"):
-        raise TypeError(f"{op}: {name} is a CUDA array, expected a NumPy array (this version has no CUDA kernels)")
+        raise TypeError(
+            f"{op}: {name} is a CUDA array, expected a NumPy array (this version has no CUDA kernels)"
+        )
     raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a NumPy array")
 
 
@@ -33,7 +35,12 @@ def float_dtype(op: str, name: str, value: Array) -> np.dtype[Any]:
 
 
 def array(
-    op: str, name: str, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...] | None = None, why: str = ""
+    op: str,
+    name: str,
+    value: Array,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...] | None = None,
+    why: str = "",
 ) -> Array:
     """An input as a C-contiguous, aligned array (a copy at most) of this dtype and, when given, this shape."""
     if type(value) is not np.ndarray:
@@ -51,10 +58,14 @@ def array(
 def dimensions(op: str, name: str, value: Array, ndim: int) -> None:
     """An input must have so many dimensions."""
     if value.ndim != ndim:
-        raise ValueError(f"{op}: {name} has shape {value.shape}, expected {ndim} dimension{'s' * (ndim != 1)}")
+        raise ValueError(
+            f"{op}: {name} has shape {value.shape}, expected {ndim} dimension{'s' * (ndim != 1)}"
+        )
 
 
-def writable(op: str, name: str, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...], why: str = "") -> None:
+def writable(
+    op: str, name: str, value: Array, dtype: np.dtype[Any], shape: tuple[int, ...], why: str = ""
+) -> None:
     """An array that is to be written must be a writable NumPy array of this dtype and shape."""
     if type(value) is not np.ndarray:
         _must_be_array(op, name, value)
@@ -103,7 +114,9 @@ def output(
             and not same_memory(out, other)
             and np.shares_memory(out, other)
         ):
-            raise ValueError(f"{op}: {name} partly overlaps an input, expected the same array or memory of its own")
+            raise ValueError(
+                f"{op}: {name} partly overlaps an input, expected the same array or memory of its own"
+            )
     flags = out.flags
     if flags.c_contiguous and flags.aligned:
         return out

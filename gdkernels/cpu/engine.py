@@ -1,0 +1,245 @@
+"""Runs a plan on the CPU: passes for one's own loop, and whole epochs of training in one native call."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..nn.plan import Buffer, Gradient, Plan
+from . import loss as loss_kernels
+from . import optim
+from .epoch import run_sections, train
+from .program import Binder, Program, blocks_of, lay_out
+from .team import SCRATCH_BYTES, address, float_bits, get_threads, invoke_alone, team
+from .tile import ROWS
+
+PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
+UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
+WORTH_A_WORKER = 40_000  # nanoseconds of a step's work that pay for one more worker
+
+
+@dataclass
+class LossCall:
+    """A loss kernel (a name of `loss.KERNELS`) and what its record holds after the scale."""
+
+    kernel: str
+    options: tuple = ()
+
+
+@dataclass
+class Update:
+    """An optimizer at work: its name, hyper-parameters (`optim.hyper`), state buffers and the number of steps done.
+
+    `decay` lists (start, stop, weight_decay): segments of the flat parameter buffer, in elements.
+    """
+
+    name: str
+    hyper: np.ndarray
+    states: list[np.ndarray]
+    step: int
+    decay: list[tuple[int, int, float]]
+
+
+def aligned_zeros(count: int, dtype) -> np.ndarray:
+    """Zeros that begin on a cache line."""
+    itemsize = np.dtype(dtype).itemsize
+    memory = np.zeros(count + 64 // itemsize, dtype)
+    skip = -address(memory) % 64 // itemsize
+    return memory[skip : skip + count]
+
+
+class Engine:
+    """Runs a plan over a network's flat buffers of parameters and gradients, with its own memory for everything else.
+
+    `threads` is the number of workers; None takes as many as the work of a step keeps busy, up to `get_threads()`.
+    An engine may be used by one thread at a time.
+    """
+
+    def __init__(self, plan: Plan, params: np.ndarray, grads: np.ndarray, threads: int | None = None):
+        self.plan, self.params, self.grads, self.threads = plan, params, grads, threads
+        self.dtype = params.dtype
+        self._zeros = aligned_zeros(512, self.dtype)
+        self._counter = np.zeros(1, np.int64)  # samples seen before the current step
+        self._scale = np.zeros(1, np.float64)  # factor of the current step's loss
+        self._scratch = np.empty(0, np.uint8)
+        self._loss: LossCall | None = None
+        self._update: Update | None = None
+        self._rows_kept = 0  # of the last forward pass in training
+        first_blocks = np.cumsum([0] + [blocks_of(p.shape, optim.BLOCK) for p in plan.parameters])
+        self._first_blocks = first_blocks.astype(np.int64)
+        self._sums = aligned_zeros(int(first_blocks[-1]), np.float64)
+        weights = sum(math.prod(p.shape) for p in plan.parameters if len(p.shape) == 2)
+        self._row_work = 0.06 * weights + 2.0 * sum(b.columns for b in plan.buffers)  # ns of a row, roughly
+        self._capacity = 0
+        self._reserve(1)
+
+    # ------------------------------------------------------------------------------------------ memory
+
+    def _reserve(self, rows: int) -> None:
+        """Make room for so many rows. What was bound before is forgotten."""
+        if rows <= self._capacity:
+            return
+        line = 64 // self.dtype.itemsize
+        places, at = {}, 0
+        for buffer in self.plan.buffers:
+            places[buffer.name] = at
+            at += -(-rows * buffer.columns // line) * line
+        self._arena = aligned_zeros(at, self.dtype)
+        self._starts = places
+        base = address(self._arena)
+        self._places = {name: base + start * self.dtype.itemsize for name, start in places.items()}
+        self._target = aligned_zeros(rows * self.plan.output.columns, np.float64)  # holds labels or values
+        self._row_loss = aligned_zeros(rows, np.float64)
+        self._capacity, self._rows_kept = rows, 0
+        self._programs: dict[tuple, Program] = {}
+        self._binder = Binder(
+            self.dtype, self._places, address(self.params), address(self.grads), address(self._zeros), address(self._counter)
+        )  # fmt: skip
+
+    def _view(self, buffer: Buffer, rows: int) -> np.ndarray:
+        start = self._starts[buffer.name]
+        return self._arena[start : start + rows * buffer.columns].reshape(rows, buffer.columns)
+
+    def _workers(self, rows: int, training: bool) -> int:
+        """As many workers as asked for, or as many as the work keeps busy."""
+        if self.threads is not None:
+            return self.threads
+        work = rows * self._row_work + self.plan.size if training else rows * self._row_work / 3
+        return max(1, min(get_threads(), int(work // WORTH_A_WORKER)))
+
+    # ------------------------------------------------------------------------------------------ programs
+
+    def _program(self, what: str, rows: int, workers: int, accumulate: bool = False) -> Program:
+        """The bound program of "evaluation", "forward", "backward" or "train" for so many rows."""
+        if self._scratch.size < workers * SCRATCH_BYTES:
+            self._scratch = np.empty(workers * SCRATCH_BYTES + 4096, np.uint8)
+            self._programs.clear()
+        key = (what, rows, accumulate)
+        program = self._programs.get(key)
+        if program is None:
+            if len(self._programs) >= PROGRAMS_KEPT:
+                self._programs.clear()
+            scratch = (address(self._scratch) + 4095) & ~4095
+            program = lay_out(self._sections(what, rows, accumulate), scratch, self.dtype)
+            self._programs[key] = program
+        return program
+
+    def _sections(self, what: str, rows: int, accumulate: bool):
+        plan, ops = self.plan, self._binder.ops
+        if what == "backward":
+            return [ops(plan.backward, rows), ops(plan.gradients, rows, accumulate)]
+        if what == "train":
+            rows_section = [*ops(plan.forward, rows), self._loss_op(rows), *ops(plan.backward, rows)]
+            return [rows_section, ops(plan.gradients, rows), self._square_ops(), self._update_ops()]
+        return [ops(getattr(plan, what), rows)]
+
+    def _loss_op(self, rows: int):
+        assert self._loss is not None
+        plan, word = self.plan, self._binder.word
+        operands = (
+            word(plan.output), address(self._target), word(plan.output_gradient), address(self._row_loss),
+            plan.output.columns, address(self._scale), *map(word, self._loss.options),
+        )  # fmt: skip
+        return loss_kernels.KERNELS[self._loss.kernel], operands, rows, ROWS
+
+    def _square_ops(self):
+        for index, parameter in enumerate(self.plan.parameters):
+            sums = address(self._sums) + 8 * int(self._first_blocks[index])
+            operands = (self._binder.word(Gradient(parameter)), math.prod(parameter.shape), sums)
+            yield optim.square_sums, operands, blocks_of(parameter.shape, optim.BLOCK), 1
+
+    def _update_ops(self):
+        update, itemsize = self._update, self.dtype.itemsize
+        assert update is not None
+        buffers = [address(buffer) for buffer in (self.params, self.grads, *update.states)]
+        for index, (start, stop, _) in enumerate(update.decay):
+            places = [place + start * itemsize for place in buffers] + [0] * (5 - len(buffers))
+            hyper = address(self._hypers) + index * 8 * optim.HYPER
+            yield optim.UPDATE[update.name], (*places, hyper), stop - start, UPDATE_QUANTUM
+
+    def _do(self, job, record: np.ndarray, workers: int) -> None:
+        entry = job.address(self.dtype.name)
+        if workers == 1:
+            invoke_alone(entry, address(record), 0, 1)
+            return
+        crew = team()
+        with crew.lock:
+            crew.run(entry, address(record), workers)
+
+    def _run(self, program: Program, workers: int) -> None:
+        first, second = int(program.table[0]), int(program.table[1])
+        self._do(run_sections, np.array([0, team().address, first, second], np.int64), workers)
+
+    # ------------------------------------------------------------------------------------------ passes
+
+    def forward(self, x: np.ndarray, train: bool = False, samples: int = 0) -> np.ndarray:
+        """The output for x (n, n_in). With `train`, dropout acts and what `backward` needs is kept."""
+        rows = x.shape[0]
+        self._reserve(rows)
+        workers = self._workers(rows, False)
+        program = self._program("forward" if train else "evaluation", rows, workers)
+        self._view(self.plan.input, rows)[...] = x
+        self._counter[0] = samples
+        self._run(program, workers)
+        self._rows_kept = rows if train else 0
+        return self._view(self.plan.output, rows).copy()
+
+    def backward(self, dy: np.ndarray, accumulate: bool = False) -> np.ndarray | None:
+        """dL/dx from dL/dy of the last forward pass in training; the parameters' gradients are written, or added to."""
+        rows = self._rows_kept
+        workers = self._workers(rows, True)
+        program = self._program("backward", rows, workers, accumulate)
+        self._view(self.plan.output_gradient, rows)[...] = dy
+        self._run(program, workers)
+        dx = self.plan.input_gradient
+        return None if dx is None else self._view(dx, rows).copy()
+
+    def prepare(self, loss: LossCall, update: Update, clip_norm: float | None = None) -> None:
+        """State what a step of training consists of."""
+        self._loss, self._update = loss, update
+        self._hypers = aligned_zeros(optim.HYPER * len(update.decay), np.float64)
+        for index, (_, _, decay) in enumerate(update.decay):
+            hyper = self._hypers[optim.HYPER * index : optim.HYPER * (index + 1)]
+            hyper[:] = update.hyper
+            hyper[1] = decay
+        self._clip = float(clip_norm or 0.0)
+        self._done = np.zeros(1, np.int64)
+        self._programs.clear()
+
+    def train(self, x, y, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
+        """Take one step for each batch of `order`; return how many were done.
+
+        x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous; `order` (int64) names the samples, batch
+        after batch, the last of which may be smaller; `rates` and `scales` (float64) give each step's learning rate and
+        the factor of its loss; `samples` counts the samples seen before (for dropout). `losses` and, if given, `norms`
+        (steps, parameters) are filled. Fewer steps than asked are done when the loss or a gradient of the next one is
+        not finite: parameters and optimizer are then as the last good step left them.
+        """
+        plan, update = self.plan, self._update
+        assert update is not None
+        count = order.size
+        batch = min(batch_size, count)
+        steps = -(-count // batch)
+        last = count - (steps - 1) * batch
+        self._reserve(batch)
+        workers = self._workers(batch, True)
+        program = self._program("train", batch, workers)
+        last_program = program if last == batch else self._program("train", last, workers)
+        self._counter[0] = samples
+        self._done[0] = 0
+        record = np.array(
+            [
+                0, team().address, update.step, steps, batch, count, address(program.table), address(last_program.table),
+                address(x), address(y), address(order), self._places[plan.input.name], address(self._target),
+                address(self._row_loss), address(rates), address(scales), address(losses),
+                0 if norms is None else address(norms), address(self._sums), self._sums.size,
+                address(self._first_blocks), len(plan.parameters), address(self._hypers), len(update.decay),
+                address(self._scale), address(self._counter), float_bits(self._clip), address(self._done),
+                plan.input.columns, plan.output.columns, y.dtype == np.int64,
+            ],
+            np.int64,
+        )  # fmt: skip
+        self._do(train, record, workers)
+        done = int(self._done[0])
+        update.step += done
+        return done

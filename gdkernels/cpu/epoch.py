@@ -1,0 +1,130 @@
+"""The native side of training: a whole epoch in one call, every worker running the same code.
+
+A step has four phases with a barrier after each. Every worker does the forward pass, the loss and the chain of dz on its
+own rows; then the gradients of its own slice of every parameter; then the squares of its own blocks of the gradient;
+then the update of its own part of the parameters. No sum is split between workers, so the bits do not depend on their
+number.
+
+The code is compiled once. Layer sizes, offsets and the kernels themselves are data: a section of a program is its
+number of ops, then (kernel address, record address, total, quantum) for each.
+"""
+
+import math
+
+from .jit import kernel, native
+from .simd import float64_at, int64_at, invoke, noalias, offset, typed, unpack
+from .team import share, wait
+from .tile import ROWS
+
+OP = 4  # words of an op
+
+
+@native("i8*, i8, i8")
+def run_section(section, worker, workers):
+    """Walk a section of a program: its number of ops, then the ops. Each worker does its share of each."""
+    for index in range(section[0]):
+        op = offset(section, 1 + index * OP)
+        total = op[2]
+        if workers == 1:
+            if total > 0:
+                invoke(op[0], op[1], 0, total, 0)
+            continue
+        start, stop = share(total, op[3], worker, workers), share(total, op[3], worker + 1, workers)
+        if start < stop:
+            invoke(op[0], op[1], start, stop, worker)
+
+
+@kernel
+def run_sections(record, start, stop, worker):
+    """The job of a forward or backward pass: up to two sections, with a barrier in between."""
+    scratch, team_memory, first, second = unpack(record, "i8, i8*, i8, i8")
+    run_section(int64_at(first), start, stop)
+    if second != 0:
+        wait(team_memory, stop)
+        run_section(int64_at(second), start, stop)
+
+
+@native("F*, F*, i8*, i8, i8")
+def gather_rows(target, source, order, rows, n):
+    """target[i] = source[order[i]] for rows of n elements."""
+    noalias()
+    for i in range(rows):
+        row = offset(source, order[i] * n)
+        into = offset(target, i * n)
+        for j in range(n):
+            into[j] = row[j]
+
+
+@native("i8*, i8*, i8*, i8")
+def gather_labels(target, source, order, rows):
+    noalias()
+    for i in range(rows):
+        target[i] = source[order[i]]
+
+
+@native("f8*, i8 -> f8")
+def ordered_sum(values, count):
+    """Sum in the order of the array."""
+    total = 0.0
+    for i in range(count):
+        total += values[i]
+    return total
+
+
+@kernel
+def train(record, start, stop, worker):
+    """The job of training: worker `start` of `stop` takes all steps, meeting the others at the barriers."""
+    (
+        scratch, team_memory, first, steps, batch, samples, program, last_program, x, y, order, batch_x, batch_y, row_loss,
+        rates, scales, losses, norms, sums, blocks, first_blocks, parameters, hypers, segments, scale, counter, clip, done,
+        n_in, n_out, indices,
+    ) = unpack(
+        record,
+        "i8, i8*, i8, i8, i8, i8, i8*, i8*, F*, i8, i8*, F*, i8, f8*,"
+        "f8*, f8*, f8*, i8, f8*, i8, i8*, i8, f8*, i8, f8*, i8*, f8, i8*,"
+        "i8, i8, i8",
+    )  # fmt: skip
+    seen = counter[0]
+    for step in range(steps):
+        rows = min(batch, samples - step * batch)
+        code = program if rows == batch else last_program
+        scale[0] = scales[step]
+        counter[0] = seen + step * batch
+        begin, end = share(rows, ROWS, start, stop), share(rows, ROWS, start + 1, stop)
+        chosen = offset(order, step * batch + begin)
+        gather_rows(offset(batch_x, begin * n_in), x, chosen, end - begin, n_in)
+        if indices:
+            gather_labels(offset(int64_at(batch_y), begin), int64_at(y), chosen, end - begin)
+        else:
+            gather_rows(offset(typed(batch_y, x), begin * n_out), typed(y, x), chosen, end - begin, n_out)
+        run_section(int64_at(code[0]), start, stop)
+        wait(team_memory, stop)
+        value = ordered_sum(row_loss, rows) * scales[step]
+        if not math.isfinite(value):
+            break
+        run_section(int64_at(code[1]), start, stop)
+        wait(team_memory, stop)
+        run_section(int64_at(code[2]), start, stop)
+        wait(team_memory, stop)
+        squares = ordered_sum(sums, blocks)
+        if not math.isfinite(squares):
+            break
+        factor = 1.0
+        if clip > 0.0:
+            factor = min(1.0, clip / (math.sqrt(squares) + 1e-6))
+        for segment in range(segments):
+            hyper = offset(hypers, segment * 8)
+            hyper[0] = rates[step]
+            hyper[2] = factor
+            hyper[3] = float(first + step + 1)
+        if start == 0:
+            losses[step] = value
+            done[0] = step + 1
+            if norms != 0:
+                row = offset(float64_at(norms), step * parameters)
+                for p in range(parameters):
+                    row[p] = math.sqrt(
+                        ordered_sum(offset(sums, first_blocks[p]), first_blocks[p + 1] - first_blocks[p])
+                    )
+        run_section(int64_at(code[3]), start, stop)
+        wait(team_memory, stop)

@@ -1,0 +1,85 @@
+"""The matrix product."""
+
+import numpy as np
+
+from ..cpu import gemm
+from .check import Array, deliver, dimensions, float_dtype, output
+
+
+def strided(value: Array) -> Array:
+    """An operand whose strides are whole elements: any view of an aligned array, else a copy."""
+    itemsize = value.itemsize
+    if value.flags.aligned and all(step % itemsize == 0 for step in value.strides):
+        return value
+    return np.array(value, order="C", copy=True)
+
+
+def operand(op: str, name: str, value: Array, dtype: "np.dtype[np.generic]", first: str) -> Array:
+    """A matrix of the dtype that the argument `first` has, as the product reads it (transposed views are not copied)."""
+    if float_dtype(op, name, value) != dtype:
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}, expected {dtype} because {first} has {dtype}")
+    dimensions(op, name, value, 2)
+    return strided(value)
+
+
+def matmul(
+    a: Array,
+    b: Array,
+    trans_a: bool = False,
+    trans_b: bool = False,
+    out: Array | None = None,
+    accumulate: bool = False,
+) -> Array:
+    """Matrix product out (+)= op(a) @ op(b), where op(a) is a or, with `trans_a`, its transpose.
+
+    Parameters
+    ----------
+    a : (m, k) array, or (k, m) with `trans_a`
+        float32 or float64, with any strides.
+    b : (k, n) array, or (n, k) with `trans_b`
+        Same dtype as `a`.
+    out : (m, n) array, optional
+        Receives the result; must not overlap `a` or `b`.
+    accumulate : bool
+        Add to `out`, which must then be given.
+
+    Returns
+    -------
+    (m, n) array
+        `out`, or a new array. Where k is 0 the product is 0.
+
+    Raises
+    ------
+    TypeError
+        Where an argument is no NumPy array or the dtypes differ.
+    ValueError
+        Where shapes do not fit, `out` overlaps an operand, or `accumulate` has no `out`.
+
+    Notes
+    -----
+    The error of an element is at most k·eps·(|op(a)| @ |op(b)|) [1]_; the order of summation depends on k alone, so
+    that the bits are the same for any number of threads.
+
+    .. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.5.
+    """
+    dtype = float_dtype("matmul", "a", a)
+    left = operand("matmul", "a", a, dtype, "a")
+    right = operand("matmul", "b", b, dtype, "a")
+    if trans_a:
+        left = left.T
+    if trans_b:
+        right = right.T
+    if left.shape[1] != right.shape[0]:
+        expected = f"(n, {left.shape[1]})" if trans_b else f"({left.shape[1]}, n)"
+        raise ValueError(
+            f"matmul: b has shape {b.shape}, expected {expected} because a has shape {a.shape}"
+            f"{' and trans_a is set' if trans_a else ''}"
+        )
+    if accumulate and out is None:
+        raise ValueError("matmul: accumulate is set but out is not given, expected an array to add to")
+    shape = (left.shape[0], right.shape[1])
+    result = output("matmul", "out", out, dtype, shape, "of the operands", apart_from=(a, b))
+    if accumulate and result is not out:
+        result[...] = out
+    gemm.matmul(left, right, result, accumulate)
+    return deliver(result, out)

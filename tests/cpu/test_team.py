@@ -1,0 +1,130 @@
+"""The team of threads: shares, jobs, sleep, concurrent callers, fork."""
+
+import os
+import threading
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from gdkernels.cpu import team as team_module
+from gdkernels.cpu.jit import kernel
+from gdkernels.cpu.simd import unpack
+from gdkernels.cpu.team import address, get_threads, launch, set_threads, share
+from gdkernels.ops.matmul import matmul
+
+
+@kernel
+def mark(record, start, stop, worker):
+    """Add one to every element of the range and note the worker."""
+    _, counts, workers = unpack(record, "i8, i8*, i8*")
+    for i in range(start, stop):
+        counts[i] += 1
+        workers[i] = worker
+
+
+@pytest.fixture
+def threads():
+    before = get_threads()
+    yield set_threads
+    set_threads(before)
+
+
+@pytest.mark.parametrize("total", [0, 1, 7, 8, 9, 63, 64, 1000])
+@pytest.mark.parametrize("quantum", [1, 8, 64])
+@pytest.mark.parametrize("workers", [1, 2, 3, 16])
+def test_shares_cover_the_range_without_overlap(total, quantum, workers):
+    bounds = [share(total, quantum, worker, workers) for worker in range(workers + 1)]
+    assert bounds[0] == 0 and bounds[-1] == total
+    assert all(low <= high for low, high in pairwise(bounds))
+    assert all(bound % quantum == 0 for bound in bounds[:-1] if bound != total)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_item_is_done_once(threads, count):
+    threads(count)
+    counts, workers = np.zeros(999, np.int64), np.full(999, -1)
+    for _ in range(50):
+        launch(mark, "float32", (address(counts), address(workers)), 999, 8, work=1e9)
+    assert (counts == 50).all()
+    assert set(workers) == set(range(count))
+
+
+def test_a_team_wakes_up_from_sleep(threads):
+    threads(2)
+    counts, workers = np.zeros(64, np.int64), np.zeros(64, np.int64)
+    for pause in (0.0, 0.2, 0.0, 0.05):
+        time.sleep(pause)
+        launch(mark, "float32", (address(counts), address(workers)), 64, 8, work=1e9)
+    assert (counts == 4).all()
+
+
+def test_several_python_threads_may_call_at_once(threads):
+    threads(2)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((300, 300)).astype("f4"), rng.standard_normal((300, 300)).astype("f4")
+    expected = matmul(a, b).tobytes()
+    wrong = []
+
+    def call():
+        for _ in range(20):
+            if matmul(a, b).tobytes() != expected:
+                wrong.append(1)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_a_team_of_its_own(threads):
+    threads(2)
+    a = np.ones((400, 400), np.float32)
+    matmul(a, a)
+    child = os.fork()
+    if child == 0:
+        try:
+            ok = bool((matmul(a, a) == 400).all())
+        finally:
+            os._exit(0 if ok else 1)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 0
+            return
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    pytest.fail("the child hangs")
+
+
+@pytest.mark.parametrize("count", [0, -1, 257, 1.0, True, "2"])
+def test_set_threads_refuses_nonsense(count):
+    with pytest.raises(ValueError, match=r"set_threads: count is .*, expected an integer from 1 to 256"):
+        set_threads(count)
+
+
+def test_the_barrier_is_what_keeps_phases_apart():
+    """Without `wait` a worker would read what another has not yet written."""
+    from tests.cpu import phases
+
+    assert phases.errors(with_barrier=True) == 0
+    assert phases.errors(with_barrier=False) > 0
+
+
+def test_team_memory_keeps_words_that_threads_write_on_lines_of_their_own():
+    lines = [
+        team_module.ARRIVED,
+        team_module.GENERATION,
+        team_module.JOB,
+        team_module.DONE,
+        team_module.ENTRY,
+        team_module.PARKED,
+    ]
+    assert all(word % 8 == 0 for word in lines) and len(set(lines)) == len(lines)

@@ -1,0 +1,143 @@
+"""gd.matmul against the reference: every form, layout and dtype, and what it refuses."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference
+from gdkernels.cpu import team
+from gdkernels.ops.matmul import matmul
+from tests.layouts import LAYOUTS, laid_out
+
+DTYPES = ("float32", "float64")
+
+
+def error_in_eps(result, a, b, start=0.0):
+    """Largest |result − reference| in units of eps·(|a| @ |b| + |start|): at most k + 1 by Higham, section 3.5."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    exact = reference.matmul(a, b) + start
+    size = np.abs(a) @ np.abs(b) + np.abs(start)
+    size[size == 0] = 1.0
+    return float((np.abs(result - exact) / (size * np.finfo(result.dtype).eps)).max(initial=0.0))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("trans_a", [False, True])
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (3, 5, 7), (129, 65, 33), (33, 17, 1000), (64, 1, 64), (9, 4, 31), (300, 70, 1100)]
+)
+def test_matmul_matches_the_reference_in_every_form(dtype, trans_a, trans_b, shape, rng):
+    m, n, k = shape
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    given_a = np.ascontiguousarray(a.T) if trans_a else a
+    given_b = np.ascontiguousarray(b.T) if trans_b else b
+    result = matmul(given_a, given_b, trans_a, trans_b)
+    assert result.dtype == dtype
+    assert error_in_eps(result, a, b) <= k + 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout_b", LAYOUTS)
+@pytest.mark.parametrize("layout_a", LAYOUTS)
+def test_matmul_reads_every_layout_and_leaves_it_unchanged(layout_a, layout_b, dtype, rng):
+    a = laid_out(rng.standard_normal((37, 19)), layout_a, dtype)
+    b = laid_out(rng.standard_normal((19, 45)), layout_b, dtype)
+    before = a.tobytes(), b.tobytes()
+    assert error_in_eps(matmul(a, b), a, b) <= 20
+    assert (a.tobytes(), b.tobytes()) == before
+
+
+@given(
+    m=st.integers(0, 70),
+    n=st.integers(0, 70),
+    k=st.integers(0, 70),
+    form=st.integers(0, 3),
+    seed=st.integers(0, 99),
+)
+def test_matmul_matches_the_reference_for_any_shape(m, n, k, form, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((m, k)).astype(np.float32), rng.standard_normal((k, n)).astype(np.float32)
+    given_a = np.asfortranarray(a) if form & 1 else a
+    given_b = np.asfortranarray(b) if form & 2 else b
+    assert error_in_eps(matmul(given_a, given_b), a, b) <= k + 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [3, 40])
+def test_matmul_accumulates_into_out(dtype, n, rng):
+    a, b = rng.standard_normal((21, 600)).astype(dtype), rng.standard_normal((600, n)).astype(dtype)
+    start = rng.standard_normal((21, n)).astype(dtype)
+    out = start.copy()
+    assert matmul(a, b, out=out, accumulate=True) is out
+    assert error_in_eps(out, a, b, start.astype(np.float64)) <= 601
+    strided = laid_out(start, "strided")
+    assert matmul(a, b, out=strided, accumulate=True) is strided
+    np.testing.assert_array_equal(strided, out)
+
+
+@pytest.mark.parametrize("form", ["NN", "NT", "TN"])
+def test_matmul_gives_the_same_bits_for_any_number_of_threads(form, rng):
+    a, b = (
+        rng.standard_normal((517, 333)).astype(np.float32),
+        rng.standard_normal((333, 290)).astype(np.float32),
+    )
+    a = np.asfortranarray(a) if form[0] == "T" else a
+    b = np.asfortranarray(b) if form[1] == "T" else b
+    before = team.get_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            team.set_threads(threads)
+            results.append(matmul(a, b))
+    finally:
+        team.set_threads(before)
+    assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
+
+
+def test_matmul_passes_nan_and_inf_through():
+    a, b = np.ones((9, 12), np.float32), np.ones((12, 40), np.float32)
+    a[2, 3], a[4, 5] = np.nan, np.inf
+    result = matmul(a, b)
+    assert np.isnan(result[2]).all() and np.isinf(result[4]).all()
+    assert np.isfinite(np.delete(result, (2, 4), axis=0)).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (lambda a, b: (a, b[:-1]), ValueError, r"b has shape \(4, 6\), expected \(5, n\) because a has shape \(3, 5\)"),
+        (lambda a, b: (a, b.astype("f8")), TypeError, "matmul: b has dtype float64, expected float32 because a has float32"),
+        (lambda a, b: (a.astype("f2"), b), TypeError, "matmul: a has dtype float16, expected float32 or float64"),
+        (lambda a, b: (a.tolist(), b), TypeError, "matmul: a is of type list, expected a NumPy array"),
+        (lambda a, b: (a[0], b), ValueError, r"matmul: a has shape \(5,\), expected 2 dimensions"),
+        (lambda a, b: (a, b, False, False, np.zeros((3, 5), "f4")), ValueError, r"shape \(3, 5\), expected \(3, 6\)"),
+        (lambda a, b: (a, b, False, False, np.zeros((3, 6), "f8")), TypeError, "out has dtype float64, expected float32"),
+        (lambda a, b: (a, b, False, False, laid_out(np.zeros((3, 6), "f4"), "read-only")), ValueError, "out is read-only"),
+        (lambda a, b: (a, b, False, False, None, True), ValueError, "accumulate is set but out is not given"),
+    ],
+)  # fmt: skip
+def test_matmul_says_what_is_wrong(arguments, error, words, rng):
+    a, b = rng.standard_normal((3, 5)).astype("f4"), rng.standard_normal((5, 6)).astype("f4")
+    with pytest.raises(error, match=words):
+        matmul(*arguments(a, b))
+
+
+def test_matmul_refuses_an_out_that_overlaps_an_operand(rng):
+    square = rng.standard_normal((8, 8)).astype("f4")
+    kept = square.copy()
+    with pytest.raises(ValueError, match="matmul: out overlaps another argument"):
+        matmul(square, kept, out=square.T)
+    np.testing.assert_array_equal(square, kept)
+
+
+def test_a_wrong_product_would_be_caught(rng):
+    """The bound is tight enough to see one missing product of 600."""
+    a, b = rng.standard_normal((8, 600)).astype("f4"), rng.standard_normal((600, 40)).astype("f4")
+    assert error_in_eps(matmul(a[:, :-1], b[:-1]), a, b) > 601
