@@ -1,0 +1,108 @@
+"""The wheel carries every folder of the package, and the floors of the house are kept."""
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+# What the files of a floor may import besides their own floor. `files` is not in the table: it is free to all.
+FLOORS = {
+    "scalar": set(),
+    "cpu": {"scalar", "nn.plan"},
+    "cuda": {"scalar", "nn.plan"},
+    "ops": {"scalar", "cpu", "cuda"},
+    "nn": {"scalar", "cpu", "cuda"},
+    "train": {"scalar", "cpu", "cuda", "nn"},
+    "cli": {"scalar", "cpu", "cuda", "ops", "nn", "train", "reference"},
+}
+
+
+def folders_of(package):
+    return {path.parent for path in (ROOT / package).rglob("*.py") if "__pycache__" not in path.parts}
+
+
+def imports(path):
+    """The dotted names that a file imports, relative ones resolved."""
+    package = [*path.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, *filter(None, [node.module])])
+            yield from (f"{module}.{name.name}" for name in node.names)
+
+
+def files_of(folder):
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def test_every_folder_is_packed():
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    present = {".".join(folder.relative_to(ROOT).parts) for folder in folders_of("gdkernels")}
+    assert listed == present | {"gdkernels.reference"}
+
+
+def test_reference_has_no_folders_that_would_be_left_out():
+    assert folders_of("reference") == {ROOT / "reference"}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_go_down(floor):
+    allowed = {floor, *FLOORS[floor], "files", "__version__"}
+    for path in files_of(f"gdkernels/{floor}"):
+        for name in imports(path):
+            inside = name.removeprefix("gdkernels.")
+            if inside == name:
+                continue
+            known = any(inside == one or inside.startswith(f"{one}.") for one in allowed)
+            assert known, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_reference_imports_numpy_alone():
+    for path in files_of("reference"):
+        outside = {name.split(".")[0] for name in imports(path)} - {"reference", "numpy"}
+        assert outside <= set(sys.stdlib_module_names), path.name
+
+
+def test_one_file_imports_numba_cuda():
+    using = {
+        path.relative_to(ROOT).as_posix()
+        for path in files_of("gdkernels")
+        if any(name.startswith("numba.cuda") for name in imports(path))
+    }
+    assert using <= {"gdkernels/cuda/target.py"}
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+
+
+def test_importing_the_package_does_not_import_numba():
+    assert (
+        run("import sys, gdkernels; print('numba' in sys.modules, 'numpy' in sys.modules)").split()[0]
+        == "False"
+    )
+
+
+def test_help_answers_without_numpy():
+    code = (
+        "import sys\nfrom gdkernels.cli.main import parser\nparser().format_help()\n"
+        "print('numpy' in sys.modules, 'numba' in sys.modules)"
+    )
+    assert run(code).split() == ["False", "False"]
