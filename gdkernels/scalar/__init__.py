@@ -1,0 +1,14 @@
+"""The mathematics of one element, written once and compiled for every target.
+
+Functions here are plain Python on one number. They work for float32 and float64 alike and keep the type they are
+given: constants are written ``type(z)(0.5)``, because a bare 0.5 would carry float32 arithmetic into float64.
+"""
+
+
+def elementwise(function):
+    """Let Numba compile a function into what calls it."""
+    from numba.extending import register_jitable  # here, so that the schedules need no Numba
+
+    # contract (fused multiply-add) and nsz only: the result of an element must not depend on where it stands. The
+    # NumPy error model divides without a check for zero, which would keep loops from being vectorised.
+    return register_jitable(fastmath={"contract", "nsz"}, error_model="numpy")(function)
