@@ -292,3 +292,16 @@ def horner(typingctx, x, coefficients):
         return total
 
     return x(x, coefficients), generate
+
+
+@intrinsic
+def maximum(typingctx, left, right):
+    """The larger of two floats; NaN if one is NaN."""
+
+    def generate(context, builder, signature, arguments):
+        kind = arguments[0].type
+        suffix = "f32" if signature.return_type == types.float32 else "f64"
+        function = declare(builder.module, f"llvm.maximum.{suffix}", kind, [kind, kind])
+        return builder.call(function, arguments, fastmath=("nsz",))
+
+    return left(left, left), generate
