@@ -271,6 +271,15 @@ def test_every_class_is_parted_in_proportion(seed):
         assert abs(len(part) - fraction * counts.sum()) <= 1
 
 
+def test_the_target_of_a_regression_is_alike_in_every_part():
+    data = load("diabetes")
+    edges = np.quantile(data.y, np.linspace(0, 1, 11)[1:-1])
+    for part, fraction in zip(split(data, 0), (0.7, 0.15, 0.15), strict=True):
+        tenths = np.bincount(np.searchsorted(edges, part.y[:, 0]), minlength=10)
+        # Two cuts, each off by less than one, and one sample where equal targets fall on either side of an edge.
+        assert np.all(np.abs(tenths - fraction * len(data) / 10) < 3)
+
+
 def test_the_seed_decides_the_parts():
     data = load("wine")
     first, again, other = split(data, 1), split(data, 1), split(data, 2)
