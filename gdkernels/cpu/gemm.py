@@ -45,12 +45,12 @@ def _tile(rows: int, vectors: int, masked: bool, guarded: bool) -> Native:
     return native(_TILE)(tile)
 
 
-_full, _full_masked, _full_narrow = (
+tile_full, tile_full_masked, tile_full_narrow = (
     _tile(ROWS, 2, False, False),
     _tile(ROWS, 2, True, False),
     _tile(ROWS, 1, True, False),
 )
-_half, _half_masked, _half_narrow = (
+tile_half, tile_half_masked, tile_half_narrow = (
     _tile(HALF, 2, False, True),
     _tile(HALF, 2, True, True),
     _tile(HALF, 1, True, True),
@@ -73,19 +73,19 @@ def row_blocks(m, k, a, rsa, csa, packed, b, ldb, init, ldi, c, ldc, n):
         c_i = offset(c, i * ldc)
         if live >= ROWS:
             if whole:
-                _full(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+                tile_full(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
             elif narrow:
-                _full_narrow(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+                tile_full_narrow(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
             else:
-                _full_masked(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+                tile_full_masked(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
             i += ROWS
         else:
             if whole:
-                _half(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+                tile_half(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
             elif narrow:
-                _half_narrow(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+                tile_half_narrow(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
             else:
-                _half_masked(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
+                tile_half_masked(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
             i += HALF
 
 

@@ -81,7 +81,7 @@ class Native:
         self._result = result.strip()
         self._flags = flags
         self._generic = any(word[0] == "F" or word == "record" for word in self._arguments)
-        self._addresses: dict[str, int] = {}
+        self._addresses: dict = {}  # by the name of the element type, and by what else it was asked for
         self._libraries = []  # compiled code lives as long as its library
         module = function.__module__.rpartition(".")[2]
         self.name = f"{module}.{function.__name__}"
@@ -112,13 +112,20 @@ class Native:
 
     def address(self, dtype="float32") -> int:
         """Where the compiled code for this element type is; compiles it, or loads it, when that is not yet known."""
-        dtype = (dtype if isinstance(dtype, str) else np.dtype(dtype).name) if self._generic else "any"
-        if dtype not in self._addresses:
-            for callee in _callees(self.function):
-                callee.address(dtype)
-            self._addresses[dtype] = self._build(dtype)
-            llvm.add_symbol(self.symbol(dtype), self._addresses[dtype])
-        return self._addresses[dtype]
+        place = self._addresses.get(dtype)
+        if place is None:
+            name = (dtype if isinstance(dtype, str) else np.dtype(dtype).name) if self._generic else "any"
+            place = self._addresses.get(name) or self._ready(name)
+            self._addresses[dtype] = place
+        return place
+
+    def _ready(self, dtype: str) -> int:
+        """Build the code of the functions that this one calls, then its own, and publish its symbol."""
+        for callee in _callees(self.function):
+            callee.address(dtype)
+        place = self._addresses[dtype] = self._build(dtype)
+        llvm.add_symbol(self.symbol(dtype), place)
+        return place
 
     def _build(self, dtype: str) -> int:
         stored = disk.load(self.symbol(dtype), target(self.function))

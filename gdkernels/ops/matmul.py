@@ -8,8 +8,8 @@ from .check import Array, deliver, dimensions, float_dtype, output
 
 def strided(value: Array) -> Array:
     """An operand whose strides are whole elements: any view of an aligned array, else a copy."""
-    itemsize = value.itemsize
-    if value.flags.aligned and all(step % itemsize == 0 for step in value.strides):
+    flags = value.flags
+    if flags.aligned and (flags.c_contiguous or all(step % value.itemsize == 0 for step in value.strides)):
         return value
     return np.array(value, order="C", copy=True)
 
