@@ -4,8 +4,11 @@ Layers have no parameters and no state; a `Network` draws the parameters, so tha
 """
 
 import math
-import operator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .check import choice, number, truth, whole
 
 # Which array the backward pass of an activation reads: where act' is a short formula of the output, that.
 SAVED = {
@@ -27,33 +30,14 @@ INITS = ("auto", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal")
 RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "mish")
 
 
-def _width(layer: object, name: str, value: object) -> None:
-    """Store a number of columns as an int; it must be positive."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        width = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{type(layer).__name__}: {name} is {value!r}, expected a positive integer") from None
-    if width < 1:
-        raise ValueError(f"{type(layer).__name__}: {name} is {width}, expected a positive integer")
-    object.__setattr__(layer, name, width)
+def _store(layer: object, **values: object) -> None:
+    """Set fields of a frozen dataclass while it is being made."""
+    for name, value in values.items():
+        object.__setattr__(layer, name, value)
 
 
-def _number(layer: object, name: str, value: object, lowest: float, highest: float, what: str) -> None:
-    """Store a number as a float; it must lie in [lowest, highest]."""
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise TypeError(f"{type(layer).__name__}: {name} is {value!r}, expected {what}") from None
-    if not lowest <= number <= highest:
-        raise ValueError(f"{type(layer).__name__}: {name} is {value!r}, expected {what}")
-    object.__setattr__(layer, name, number)
-
-
-def _choice(layer: object, name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{type(layer).__name__}: {name} is {value!r}, expected one of {', '.join(known)}")
+def _eps(op: str, value: object) -> float:
+    return number(op, "eps", value, math.ulp(0.0), 1.0, "a positive number up to 1")
 
 
 @dataclass(frozen=True)
@@ -78,12 +62,11 @@ class Linear:
     init: str = "auto"
 
     def __post_init__(self) -> None:
-        _width(self, "n_in", self.n_in)
-        _width(self, "n_out", self.n_out)
-        _choice(self, "activation", self.activation, tuple(SAVED))
-        _choice(self, "init", self.init, INITS)
-        if not isinstance(self.bias, bool):
-            raise TypeError(f"Linear: bias is {self.bias!r}, expected True or False")
+        _store(self, n_in=whole("Linear", "n_in", self.n_in, at_least=1))
+        _store(self, n_out=whole("Linear", "n_out", self.n_out, at_least=1))
+        choice("Linear", "activation", self.activation, SAVED)
+        choice("Linear", "init", self.init, INITS)
+        truth("Linear", "bias", self.bias)
 
     @property
     def initializer(self) -> str:
@@ -101,8 +84,7 @@ class LayerNorm:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        _width(self, "n", self.n)
-        _number(self, "eps", self.eps, math.ulp(0.0), 1.0, "a positive number up to 1")
+        _store(self, n=whole("LayerNorm", "n", self.n, at_least=1), eps=_eps("LayerNorm", self.eps))
 
 
 @dataclass(frozen=True)
@@ -113,8 +95,7 @@ class RMSNorm:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        _width(self, "n", self.n)
-        _number(self, "eps", self.eps, math.ulp(0.0), 1.0, "a positive number up to 1")
+        _store(self, n=whole("RMSNorm", "n", self.n, at_least=1), eps=_eps("RMSNorm", self.eps))
 
 
 @dataclass(frozen=True)
@@ -124,7 +105,7 @@ class Activation:
     kind: str
 
     def __post_init__(self) -> None:
-        _choice(self, "kind", self.kind, tuple(SAVED))
+        choice("Activation", "kind", self.kind, SAVED)
 
 
 @dataclass(frozen=True)
@@ -134,7 +115,7 @@ class Dropout:
     p: float
 
     def __post_init__(self) -> None:
-        _number(self, "p", self.p, 0.0, 1.0, "a probability in [0, 1]")
+        _store(self, p=number("Dropout", "p", self.p, 0.0, 1.0, "a probability in [0, 1]"))
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -148,7 +129,7 @@ class Residual:
     layers: "tuple[Layer, ...]"
 
     def __init__(self, *layers: "Layer") -> None:
-        object.__setattr__(self, "layers", checked("Residual", layers))
+        _store(self, layers=checked("Residual", layers))
 
     def __repr__(self) -> str:
         return f"Residual({', '.join(map(repr, self.layers))})"
@@ -165,7 +146,25 @@ def checked(owner: str, layers: object) -> tuple[Layer, ...]:
     found = tuple(layers)
     if not found:
         raise ValueError(f"{owner}: layers is empty, expected at least one layer")
-    for number, layer in enumerate(found):
+    for place, layer in enumerate(found):
         if not isinstance(layer, Layer):
-            raise TypeError(f"{owner}: layer {number} is {layer!r}, expected one of {', '.join(LAYERS)}")
+            raise TypeError(f"{owner}: layer {place} is {layer!r}, expected one of {', '.join(LAYERS)}")
     return found
+
+
+def to_plain(layer: Layer) -> dict[str, Any]:
+    """A layer as JSON can hold it."""
+    if isinstance(layer, Residual):
+        return {"layer": "Residual", "layers": [to_plain(inner) for inner in layer.layers]}
+    return {"layer": type(layer).__name__, **asdict(layer)}
+
+
+def from_plain(plain: Mapping[str, Any]) -> Layer:
+    """The layer that `to_plain` described. Raises ValueError, TypeError or KeyError for anything else."""
+    options = dict(plain)
+    kind = options.pop("layer")
+    if kind == "Residual":
+        return Residual(*(from_plain(inner) for inner in options["layers"]))
+    if kind not in LAYERS:
+        raise ValueError(f"layer {kind!r} is unknown, expected one of {', '.join(LAYERS)}")
+    return LAYERS[kind](**options)

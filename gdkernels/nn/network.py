@@ -1,0 +1,339 @@
+"""A network: layers, and their parameters in one flat buffer."""
+
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..files import replacing
+from . import init
+from .check import Array, choice, matrix, whole
+from .layers import (
+    Dropout,
+    Layer,
+    LayerNorm,
+    Linear,
+    Residual,
+    RMSNorm,
+    checked,
+    from_plain,
+    to_plain,
+)
+from .plan import Plan, lower
+
+if TYPE_CHECKING:
+    from ..cpu.engine import Engine
+
+DTYPES = ("float32", "float64")
+NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}
+
+FORMAT = "gdkernels.network.1"
+
+# Elements of the matrices that one chunk of `predict` may fill: 64 MB in float32.
+CHUNK = 1 << 24
+
+
+class Network:
+    """Layers in a row, from x (batch, n_in) to y (batch, n_out).
+
+    Parameters
+    ----------
+    layers : sequence of layers; each must take as many columns as the one before it gives
+    seed : of the initial weights, which are drawn in the order of the layers, and of dropout
+    dtype : "float32" or "float64", of the parameters and of everything that goes in and out
+
+    Attributes
+    ----------
+    params, grads : mappings from names to arrays. "0.w" and "0.b" are weight and bias of layer 0, "1.gamma" and
+        "1.beta" scale and shift of a norm, "2.0.w" stands inside the residual layer 2. The arrays are views of
+        one flat buffer: write into them (``net.params["0.w"][...] = w``), they cannot be replaced
+    n_in, n_out : columns of x and y
+    samples : how many were seen in training; tells dropout which random numbers come next
+
+    Raises ValueError that names the layer where widths do not agree, TypeError for what is no layer.
+
+    >>> net = Network([Linear(64, 128, "relu"), Linear(128, 10)])
+    >>> y = net.forward(np.zeros((32, 64), np.float32))
+    """
+
+    params: Mapping[str, Array]
+    grads: Mapping[str, Array]
+
+    def __init__(self, layers: Sequence[Layer], seed: int = 0, dtype: DTypeLike = "float32") -> None:
+        self._set_up(layers, seed, dtype)
+        self._draw()
+
+    def _set_up(self, layers: Sequence[Layer], seed: int, dtype: DTypeLike) -> None:
+        """Check the description and make room for the parameters, which are zero."""
+        self.layers = checked("Network", layers)
+        self.seed = whole("Network", "seed", seed, at_least=0)
+        self.dtype = _float_dtype(dtype)
+        self._plan = lower(self.layers, input_gradient=True, seed=self.seed)
+        self.n_in, self.n_out = self._plan.input.columns, self._plan.output.columns
+        self._flat_params = aligned_zeros(self._plan.size, self.dtype)
+        self._flat_grads = aligned_zeros(self._plan.size, self.dtype)
+        self.params = _views(self._plan, self._flat_params)
+        self.grads = _views(self._plan, self._flat_grads)
+        self.samples = 0
+        self._engine: Engine | None = None
+        self._rows: int | None = None  # of the forward pass that backward would go back through
+
+    def _draw(self) -> None:
+        """The initial parameters."""
+        rng = np.random.default_rng(self.seed)
+        linear = iter(_linear_layers(self.layers))
+        for name, values in self.params.items():
+            if name.endswith(".w"):
+                draw = getattr(init, next(linear).initializer)
+                values[...] = draw(values.shape, rng, self.dtype)
+            elif name.endswith(".gamma"):
+                values[...] = 1.0
+
+    def __repr__(self) -> str:
+        count = sum(values.size for values in self.params.values())
+        lines = "".join(f"\n  {number}: {layer!r}" for number, layer in enumerate(self.layers))
+        return f"Network of {count:,} parameters, {self.dtype}:{lines}"
+
+    # ------------------------------------------------------------------------------------------ passes
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        """y (batch, n_out), a new array, for x (batch, n_in).
+
+        With `train` dropout acts, and what `backward` needs is kept.
+
+        Raises TypeError where x has another dtype than the network, ValueError where its shape is wrong.
+        """
+        x = matrix("Network.forward", "x", x, self.dtype, self.n_in)
+        self._rows = None
+        y = self._own_engine().forward(x, train, self.samples)
+        if train:
+            self._rows = len(x)
+            self.samples += len(x)
+        return y
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array:
+        """dL/dx (batch, n_in), a new array, from dL/dy (batch, n_out), after ``forward(x, train=True)``.
+
+        The gradients of the parameters are written to `grads`, or added to them with `accumulate`. They are sums
+        over the rows; a mean over the batch belongs into dy.
+
+        Raises RuntimeError where there was no such forward pass, TypeError and ValueError as `forward`.
+        """
+        if self._rows is None:
+            raise RuntimeError(
+                "Network.backward: nothing to go back through, call forward(x, train=True) first"
+            )
+        dy = matrix("Network.backward", "dy", dy, self.dtype, self.n_out)
+        if len(dy) != self._rows:
+            raise ValueError(
+                f"Network.backward: dy has shape {dy.shape}, expected {(self._rows, self.n_out)} "
+                f"because x had {self._rows} rows"
+            )
+        dx = self._own_engine().backward(dy, accumulate)
+        assert dx is not None  # the plan was lowered with it
+        return dx
+
+    def predict(self, x: Array, batch_size: int | None = None) -> Array:
+        """`forward` in chunks of `batch_size` rows, so that many rows need little memory; the same bits."""
+        x = matrix("Network.predict", "x", x, self.dtype, self.n_in)
+        if batch_size is None:
+            batch_size = max(1, CHUNK // sum(buffer.columns for buffer in self._plan.buffers))
+        else:
+            batch_size = whole("Network.predict", "batch_size", batch_size, at_least=1)
+        self._rows = None
+        engine = self._own_engine()
+        y = np.empty((len(x), self.n_out), self.dtype)
+        for start in range(0, len(x), batch_size):
+            y[start : start + batch_size] = engine.forward(x[start : start + batch_size])
+        return y
+
+    def to(self, device: str) -> "Network":
+        """Move to "cpu" and return the network. "cuda" is a RuntimeError: this version has no CUDA kernels."""
+        if device == "cuda":
+            raise RuntimeError(
+                "Network.to: device is 'cuda', expected 'cpu': this version has no CUDA kernels"
+            )
+        if device != "cpu":
+            raise ValueError(f"Network.to: device is {device!r}, expected 'cpu' or 'cuda'")
+        return self
+
+    def _own_engine(self) -> "Engine":
+        """The engine of the passes, made when it is first needed: it loads the kernels."""
+        if self._engine is None:
+            self._engine = self.new_engine(self._plan, None)
+        return self._engine
+
+    def new_engine(self, plan: Plan, threads: int | None) -> "Engine":
+        """An engine over this network's parameters and gradients."""
+        from ..cpu.engine import Engine
+
+        return Engine(plan, self._flat_params, self._flat_grads, threads)
+
+    # ------------------------------------------------------------------------------------------ copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: views of the flat buffer must be made anew. Gradients are left behind."""
+        return {
+            "description": (self.layers, self.seed, self.dtype.name),
+            "parameters": self._flat_params.copy(),
+            "samples": self.samples,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set_up(*state["description"])
+        self._flat_params[...] = state["parameters"]
+        self.samples = state["samples"]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write layers and parameters as a safetensors file, which `load` reads.
+
+        The file is written beside `path`, synced and renamed: a crash leaves the old file or the new one.
+        Raises OSError where that is impossible.
+        """
+        from safetensors.numpy import save_file
+
+        from .. import __version__
+
+        description = {
+            "layers": [to_plain(layer) for layer in self.layers],
+            "dtype": self.dtype.name,
+            "seed": self.seed,
+            "samples": self.samples,
+        }
+        metadata = {"format": FORMAT, "version": __version__, "network": json.dumps(description)}
+        with replacing(path) as temporary:
+            save_file(dict(self.params), temporary, metadata)
+
+
+def load(path: str | os.PathLike[str]) -> Network:
+    """The network that `Network.save` wrote.
+
+    Raises FileNotFoundError, or ValueError that names the file and what is wrong with it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).exists():
+        raise FileNotFoundError(f"load: there is no file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return _read(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"load: {path} cannot be read as safetensors: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"load: {path}: {error}") from error
+
+
+def _read(file: Any) -> Network:
+    """The network in an open safetensors file. ValueError says what is wrong."""
+    metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"its format is {metadata.get('format')!r}, expected {FORMAT!r}")
+    net = Network.__new__(Network)
+    try:
+        description = json.loads(metadata["network"])
+        layers = [from_plain(plain) for plain in description["layers"]]
+        net._set_up(layers, description["seed"], description["dtype"])
+        net.samples = whole("Network", "samples", description["samples"], at_least=0)
+    except KeyError as error:
+        raise ValueError(f"its description of the network lacks {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"its description of the network is wrong: {error}") from error
+    kind = {"float32": "F32", "float64": "F64"}[net.dtype.name]
+    found = set(file.keys())
+    for name, values in net.params.items():
+        if name not in found:
+            raise ValueError(f"{name} is missing")
+        stored = file.get_slice(name)
+        if tuple(stored.get_shape()) != values.shape:
+            raise ValueError(f"{name} has shape {tuple(stored.get_shape())}, expected {values.shape}")
+        if stored.get_dtype() != kind:
+            raise ValueError(f"{name} has dtype {stored.get_dtype()}, expected {kind}")
+        values[...] = file.get_tensor(name)
+    for name in sorted(found - set(net.params)):
+        raise ValueError(f"{name} belongs to no layer")
+    return net
+
+
+def mlp(
+    sizes: Sequence[int],
+    activation: str = "relu",
+    norm: str | None = None,
+    residual: bool = False,
+    dropout: float = 0.0,
+    init: str = "auto",
+    seed: int = 0,
+    dtype: DTypeLike = "float32",
+) -> Network:
+    """A multi-layer perceptron: a block for every hidden size, then a linear layer.
+
+    A block is norm → linear + activation → dropout, inside a `Residual` where it gives as many columns as it takes
+    (pre-norm, as in Xiong et al. 2020, arXiv 2002.04745).
+
+    Parameters
+    ----------
+    sizes : number of inputs, of the outputs of every hidden layer, and of outputs
+    activation : one of the eleven names of `gd.activation`
+    norm : None, "layer" or "rms"
+    residual : whether blocks of equal width are wrapped in `Residual`
+    dropout : probability p of `Dropout`; 0 for none
+    init : as for `Linear`
+    seed, dtype : as for `Network`
+
+    >>> mlp([64, 128, 128, 10], activation="gelu", norm="layer", residual=True, dropout=0.1)
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"mlp: sizes is {sizes!r}, expected at least two numbers, of inputs and outputs")
+    choice("mlp", "norm", norm, (None, *NORMS))
+    layers: list[Layer] = []
+    for n_in, n_out in itertools.pairwise(sizes[:-1]):
+        block: list[Layer] = [Linear(n_in, n_out, activation, init=init)]
+        if norm is not None:
+            block.insert(0, NORMS[norm](n_in))
+        if dropout != 0.0:
+            block.append(Dropout(dropout))
+        layers += [Residual(*block)] if residual and n_in == n_out else block
+    layers.append(Linear(sizes[-2], sizes[-1], init=init))
+    return Network(layers, seed, dtype)
+
+
+def _linear_layers(layers: Sequence[Layer]) -> list[Linear]:
+    """The linear layers in the order of their parameters."""
+    found = []
+    for layer in layers:
+        if isinstance(layer, Linear):
+            found.append(layer)
+        elif isinstance(layer, Residual):
+            found += _linear_layers(layer.layers)
+    return found
+
+
+def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        name = np.dtype(dtype).name if dtype is not None else "None"
+    except TypeError:
+        name = str(dtype)
+    if name not in DTYPES:
+        raise ValueError(f"Network: dtype is {name}, expected {' or '.join(DTYPES)}")
+    return np.dtype(name)
+
+
+def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
+    """Zeros that begin on a cache line."""
+    memory = np.zeros(size * dtype.itemsize + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size * dtype.itemsize].view(dtype)
+
+
+def _views(plan: Plan, flat: Array) -> Mapping[str, Array]:
+    """Names and the places that they stand for in a flat buffer."""
+    views = {}
+    for parameter in plan.parameters:
+        count = int(np.prod(parameter.shape))
+        views[parameter.name] = flat[parameter.offset : parameter.offset + count].reshape(parameter.shape)
+    return MappingProxyType(views)

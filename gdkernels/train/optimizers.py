@@ -1,0 +1,167 @@
+"""The optimizers: their hyper-parameters, checked, with PyTorch's defaults.
+
+The formulas stand in `reference/optim.py`, the kernels in `cpu/optim.py`. An optimizer holds no state: a
+`Trainer` makes that (`update`). `lr` is the learning rate where the trainer has no schedule. `weight_decay` is
+L2, added to the gradient, except in AdamW and Lion, which shrink the parameters directly.
+"""
+
+import math
+import sys
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ..nn.check import number, truth
+from ..nn.network import aligned_zeros
+from ..nn.plan import Plan
+
+if TYPE_CHECKING:
+    from ..cpu.engine import Update
+
+# What each hyper-parameter may be: the largest value and the words. Each may be 0.
+_MEMORY = (math.nextafter(1.0, 0.0), "a number in [0, 1)")
+_SIZE = (sys.float_info.max, "a finite number from 0 on")
+_RANGES = {"momentum": _MEMORY, "alpha": _MEMORY, "beta1": _MEMORY, "beta2": _MEMORY}
+
+
+class Optimizer:
+    """What the optimizers have in common. Each is a frozen dataclass of its hyper-parameters."""
+
+    lr: float
+    weight_decay: float
+    kernel: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        op = type(self).__name__
+        for field in fields(self):  # type: ignore[arg-type]
+            name, value = field.name, getattr(self, field.name)
+            if name == "nesterov":
+                truth(op, name, value)
+            else:
+                highest, expected = _RANGES.get(name, _SIZE)
+                object.__setattr__(self, name, number(op, name, value, 0.0, highest, expected))
+
+    def update(self, plan: Plan, dtype: np.dtype[Any], decay: str) -> "Update":
+        """The optimizer at work on the parameters of a plan: state of zeros, no step done.
+
+        `decay` says which parameters decay: "all", or "weights" for those named "w" alone.
+        """
+        from ..cpu import optim
+        from ..cpu.engine import Update
+
+        options = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return Update(
+            name=self.kernel,
+            hyper=optim.hyper(self.kernel, **options),
+            states=[aligned_zeros(plan.size, dtype) for _ in range(self._states(optim.STATES[self.kernel]))],
+            step=0,
+            decay=_segments(plan, self.weight_decay, decay),
+        )
+
+    def _states(self, most: int) -> int:
+        """How many state buffers are needed of those that the kernel can have."""
+        return most
+
+
+def _segments(plan: Plan, weight_decay: float, decay: str) -> list[tuple[int, int, float]]:
+    """(start, stop, weight_decay) of stretches of the flat buffer, which they cover."""
+    stops = [*(parameter.offset for parameter in plan.parameters[1:]), plan.size]
+    segments: list[tuple[int, int, float]] = []
+    for parameter, stop in zip(plan.parameters, stops, strict=True):
+        own = weight_decay if decay == "all" or parameter.name.rpartition(".")[2] == "w" else 0.0
+        if segments and segments[-1][2] == own:
+            segments[-1] = (segments[-1][0], stop, own)
+        else:
+            segments.append((parameter.offset, stop, own))
+    return segments
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """v ← momentum v + g, p ← p − lr v; with nesterov p ← p − lr (g + momentum v) (Sutskever et al. 2013)."""
+
+    lr: float = 1e-3
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    kernel: ClassVar[str] = "sgd"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and self.momentum == 0.0:
+            raise ValueError("SGD: nesterov is True, expected False because momentum is 0")
+
+    def _states(self, most: int) -> int:
+        return most if self.momentum else 0
+
+
+@dataclass(frozen=True)
+class RMSProp(Optimizer):
+    """v ← alpha v + (1 − alpha) g², p ← p − lr g / (√v + eps) (Tieleman and Hinton 2012, lecture 6.5)."""
+
+    lr: float = 1e-2
+    alpha: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    kernel: ClassVar[str] = "rmsprop"
+
+
+@dataclass(frozen=True)
+class AdaGrad(Optimizer):
+    """v ← v + g², p ← p − lr g / (√v + eps) (Duchi et al. 2011)."""
+
+    lr: float = 1e-2
+    eps: float = 1e-10
+    weight_decay: float = 0.0
+    kernel: ClassVar[str] = "adagrad"
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """p ← p − lr m̂ / (√v̂ + eps), m and v running means of g and g² (Kingma, Ba 2015, arXiv 1412.6980)."""
+
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    kernel: ClassVar[str] = "adam"
+
+
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    """p ← (1 − lr weight_decay) p, then Adam's step (Loshchilov, Hutter 2019, arXiv 1711.05101)."""
+
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    kernel: ClassVar[str] = "adamw"
+
+
+@dataclass(frozen=True)
+class AMSGrad(Optimizer):
+    """Adam with the largest v so far in the place of v (Reddi et al. 2018, arXiv 1904.09237)."""
+
+    lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    kernel: ClassVar[str] = "amsgrad"
+
+
+@dataclass(frozen=True)
+class Lion(Optimizer):
+    """p ← p − lr (sign(beta1 m + (1 − beta1) g) + weight_decay p), m ← beta2 m + (1 − beta2) g.
+
+    Every element moves by lr, which is hence smaller than Adam's (Chen et al. 2023, arXiv 2302.06675).
+    """
+
+    lr: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    kernel: ClassVar[str] = "lion"

@@ -1,0 +1,337 @@
+"""The Trainer: gradient descent on a network, w ← w − η dL/dw, a native call for many steps.
+
+Python chooses the order of the samples and the learning rates; forward, loss, backward, clipping and the update of
+all steps of an epoch are one call of the engine.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..nn.check import Array, choice, matrix, number, truth, whole
+from ..nn.network import Network
+from ..nn.plan import lower
+from .losses import LOSSES, Loss, Weights
+from .optimizers import AdamW, Optimizer
+from .progress import progress as display
+
+Schedule = Callable[[int], float]
+Record = dict[str, Any]
+Callback = Callable[["Trainer", Record], object]
+
+DECAYS = ("all", "weights")
+DEFAULT_OPTIMIZER = AdamW()
+
+# A native call cannot be interrupted, and shows nothing: the steps of a long epoch are done in calls of this length.
+CALL_SECONDS = 0.25
+
+
+@dataclass
+class History:
+    """What `Trainer.fit` did.
+
+    Attributes
+    ----------
+    loss, lr : float64 arrays, of every step: the loss before the step, and its learning rate
+    epochs : a dict for each epoch: epoch (from 1 over the trainer's life), train_loss (mean over its samples, each
+        at the parameters of its step), seconds (of training alone) and, with validation data, validation_loss
+        and validation_accuracy or validation_r2
+    parameters : names of the parameters, the columns of `grad_norms`
+    grad_norms : None, or (steps, parameters): the norm of each parameter's gradient, before clipping
+    """
+
+    parameters: tuple[str, ...]
+    loss: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    lr: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    epochs: list[Record] = field(default_factory=list)
+    grad_norms: NDArray[np.float64] | None = None
+
+
+class _Data(NamedTuple):
+    """Samples as the engine reads them: x (n, n_in), targets, and the weights of the samples in the loss."""
+
+    x: Array
+    y: Array
+    weights: Weights
+
+
+class Trainer:
+    """Trains a network.
+
+    Parameters
+    ----------
+    net : the network, which is changed in place
+    loss : "mse", "huber", "binary_cross_entropy", "softmax_cross_entropy", or one with options such as
+        ``SoftmaxCrossEntropy(label_smoothing=0.1)``
+    optimizer : such as ``AdamW(lr=1e-3)``
+    schedule : a function of the step that gives the learning rate; step 0 is the first update of this trainer.
+        None: the optimizer's lr throughout
+    clip_norm : None, or the largest norm of the whole gradient; a longer one is scaled down to it
+    threads : None for as many as pay (at most `gd.get_threads()`), or a number
+    decay : which parameters the weight decay of the optimizer concerns: "all", or "weights" (no bias, no norm)
+
+    Attributes
+    ----------
+    epochs : done since the trainer was made
+
+    >>> trainer = Trainer(mlp([64, 128, 10]), "softmax_cross_entropy", AdamW(lr=1e-3))
+    >>> history = trainer.fit(x, labels, epochs=10, batch_size=32)
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        loss: str | Loss = "softmax_cross_entropy",
+        optimizer: Optimizer = DEFAULT_OPTIMIZER,
+        schedule: Schedule | None = None,
+        clip_norm: float | None = None,
+        threads: int | None = None,
+        decay: str = "all",
+    ) -> None:
+        if not isinstance(net, Network):
+            raise TypeError(f"Trainer: net is {net!r}, expected a Network")
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"Trainer: optimizer is {optimizer!r}, expected an optimizer such as AdamW(lr=1e-3)"
+            )
+        if schedule is not None and not callable(schedule):
+            raise TypeError(f"Trainer: schedule is {schedule!r}, expected None or a function of the step")
+        choice("Trainer", "decay", decay, DECAYS)
+        if not isinstance(loss, Loss):
+            choice("Trainer", "loss", loss, LOSSES)
+            loss = LOSSES[loss]()
+        loss.check_outputs(net.n_out)
+        self.net, self.loss, self.optimizer, self.schedule = net, loss, optimizer, schedule
+        if clip_norm is not None:
+            positive = (math.ulp(0.0), sys.float_info.max, "None or a positive number")
+            clip_norm = number("Trainer", "clip_norm", clip_norm, *positive)
+        self.clip_norm = clip_norm
+        self.threads = None if threads is None else whole("Trainer", "threads", threads, at_least=1)
+        self.epochs = 0
+        plan = lower(net.layers, input_gradient=False, seed=net.seed)
+        self._engine = net.new_engine(plan, self.threads)
+        self._update = optimizer.update(plan, net.dtype, decay)
+        self._ready_for = 0  # dimensions of the targets that the engine is prepared for: 1 labels, 2 values
+        # What one step of `step` is told and tells.
+        self._order = np.arange(1)
+        self._rate, self._scale, self._value = np.zeros(1), np.zeros(1), np.zeros(1)
+
+    @property
+    def steps(self) -> int:
+        """Steps done since the trainer was made."""
+        return self._update.step
+
+    # ------------------------------------------------------------------------------------------ one step
+
+    def step(self, x: Array, y: Array) -> float:
+        """One step of gradient descent on a batch; returns its loss before the step.
+
+        Parameters
+        ----------
+        x : (batch, n_in) array of the network's dtype
+        y : targets, as the loss wants them
+
+        Raises TypeError and ValueError for wrong arrays, FloatingPointError where the loss or a gradient is not
+        finite; the parameters then stay as they were.
+        """
+        x, y, weights = self._data("Trainer.step", x, y)
+        self._prepare(y)
+        rows = len(x)
+        if rows > self._order.size:
+            self._order = np.arange(rows, dtype=np.int64)
+        total = rows * weights if type(weights) is float else float(np.sum(weights))
+        self._scale[0] = 1.0 / total if total else 0.0
+        self._rate[0] = self.optimizer.lr if self.schedule is None else self._rates(1)[0]
+        done = self._engine.train(
+            x, y, self._order[:rows], rows, self._rate, self._scale, self.net.samples, self._value
+        )
+        if not done:
+            raise self._not_finite("Trainer.step")
+        self.net.samples += rows
+        return float(self._value[0])
+
+    # ------------------------------------------------------------------------------------------ many steps
+
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        epochs: int,
+        batch_size: int | str,
+        shuffle: bool = True,
+        seed: int = 0,
+        validation: tuple[Array, Array] | None = None,
+        progress: bool = True,
+        callbacks: Iterable[Callback] = (),
+        grad_norms: bool = False,
+    ) -> History:
+        """Train for so many further epochs; a second call goes on where the first one stopped.
+
+        Parameters
+        ----------
+        x : (n, n_in) array of the network's dtype
+        y : targets, as the loss wants them
+        epochs : passes over the samples
+        batch_size : samples of a step; the last batch of an epoch may be smaller. 1 is stochastic gradient descent,
+            "full" is batch gradient descent
+        shuffle : whether every epoch has an order of its own, drawn from (seed, number of the epoch)
+        seed : of the order
+        validation : (x, y) that are measured after every epoch
+        progress : show a bar on a terminal, lines otherwise
+        callbacks : functions of (trainer, record of the epoch), called after every epoch; training stops when one
+            returns True
+        grad_norms : whether `History.grad_norms` is recorded
+
+        Raises TypeError and ValueError for wrong arguments, before anything is changed; FloatingPointError where
+        the loss or a gradient is not finite, naming the step; the parameters are then those of the step before.
+        """
+        op = "Trainer.fit"
+        epochs = whole(op, "epochs", epochs, at_least=1)
+        seed = whole(op, "seed", seed, at_least=0)
+        truth(op, "shuffle", shuffle)
+        if validation is not None:
+            if not isinstance(validation, tuple | list) or len(validation) != 2:
+                raise TypeError(
+                    f"{op}: validation is of type {type(validation).__name__}, expected a pair (x, y)"
+                )
+            self._data(f"{op}: validation", *validation)
+        data = self._data(op, x, y)
+        samples = len(data.x)
+        if batch_size != "full":
+            batch_size = min(whole(op, "batch_size", batch_size, at_least=1), samples)
+        batch = samples if isinstance(batch_size, str) else batch_size
+        callbacks = tuple(callbacks)
+        for callback in callbacks:
+            if not callable(callback):
+                raise TypeError(
+                    f"{op}: callbacks holds {callback!r}, expected functions of (trainer, record)"
+                )
+
+        parts: list[tuple[Array, Array, Array | None]] = []
+        history = History(tuple(self.net.params))
+        shown = display(progress)
+        shown.start(epochs)
+        self._steps_a_call = 1  # until it is known how long a step takes
+        try:
+            for _ in range(epochs):
+                order = np.arange(samples)
+                if shuffle:
+                    order = np.random.default_rng((seed, self.epochs)).permutation(samples)
+                part, record = self._epoch(data, order.astype(np.int64, copy=False), batch, grad_norms)
+                self.epochs += 1
+                record = {"epoch": self.epochs, **record}
+                if validation is not None:
+                    for name, value in self.evaluate(*validation).items():
+                        record[f"validation_{name}"] = value
+                parts.append(part)
+                history.epochs.append(record)
+                shown.epoch(record)
+                answers = [callback(self, record) for callback in callbacks]
+                if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
+                    break
+        finally:
+            shown.close()
+        history.loss = np.concatenate([loss for loss, _, _ in parts])
+        history.lr = np.concatenate([lr for _, lr, _ in parts])
+        if grad_norms:
+            history.grad_norms = np.concatenate([norms for _, _, norms in parts if norms is not None])
+        return history
+
+    def _epoch(
+        self, data: _Data, order: NDArray[np.int64], batch: int, grad_norms: bool
+    ) -> tuple[tuple[Array, Array, Array | None], Record]:
+        """The steps of one epoch: (loss, lr and gradient norms of every step), and the epoch's record."""
+        self._prepare(data.y)
+        totals = _totals(data.weights, order, batch)
+        scales = np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0.0)
+        steps = len(scales)
+        losses, rates = np.empty(steps), np.empty(steps)
+        norms = np.empty((steps, len(self.net.params))) if grad_norms else None
+        seconds = 0.0
+        start = 0
+        while start < steps:
+            stop = min(steps, start + self._steps_a_call)
+            now = slice(start, stop)
+            rates[now] = self._rates(stop - start)
+            chosen = order[start * batch : stop * batch]
+            begin = time.perf_counter()
+            done = self._engine.train(
+                data.x, data.y, chosen, batch, rates[now], scales[now], self.net.samples, losses[now],
+                None if norms is None else norms[now],
+            )  # fmt: skip
+            elapsed = time.perf_counter() - begin
+            seconds += elapsed
+            self.net.samples += min(done * batch, len(chosen))
+            if done < stop - start:
+                raise self._not_finite("Trainer.fit")
+            # The first steps may have waited for kernels to be loaded: approach the goal, do not jump to it.
+            self._steps_a_call = max(1, min(8 * done, int(CALL_SECONDS * done / max(elapsed, 1e-9))))
+            start = stop
+        total = float(totals.sum())
+        mean = float((losses * totals).sum() / total) if total else math.nan
+        return (losses, rates, norms), {"train_loss": mean, "seconds": seconds}
+
+    def evaluate(self, x: Array, y: Array) -> dict[str, float]:
+        """The loss of samples without dropout, and their accuracy (classification) or R² (regression).
+
+        Accuracy is the part of the labels that are found (of the right signs, for binary_cross_entropy); R² is
+        1 − Σ (y − output)² / Σ (y − mean)², averaged over the outputs. Raises as `step`.
+        """
+        data = self._data("Trainer.evaluate", x, y)
+        output = self.net.predict(data.x)
+        name, quality = self.loss.quality(output, data.y)
+        return {"loss": self.loss.value(output, data.y, data.weights), name: quality}
+
+    # ------------------------------------------------------------------------------------------ small things
+
+    def _data(self, op: str, x: Array, y: Array) -> _Data:
+        """Check samples and targets."""
+        net = self.net
+        x = matrix(op, "x", x, net.dtype, net.n_in)
+        if len(x) == 0:
+            raise ValueError(f"{op}: x has shape {x.shape}, expected at least one row")
+        return _Data(x, *self.loss.target(op, y, len(x), net.n_out, net.dtype))
+
+    def _prepare(self, y: Array) -> None:
+        """Make the engine ready for targets of this kind."""
+        if y.ndim != self._ready_for:
+            self._engine.prepare(
+                self.loss.call(y, self.net.n_out, self.net.dtype), self._update, self.clip_norm
+            )
+            self._ready_for = y.ndim
+
+    def _rates(self, count: int) -> NDArray[np.float64]:
+        """The learning rates of the next steps."""
+        if self.schedule is None:
+            return np.full(count, self.optimizer.lr)
+        steps = range(self.steps, self.steps + count)
+        rates = np.fromiter(map(self.schedule, steps), np.float64, count)
+        wrong = ~((rates >= 0.0) & (rates < math.inf))
+        if wrong.any():
+            place = int(wrong.argmax())
+            raise ValueError(
+                f"Trainer: schedule({steps[place]}) is {rates[place]}, expected a finite rate from 0 on"
+            )
+        return rates
+
+    def _not_finite(self, op: str) -> FloatingPointError:
+        return FloatingPointError(
+            f"{op}: the loss or a gradient of step {self.steps + 1} is not finite; "
+            f"the parameters are those after step {self.steps}"
+        )
+
+
+def _totals(weights: Weights, order: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
+    """The sum of the samples' weights in each batch."""
+    starts = np.arange(0, len(order), batch)
+    if not isinstance(weights, float):
+        return np.add.reduceat(weights[order], starts)
+    rows = np.full(len(starts), batch)
+    rows[-1] = len(order) - starts[-1]
+    return rows * weights
