@@ -226,40 +226,45 @@ def give_way(typingctx):
 # ---------------------------------------------------------------------------------------------- bits of a float
 
 
-def _bitcaster(floating, integer):
+_SAME_BITS = {
+    types.float32: types.int32,
+    types.int32: types.float32,
+    types.float64: types.int64,
+    types.int64: types.float64,
+}
+
+
+@intrinsic
+def bits(typingctx, value):
+    """float32 <-> int32, float64 <-> int64: the same bits."""
+    if value not in _SAME_BITS:
+        return None
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
+
+    return _SAME_BITS[value](value), generate
+
+
+def _integer_binary(method):
     @intrinsic
-    def cast(typingctx, value):
-        pairs = {floating: integer, integer: floating}
-        if value not in pairs:
+    def operation(typingctx, left, right):
+        if left != right or left not in (types.int32, types.int64):
             return None
 
         def generate(context, builder, signature, arguments):
-            return builder.bitcast(arguments[0], context.get_value_type(signature.return_type))
-
-        return pairs[value](value), generate
-
-    return cast
-
-
-bits32 = _bitcaster(types.float32, types.int32)  # float32 <-> int32, the same bits
-bits64 = _bitcaster(types.float64, types.int64)  # float64 <-> int64, the same bits
-
-
-def _int32_binary(method):
-    @intrinsic
-    def operation(typingctx, left, right):
-        def generate(context, builder, signature, arguments):
             return getattr(builder, method)(*arguments)
 
-        return types.int32(types.int32, types.int32), generate
+        return left(left, left), generate
 
     return operation
 
 
-add32 = _int32_binary("add")  # int32 + int32 stays int32 (Numba would widen it)
-shl32 = _int32_binary("shl")
-sub32 = _int32_binary("sub")
-sar32 = _int32_binary("ashr")  # the sign bit is shifted in: division by a power of two, rounded down
+# int32 stays int32, where Numba's own operators would widen it (and halve the lanes of a vector).
+add = _integer_binary("add")
+sub = _integer_binary("sub")
+shift_left = _integer_binary("shl")
+shift_right = _integer_binary("ashr")  # the sign bit is shifted in: division by a power of two, rounded down
 
 
 # ---------------------------------------------------------------------------------------------- arithmetic

@@ -10,5 +10,7 @@ def elementwise(function):
     from numba.extending import register_jitable  # here, so that the schedules need no Numba
 
     # contract (fused multiply-add) and nsz only: the result of an element must not depend on where it stands. The
-    # NumPy error model divides without a check for zero, which would keep loops from being vectorised.
-    return register_jitable(fastmath={"contract", "nsz"}, error_model="numpy")(function)
+    # NumPy error model divides without a check for zero, and what is inlined by force needs no call: either would
+    # keep the loops around it from being vectorised.
+    flags = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "forceinline": True}
+    return register_jitable(**flags)(function)
