@@ -1,0 +1,130 @@
+"""The activations, element by element, and the chain rule through them."""
+
+from ..cpu import activation as cpu_activation
+from ..scalar.activations import SAVED
+from .check import Array, array, deliver, dimensions, float_dtype, known, output
+
+KINDS = tuple(SAVED)
+
+
+def saved_for(kind: str) -> str:
+    """What `activation_backward` reads for this activation.
+
+    Parameters
+    ----------
+    kind : str
+
+    Returns
+    -------
+    str
+        "output" (a = act(z)) for identity, sigmoid, tanh, relu, leaky_relu and elu, whose slopes are short formulas of
+        a; "preactivation" (z) for gelu, gelu_tanh, silu, softplus and mish.
+
+    Raises
+    ------
+    ValueError
+        Where the activation is unknown.
+    """
+    known("saved_for", "kind", kind, KINDS)
+    return SAVED[kind]
+
+
+def activation(z: Array, kind: str, out: Array | None = None) -> Array:
+    """a = act(z), element by element.
+
+    ========== ======================  ========= =======================================
+    identity   z                       gelu      z P(N(0, 1) ≤ z)
+    sigmoid    1 / (1 + e^−z)          gelu_tanh z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2
+    tanh       tanh(z)                 silu      z / (1 + e^−z)
+    relu       max(z, 0)               softplus  log(1 + e^z)
+    leaky_relu z > 0 ? z : 0.01 z      mish      z tanh(softplus(z))
+    elu        z > 0 ? z : e^z − 1
+    ========== ======================  ========= =======================================
+
+    NaN gives NaN; at −∞ gelu, gelu_tanh, silu and mish give their limit 0.
+
+    Parameters
+    ----------
+    z : array
+        float32 or float64, of any shape.
+    kind : str
+        One of the names above.
+    out : array, optional
+        Receives the result, of the shape and dtype of z; may be z itself.
+
+    Returns
+    -------
+    array of the shape of z
+        `out`, or a new array.
+
+    Raises
+    ------
+    TypeError
+        Where an argument is no NumPy array or the dtypes differ.
+    ValueError
+        Where the activation is unknown, the shapes differ, or `out` partly overlaps z.
+
+    Notes
+    -----
+    The formulas, with their sources, are those of `gdkernels.scalar.activations`; the derivations stand in
+    `gdkernels.reference.activation`.
+    """
+    dtype = float_dtype("activation", "z", z)
+    known("activation", "kind", kind, KINDS)
+    source = array("activation", "z", z, dtype)
+    result = output("activation", "out", out, dtype, z.shape, f"z has shape {z.shape}", in_place=(z,))
+    cpu_activation.forward(source, kind, result)
+    return deliver(result, out)
+
+
+def activation_backward(
+    da: Array, saved: Array | None, kind: str, out: Array | None = None, db: Array | None = None
+) -> Array:
+    """Gradient through an activation, with the gradient of a bias in the same pass.
+
+    dL/dz = dL/da ⊙ act′(z),  db = Σ_batch dL/dz
+
+    Parameters
+    ----------
+    da : array
+        dL/da, float32 or float64, of any shape; (batch, n) where `db` is given.
+    saved : array of the shape of da, or None
+        The output or the pre-activation, as ``saved_for(kind)`` says. The identity reads nothing.
+    kind : str
+        One of the names that `activation` lists.
+    out : array, optional
+        Receives dL/dz, of the shape and dtype of da; may be da or saved itself.
+    db : (n,) array, optional
+        Receives the sums of the columns of dL/dz.
+
+    Returns
+    -------
+    array of the shape of da
+        dL/dz: `out`, or a new array.
+
+    Raises
+    ------
+    TypeError
+        Where an argument is no NumPy array or the dtypes differ.
+    ValueError
+        Where the activation is unknown, shapes do not fit, `out` partly overlaps an input, or `db` overlaps anything.
+    """
+    op = "activation_backward"
+    dtype = float_dtype(op, "da", da)
+    known(op, "kind", kind, KINDS)
+    gradient = array(op, "da", da, dtype)
+    why = f"da has shape {da.shape} and dtype {dtype}"
+    kept = None
+    if saved is not None:
+        kept = array(op, "saved", saved, dtype, da.shape, why)
+    elif kind != "identity":
+        raise ValueError(f"{op}: saved is None, expected the {SAVED[kind]} of {kind}")
+    result = output(op, "out", out, dtype, da.shape, why, in_place=(da, saved))
+    sums = None
+    if db is not None:
+        dimensions(op, "da", da, 2)
+        sums = output(op, "db", db, dtype, da.shape[1:], why, apart_from=(da, saved, out))
+    cpu_activation.backward(gradient, kept, kind, result, sums)
+    if sums is not None:
+        deliver(sums, db)
+    return deliver(result, out)

@@ -1,0 +1,226 @@
+"""The eleven activations of one element, a = act(z), each with its derivative.
+
+A derivative is a function of what the forward pass keeps for it (`SAVED`): of the output a where act′ is a short
+formula of that, else of the pre-activation z. gelu, gelu_tanh, silu and mish are z times a gate that opens from 0 to
+1; the derivative of such a product is gate + z gate′.
+
+Exponentials are taken of −|z| only, so that nothing overflows and nothing cancels (1 − σ(z) is σ(−z)). NaN gives NaN.
+Choices are written as selections of two computed values: that is what vectorises.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from . import elementwise
+from .elementary import exp, expm1, log1p, normal_cdf, normal_pdf
+from .elementary import tanh as hyperbolic_tangent
+
+LEAKY_SLOPE = 0.01
+GELU_SCALE = math.sqrt(2 / math.pi)
+GELU_CUBIC = 0.044715
+
+# Beyond |z| = 800 every gate is 0 or 1 and every gate′ is 0, also in float64. Holding z there changes no result and
+# spares the infinities a product ∞ · 0.
+GATE_BOUND = 800.0
+
+
+@elementwise
+def _at_least(z, low):
+    return low if z < low else z
+
+
+@elementwise
+def _held(z):
+    """z held in [−GATE_BOUND, GATE_BOUND]."""
+    bound = type(z)(GATE_BOUND)
+    z = bound if z > bound else z
+    return -bound if z < -bound else z
+
+
+@elementwise
+def identity(z):
+    """z."""
+    return z
+
+
+@elementwise
+def identity_grad(a):
+    """1."""
+    return type(a)(1)
+
+
+@elementwise
+def sigmoid(z):
+    """σ(z) = 1 / (1 + e^−z)."""
+    one = type(z)(1)
+    e = exp(-abs(z))
+    return (e if z < type(z)(0) else one) / (one + e)
+
+
+@elementwise
+def sigmoid_grad(a):
+    """σ′ = a (1 − a)."""
+    return a * (type(a)(1) - a)
+
+
+@elementwise
+def tanh(z):
+    """tanh(z)."""
+    return hyperbolic_tangent(z)
+
+
+@elementwise
+def tanh_grad(a):
+    """tanh′ = 1 − a², as a product that keeps its digits where |a| is near 1."""
+    one = type(a)(1)
+    return (one - a) * (one + a)
+
+
+@elementwise
+def relu(z):
+    """max(z, 0)."""
+    return _at_least(z, type(z)(0))
+
+
+@elementwise
+def relu_grad(a):
+    """1 for a > 0, else 0 (also at the kink)."""
+    zero = type(a)(0)
+    slope = type(a)(1) if a > zero else a
+    return zero if a <= zero else slope
+
+
+@elementwise
+def leaky_relu(z):
+    """z for z > 0, else 0.01 z."""
+    return z if z > type(z)(0) else type(z)(LEAKY_SLOPE) * z
+
+
+@elementwise
+def leaky_relu_grad(a):
+    """1 for a > 0, else 0.01."""
+    zero = type(a)(0)
+    slope = type(a)(1) if a > zero else a
+    return type(a)(LEAKY_SLOPE) if a <= zero else slope
+
+
+@elementwise
+def elu(z):
+    """z for z > 0, else e^z − 1."""
+    zero = type(z)(0)
+    low = expm1(zero if z > zero else z)
+    return z if z > zero else low
+
+
+@elementwise
+def elu_grad(a):
+    """1 for a > 0, else e^z = a + 1."""
+    one = type(a)(1)
+    return one if a > type(a)(0) else a + one
+
+
+@elementwise
+def gelu(z):
+    """z P(N(0, 1) ≤ z). Hendrycks, Gimpel, Gaussian error linear units (2016), 1606.08415."""
+    return _at_least(z, -type(z)(GATE_BOUND)) * normal_cdf(z)
+
+
+@elementwise
+def gelu_grad(z):
+    """P(N(0, 1) ≤ z) + z times the density at z."""
+    z = _held(z)
+    return normal_cdf(z) + z * normal_pdf(z)
+
+
+@elementwise
+def gelu_tanh(z):
+    """z (1 + tanh u) / 2 = z σ(2u) with u = √(2/π) (z + 0.044715 z³)."""
+    u = type(z)(GELU_SCALE) * (z + type(z)(GELU_CUBIC) * z * z * z)
+    return _at_least(z, -type(z)(GATE_BOUND)) * sigmoid(u + u)
+
+
+@elementwise
+def gelu_tanh_grad(z):
+    """σ(2u) + z σ(2u) σ(−2u) 2u′ with u′ = √(2/π) (1 + 3 · 0.044715 z²)."""
+    z = _held(z)
+    one, square = type(z)(1), z * z
+    u = type(z)(GELU_SCALE) * (z + type(z)(GELU_CUBIC) * square * z)
+    slope = type(z)(2 * GELU_SCALE) * (one + type(z)(3 * GELU_CUBIC) * square)
+    e = exp(-abs(u + u))
+    part = one / (one + e)
+    gate = (e if z < type(z)(0) else one) * part
+    return gate + z * (e * part * part) * slope
+
+
+@elementwise
+def silu(z):
+    """z σ(z)."""
+    return _at_least(z, -type(z)(GATE_BOUND)) * sigmoid(z)
+
+
+@elementwise
+def silu_grad(z):
+    """σ(z) + z σ(z) σ(−z)."""
+    z = _held(z)
+    one = type(z)(1)
+    e = exp(-abs(z))
+    part = one / (one + e)
+    return (e if z < type(z)(0) else one) * part + z * (e * part * part)
+
+
+@elementwise
+def softplus(z):
+    """log(1 + e^z) = max(z, 0) + log(1 + e^−|z|)."""
+    return _at_least(z, type(z)(0)) + log1p(exp(-abs(z)))
+
+
+@elementwise
+def softplus_grad(z):
+    """σ(z)."""
+    return sigmoid(z)
+
+
+@elementwise
+def mish(z):
+    """z tanh(softplus(z)). Misra, Mish (2019), 1908.08681.
+
+    With e = e^−|z| the gate is (1 + 2e) / (1 + 2e + 2e²) for z ≥ 0, and e (e + 2) / (e (e + 2) + 2) for z < 0.
+    """
+    one, two = type(z)(1), type(z)(2)
+    e = exp(-abs(z))
+    negative = z < type(z)(0)
+    above = e * (e + two) if negative else one + two * e
+    below = above + (two if negative else two * e * e)
+    return _at_least(z, -type(z)(GATE_BOUND)) * (above / below)
+
+
+@elementwise
+def mish_grad(z):
+    """gate + z gate′, where gate′ = σ(z) / cosh²(softplus(z)) is 4e (1 + e) / below², times e for z ≥ 0; see `mish`."""
+    z = _held(z)
+    one, two, four = type(z)(1), type(z)(2), type(z)(4)
+    e = exp(-abs(z))
+    negative = z < type(z)(0)
+    above = e * (e + two) if negative else one + two * e
+    part = one / (above + (two if negative else two * e * e))
+    rise = four * e * (one + e) * (one if negative else e)
+    return above * part + z * (rise * part * part)
+
+
+# name: (act, act′, what act′ is a function of)
+ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], str]] = {
+    "identity": (identity, identity_grad, "output"),
+    "sigmoid": (sigmoid, sigmoid_grad, "output"),
+    "tanh": (tanh, tanh_grad, "output"),
+    "relu": (relu, relu_grad, "output"),
+    "leaky_relu": (leaky_relu, leaky_relu_grad, "output"),
+    "elu": (elu, elu_grad, "output"),
+    "gelu": (gelu, gelu_grad, "preactivation"),
+    "gelu_tanh": (gelu_tanh, gelu_tanh_grad, "preactivation"),
+    "silu": (silu, silu_grad, "preactivation"),
+    "softplus": (softplus, softplus_grad, "preactivation"),
+    "mish": (mish, mish_grad, "preactivation"),
+}
+
+SAVED = {kind: saved for kind, (_, _, saved) in ACTIVATIONS.items()}
