@@ -135,15 +135,15 @@ def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> Non
     work = _work(kind, da)
     still = kind == "identity" and address(dz) == address(da)
     slope = 0 if still else BACKWARD[kind].address(da.dtype)
-    kept = address(da if kind == "identity" else saved)
-    if db is not None and not still and (work < WORTH_SHARING or db.size >= WIDE):
-        batch, n = da.shape
-        operands = (slope, address(da), kept, address(dz), address(db), batch, n, int(accumulate))
-        launch(backward_columns, da.dtype, operands, n, COLUMNS, work)
+    arrays = (slope, address(da), address(da if kind == "identity" else saved), address(dz))
+    if db is None:
+        if not still:
+            launch(backward_rows, da.dtype, (*arrays, 1), da.size, QUANTUM, work)
+        return
+    sums = (address(db), *da.shape, int(accumulate))
+    if not still and (work < WORTH_SHARING or db.size >= WIDE):
+        launch(backward_columns, da.dtype, (*arrays, *sums), db.size, COLUMNS, work)
         return
     if not still:
-        launch(backward_rows, da.dtype, (slope, address(da), kept, address(dz), 1), da.size, QUANTUM, work)
-    if db is not None:
-        batch, n = da.shape
-        operands = (address(dz), address(db), batch, n, int(accumulate))
-        launch(column_sums, da.dtype, operands, n, COLUMNS, 0.02 * da.nbytes)
+        launch(backward_rows, da.dtype, (*arrays, db.size), len(da), 1, work)
+    launch(column_sums, da.dtype, (address(dz), *sums), db.size, COLUMNS, 0.02 * da.nbytes)

@@ -1,0 +1,104 @@
+"""Dropout whose mask is a function of the seed and of the place of an element."""
+
+import operator
+from numbers import Real
+
+from ..cpu import dropout as cpu_dropout
+from .check import Array, array, deliver, float_dtype, output
+
+
+def _probability(op: str, p: object) -> float:
+    if not isinstance(p, Real):
+        raise TypeError(f"{op}: p is of type {type(p).__name__}, expected a probability in [0, 1]")
+    probability = float(p)
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"{op}: p is {p}, expected a probability in [0, 1]")
+    return probability
+
+
+def _word(op: str, name: str, value: object) -> int:
+    """An integer modulo 2^64, as the kernels hold it: in [−2^63, 2^63)."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected an integer") from None
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def _masked(op: str, name: str, x: Array, p: float, seed: int, offset: int, out: Array | None) -> Array:
+    dtype = float_dtype(op, name, x)
+    probability = _probability(op, p)
+    key, begin = _word(op, "seed", seed), _word(op, "offset", offset)
+    source = array(op, name, x, dtype)
+    result = output(op, "out", out, dtype, x.shape, f"{name} has shape {x.shape}", in_place=(x,))
+    cpu_dropout.forward(source, probability, key, begin, result)
+    return deliver(result, out)
+
+
+def dropout(x: Array, p: float, seed: int, offset: int = 0, out: Array | None = None) -> Array:
+    """Set elements to zero with probability p and scale the others by 1 / (1 − p), so that the mean stays.
+
+    y = x / (1 − p) with probability 1 − p, else 0 (also for NaN and ∞)
+
+    Element number c = offset + (index in C order) takes word c mod 4 of the Philox4x32-10 block c // 4 under the key
+    `seed`, and is kept where word ≥ ⌊p 2³²⌋. No mask is stored: the same (seed, offset) gives the same mask for every
+    dtype, layout and number of threads.
+
+    Parameters
+    ----------
+    x : array
+        float32 or float64, of any shape.
+    p : float
+        In [0, 1]; p = 0 gives x, p = 1 zeros.
+    seed : int
+        Taken modulo 2^64, as is `offset`.
+    offset : int
+        How many elements were drawn under this seed before: a training step adds x.size.
+    out : array, optional
+        Receives the result, of the shape and dtype of x; may be x itself.
+
+    Returns
+    -------
+    array of the shape of x
+        `out`, or a new array.
+
+    Raises
+    ------
+    TypeError
+        Where an argument is no NumPy array, number or integer, or the dtypes differ.
+    ValueError
+        Where p is not in [0, 1], the shapes differ, or `out` partly overlaps x.
+
+    Notes
+    -----
+    N. Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting, JMLR 15 (2014). J. Salmon
+    et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
+    """
+    return _masked("dropout", "x", x, p, seed, offset, out)
+
+
+def dropout_backward(dy: Array, p: float, seed: int, offset: int = 0, out: Array | None = None) -> Array:
+    """Gradient through `dropout`: dx = dy / (1 − p) where x was kept, else 0.
+
+    y is x times a constant that p, seed and offset determine, hence dx is dy times the same.
+
+    Parameters
+    ----------
+    dy : array
+        dL/dy, float32 or float64, of the shape of x.
+    p, seed, offset
+        As in the forward pass.
+    out : array, optional
+        Receives dx, of the shape and dtype of dy; may be dy itself.
+
+    Returns
+    -------
+    array of the shape of dy
+        `out`, or a new array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `dropout`.
+    """
+    return _masked("dropout_backward", "dy", dy, p, seed, offset, out)
