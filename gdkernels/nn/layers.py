@@ -8,22 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..scalar.activations import SAVED
 from .check import choice, number, truth, whole
 
-# Which array the backward pass of an activation reads: where act' is a short formula of the output, that.
-SAVED = {
-    "identity": "output",
-    "sigmoid": "output",
-    "tanh": "output",
-    "relu": "output",
-    "leaky_relu": "output",
-    "elu": "output",
-    "gelu": "preactivation",
-    "gelu_tanh": "preactivation",
-    "silu": "preactivation",
-    "softplus": "preactivation",
-    "mish": "preactivation",
-}
 INITS = ("auto", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal")
 
 # Activations that pass about half of their input on, which He's initialisation makes up for.

@@ -30,7 +30,8 @@ dz may be da itself, and `out` of add and dropout one of the inputs; other resul
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from .layers import SAVED, Activation, Dropout, Layer, LayerNorm, Linear, Residual, RMSNorm
+from ..scalar.activations import SAVED
+from .layers import Activation, Dropout, Layer, LayerNorm, Linear, Residual, RMSNorm
 
 ALIGNMENT = 16  # elements; in float32 a cache line and the widest vector
 

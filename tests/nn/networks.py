@@ -1,6 +1,7 @@
 """Small networks that together hold every layer in every neighbourhood that lowers in its own way."""
 
-from gdkernels.nn.layers import SAVED, Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm
+from gdkernels.nn.layers import Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm
+from reference import KINDS
 
 NETWORKS = {
     "linear": [Linear(4, 3)],
@@ -49,5 +50,5 @@ NETWORKS = {
         Linear(4, 4), Residual(Residual(Residual(Linear(4, 4, "tanh"))), RMSNorm(4)), LayerNorm(4),
     ],
     "nested_first": [Residual(Residual(Residual(Activation("tanh"), Linear(4, 4))))],
-    **{f"activation_{kind}": [Linear(4, 5, kind), Linear(5, 2)] for kind in SAVED},
+    **{f"activation_{kind}": [Linear(4, 5, kind), Linear(5, 2)] for kind in KINDS},
 }  # fmt: skip
