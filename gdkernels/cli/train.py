@@ -42,8 +42,8 @@ SCHEDULES = {
 }
 OPTIMIZERS = {
     "sgd": "SGD",
-    "rmsprop": "RMSprop",
-    "adagrad": "Adagrad",
+    "rmsprop": "RMSProp",
+    "adagrad": "AdaGrad",
     "adam": "Adam",
     "adamw": "AdamW",
     "amsgrad": "AMSGrad",

@@ -1,6 +1,49 @@
-"""Check every CPU kernel against the NumPy reference and finite differences, on this machine."""
+"""Check every CPU kernel against the NumPy reference and finite differences, on this machine.
+
+One row for each operation and element type: the worst of its cases, in units of rounding errors, and the bound that
+theory gives for it. The exit code is 1 if any row fails.
+"""
 
 import argparse
+import importlib
+import importlib.util
+import inspect
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checks import Case
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: the case that comes closest to its bound, or exceeds it furthest."""
+
+    op: str
+    dtype: str
+    against: str
+    cases: int
+    worst: float
+    bound: float
+    case: str
+
+    @property
+    def passed(self) -> bool:
+        return self.worst <= self.bound and self.cases > 0
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.passed else f"FAILS at {self.case}"
+        return (
+            f"{self.op:23} {self.dtype:8} {self.against:12} {self.cases:5} {self.worst:10.3g} "
+            f"{self.bound:8.3g}  {verdict}"
+        )
+
+
+HEADER = f"{'operation':23} {'dtype':8} {'against':12} {'cases':>5} {'worst':>10} {'bound':>8}  verdict"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -8,4 +51,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    """Print the table as it grows, then how many rows failed."""
+    start = time.perf_counter()
+    print(HEADER)
+    failed = total = 0
+    for row in rows(find_reference()):
+        print(row, flush=True)
+        total += 1
+        failed += not row.passed
+    seconds = time.perf_counter() - start
+    print(f"{total - failed} of {total} rows hold, {failed} fail ({seconds:.0f} s)")
+    return 1 if failed else 0
+
+
+def find_reference() -> Any:
+    """The NumPy reference: part of an installed package, and beside the package in a checkout."""
+    installed = importlib.util.find_spec("gdkernels.reference") is not None
+    return importlib.import_module("gdkernels.reference" if installed else "reference")
+
+
+def rows(reference: Any) -> Iterator[Row]:
+    """All rows of the table."""
+    from .checks import Checks
+    from .differences import Differences
+
+    for dtype in DTYPES:
+        yield from _table(Checks(reference, dtype), dtype, "reference")
+    yield from _table(Differences(reference), "float64", "differences")
+
+
+def _table(checks: Any, dtype: str, against: str) -> Iterator[Row]:
+    """A row for each method that gives cases, in the order in which they are written."""
+    for name, check in vars(type(checks)).items():
+        if inspect.isgeneratorfunction(check) and list(inspect.signature(check).parameters) == ["self"]:
+            yield summarise(name, dtype, against, check(checks))
+
+
+def summarise(op: str, dtype: str, against: str, cases: Iterable["Case"]) -> Row:
+    """The row of an operation: its worst case stands for all."""
+    from .checks import ratio
+
+    done = list(cases)
+    if not done:
+        return Row(op, dtype, against, 0, 0.0, 0.0, "no case at all")
+    worst = max(done, key=ratio)
+    return Row(op, dtype, against, len(done), worst.error, worst.bound, worst.name)

@@ -1,0 +1,154 @@
+"""What `gdkernels verify` holds against finite differences: every gradient, and that of whole networks, in float64.
+
+`gd.testing.gradcheck` tells the largest error in units of its own bound, so that every bound here is 1.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gdkernels as gd
+from gdkernels.testing import gradcheck
+
+from .checks import Case
+
+Array = NDArray[np.float64]
+
+BATCH, N_IN, N_OUT = 3, 7, 5
+
+
+class Differences:
+    """Each method is a row of the table and gives its cases; an op is made a scalar by a sum with fixed weights dy."""
+
+    def __init__(self, reference: Any) -> None:
+        self.kinds = reference.KINDS
+        self.rng = np.random.default_rng(1)
+
+    def normal(self, *shape: int) -> Array:
+        return self.rng.standard_normal(shape)
+
+    def case(self, name: str, f: Callable[..., Any], *point: Any) -> Case:
+        """The error of f's gradients; infinite, and named, where they are out of their bound."""
+        try:
+            return Case(name, gradcheck(f, point), 1.0)
+        except AssertionError as error:
+            return Case(f"{name}: {error}", np.inf, 1.0)
+
+    def activation_backward(self) -> Iterator[Case]:
+        """Through every activation; a normal draw keeps off the kinks at 0."""
+        dy = self.normal(BATCH, N_OUT)
+        for kind in self.kinds:
+
+            def through(z: Array, kind: str = kind) -> Any:
+                a = gd.activation(z, kind)
+                saved = a if gd.saved_for(kind) == "output" else z
+                return np.sum(dy * a), [gd.activation_backward(dy, saved, kind)]
+
+            yield self.case(kind, through, self.normal(BATCH, N_OUT))
+
+    def linear_backward(self) -> Iterator[Case]:
+        """To x, w and b."""
+        da = self.normal(BATCH, N_OUT)
+        for kind in self.kinds:
+
+            def through(x: Array, w: Array, b: Array, kind: str = kind) -> Any:
+                z = np.empty((BATCH, N_OUT))
+                a = gd.linear(x, w, b, kind, z=z)
+                saved = a if gd.saved_for(kind) == "output" else z
+                return np.sum(da * a), gd.linear_backward(da, x, w, saved, kind)
+
+            yield self.case(
+                kind, through, self.normal(BATCH, N_IN), self.normal(N_IN, N_OUT), self.normal(N_OUT)
+            )
+
+    def layernorm_backward(self) -> Iterator[Case]:
+        """To x, gamma and beta, alone and with a residual, which has the gradient of x."""
+        dy = self.normal(BATCH, N_IN)
+
+        def alone(x: Array, gamma: Array, beta: Array) -> Any:
+            stats = np.empty((BATCH, 2))
+            y = gd.layernorm(x, gamma, beta, stats=stats)
+            return np.sum(dy * y), gd.layernorm_backward(dy, x, gamma, stats)
+
+        def summed(x: Array, residual: Array, gamma: Array, beta: Array) -> Any:
+            stats = np.empty((BATCH, 2))
+            y = gd.layernorm(x, gamma, beta, residual=residual, stats=stats)
+            dx, dgamma, dbeta = gd.layernorm_backward(dy, x, gamma, stats, residual=residual)
+            return np.sum(dy * y), [dx, dx, dgamma, dbeta]
+
+        x, residual = self.normal(BATCH, N_IN), self.normal(BATCH, N_IN)
+        yield self.case("alone", alone, x, self.normal(N_IN), self.normal(N_IN))
+        yield self.case("with residual", summed, x, residual, self.normal(N_IN), self.normal(N_IN))
+
+    def rmsnorm_backward(self) -> Iterator[Case]:
+        """To x and gamma, alone and with a residual."""
+        dy = self.normal(BATCH, N_IN)
+
+        def alone(x: Array, gamma: Array) -> Any:
+            stats = np.empty(BATCH)
+            y = gd.rmsnorm(x, gamma, stats=stats)
+            return np.sum(dy * y), gd.rmsnorm_backward(dy, x, gamma, stats)
+
+        def summed(x: Array, residual: Array, gamma: Array) -> Any:
+            stats = np.empty(BATCH)
+            y = gd.rmsnorm(x, gamma, residual=residual, stats=stats)
+            dx, dgamma = gd.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
+            return np.sum(dy * y), [dx, dx, dgamma]
+
+        x, residual = self.normal(BATCH, N_IN), self.normal(BATCH, N_IN)
+        yield self.case("alone", alone, x, self.normal(N_IN))
+        yield self.case("with residual", summed, x, residual, self.normal(N_IN))
+
+    def losses(self) -> Iterator[Case]:
+        """The gradient that each loss gives with its value."""
+        target = self.normal(BATCH, N_OUT)
+        labels = self.rng.integers(0, N_OUT, BATCH)
+        soft = np.abs(target) / np.abs(target).sum(axis=1, keepdims=True)
+        weight = np.abs(self.normal(N_OUT)) + 0.5
+        chances = 1 / (1 + np.exp(-target))
+        for name, wanted, options in (
+            ("mse", target, {}),
+            ("huber", target, {"delta": 0.7}),
+            ("binary_cross_entropy", chances, {"pos_weight": 2.0}),
+            ("softmax_cross_entropy", labels, {"label_smoothing": 0.1, "class_weight": weight}),
+            ("softmax_cross_entropy", soft, {"label_smoothing": 0.1, "class_weight": weight}),
+        ):
+            for reduction in ("mean", "sum"):
+
+                def through(pred: Array, name: str = name, wanted: Any = wanted, **given: Any) -> Any:
+                    grad = np.empty_like(pred)
+                    value = getattr(gd, name)(pred, wanted, grad=grad, **given)
+                    return value, [grad]
+
+                given = {**options, "reduction": reduction}
+                yield self.case(
+                    f"{name} {reduction}",
+                    lambda pred, f=through, given=given: f(pred, **given),
+                    self.normal(BATCH, N_OUT),
+                )
+
+    def networks(self) -> Iterator[Case]:
+        """The engine's backward pass through every layer, to the input and to every parameter."""
+        for norm in (None, "layer", "rms"):
+            for kind in self.kinds:
+                net = gd.mlp(
+                    [N_IN, 6, 6, N_OUT], activation=kind, norm=norm, residual=True, seed=3, dtype="float64"
+                )
+                yield self.case(
+                    f"{kind}, norm {norm}", self.through(net), self.normal(BATCH, N_IN), *net.params.values()
+                )
+
+    def through(self, net: Any) -> Callable[..., Any]:
+        """A network as a function of its input and its parameters."""
+        dy = self.normal(BATCH, N_OUT)
+
+        def f(x: Array, *params: Array) -> Any:
+            for mine, given in zip(net.params.values(), params, strict=True):
+                mine[...] = given
+            y = net.forward(x, train=True)
+            dx = net.backward(dy)
+            return np.sum(dy * y), [dx, *net.grads.values()]
+
+        return f
