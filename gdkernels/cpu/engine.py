@@ -8,9 +8,9 @@ import numpy as np
 from ..nn.plan import Buffer, Gradient, Plan
 from . import loss as loss_kernels
 from . import optim
-from .epoch import run_sections, train
+from .epoch import FIELDS, run_sections, set_step, train
 from .program import Binder, Program, blocks_of, lay_out
-from .team import SCRATCH_BYTES, address, float_bits, get_threads, invoke_alone, team
+from .team import SCRATCH_BYTES, address, get_threads, invoke_alone, team
 from .tile import ROWS
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
@@ -92,6 +92,7 @@ class Engine:
         self._row_loss = aligned_zeros(rows, np.float64)
         self._capacity, self._rows_kept = rows, 0
         self._programs: dict[tuple, Program] = {}
+        self._single: tuple | None = None
         self._binder = Binder(
             self.dtype, self._places, address(self.params), address(self.grads), address(self._zeros), address(self._counter)
         )  # fmt: skip
@@ -113,16 +114,21 @@ class Engine:
         """The bound program of "evaluation", "forward", "backward" or "train" for so many rows."""
         if self._scratch.size < workers * SCRATCH_BYTES:
             self._scratch = np.empty(workers * SCRATCH_BYTES + 4096, np.uint8)
-            self._programs.clear()
+            self._forget_programs()
         key = (what, rows, accumulate)
-        program = self._programs.get(key)
+        program = self._programs.pop(key, None)
         if program is None:
-            if len(self._programs) >= PROGRAMS_KEPT:
-                self._programs.clear()
+            if len(self._programs) >= PROGRAMS_KEPT:  # drop the one that was not used for longest
+                del self._programs[next(iter(self._programs))]
+                self._single = None
             scratch = (address(self._scratch) + 4095) & ~4095
             program = lay_out(self._sections(what, rows, accumulate), scratch, self.dtype)
-            self._programs[key] = program
+        self._programs[key] = program
         return program
+
+    def _forget_programs(self) -> None:
+        self._programs.clear()
+        self._single = None
 
     def _sections(self, what: str, rows: int, accumulate: bool):
         plan, ops = self.plan, self._binder.ops
@@ -158,13 +164,18 @@ class Engine:
             yield optim.UPDATE[update.name], (*places, hyper), stop - start, UPDATE_QUANTUM
 
     def _do(self, job, record: np.ndarray, workers: int) -> None:
-        entry = job.address(self.dtype.name)
+        """Run a job on so many workers."""
+        entry = job.address(self.dtype)
         if workers == 1:
             invoke_alone(entry, address(record), 0, 1)
-            return
+        else:
+            self._run_job(entry, address(record), workers)
+
+    @staticmethod
+    def _run_job(entry: int, record: int, workers: int) -> None:
         crew = team()
         with crew.lock:
-            crew.run(entry, address(record), workers)
+            crew.run(entry, record, workers)
 
     def _run(self, program: Program, workers: int) -> None:
         first, second = int(program.table[0]), int(program.table[1])
@@ -204,7 +215,24 @@ class Engine:
             hyper[1] = decay
         self._clip = float(clip_norm or 0.0)
         self._done = np.zeros(1, np.int64)
-        self._programs.clear()
+        self._forget_programs()
+
+    def _record(self, rows: int, last: int, workers: int, **fields) -> np.ndarray:
+        """The record of the job of training, for batches of so many rows."""
+        plan, update = self.plan, self._update
+        assert update is not None
+        program = self._program("train", rows, workers)
+        last_program = program if last == rows else self._program("train", last, workers)
+        fields |= {
+            "scratch": 0, "team": team().address, "first": update.step, "batch": rows,
+            "program": program.table, "last_program": last_program.table,
+            "batch_x": self._places[plan.input.name], "batch_y": self._target, "row_loss": self._row_loss,
+            "sums": self._sums, "blocks": self._sums.size, "first_blocks": self._first_blocks,
+            "parameters": len(plan.parameters), "hypers": self._hypers, "segments": len(update.decay),
+            "scale": self._scale, "counter": self._counter, "clip": self._clip, "done": self._done,
+            "n_in": plan.input.columns, "n_out": plan.output.columns,
+        }  # fmt: skip
+        return np.array([self._binder.word(fields[name]) for name in FIELDS], np.int64)
 
     def train(self, x, y, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
         """Take one step for each batch of `order`; return how many were done.
@@ -215,31 +243,50 @@ class Engine:
         (steps, parameters) are filled. Fewer steps than asked are done when the loss or a gradient of the next one is
         not finite: parameters and optimizer are then as the last good step left them.
         """
-        plan, update = self.plan, self._update
-        assert update is not None
         count = order.size
         batch = min(batch_size, count)
         steps = -(-count // batch)
-        last = count - (steps - 1) * batch
         self._reserve(batch)
         workers = self._workers(batch, True)
-        program = self._program("train", batch, workers)
-        last_program = program if last == batch else self._program("train", last, workers)
+        record = self._record(
+            batch, count - (steps - 1) * batch, workers, steps=steps, samples=count, x=x, y=y, order=order,
+            rates=rates, scales=scales, losses=losses, norms=norms, indices=y.dtype == np.int64,
+        )  # fmt: skip
         self._counter[0] = samples
         self._done[0] = 0
-        record = np.array(
-            [
-                0, team().address, update.step, steps, batch, count, address(program.table), address(last_program.table),
-                address(x), address(y), address(order), self._places[plan.input.name], address(self._target),
-                address(self._row_loss), address(rates), address(scales), address(losses),
-                0 if norms is None else address(norms), address(self._sums), self._sums.size,
-                address(self._first_blocks), len(plan.parameters), address(self._hypers), len(update.decay),
-                address(self._scale), address(self._counter), float_bits(self._clip), address(self._done),
-                plan.input.columns, plan.output.columns, y.dtype == np.int64,
-            ],
-            np.int64,
-        )  # fmt: skip
         self._do(train, record, workers)
         done = int(self._done[0])
-        update.step += done
+        self._update.step += done
         return done
+
+    def step(self, x, y, rate: float, scale: float, samples: int) -> float | None:
+        """One step on the batch (x, y), as `train` does it, with as little Python as can be; returns the loss.
+
+        None: a label is out of range. NaN: the loss or a gradient is not finite. Nothing is changed in either case.
+        """
+        rows = x.shape[0]
+        if self._single is None or self._single[0] != rows:
+            self._single = self._single_step(rows, y.dtype == np.int64)
+        _, workers, entry, place, memory = self._single
+        update = self._update
+        if not set_step(place, address(x), address(y), update.step, rate, scale, samples):
+            return None
+        if workers == 1:
+            invoke_alone(entry, place, 0, 1)
+        else:
+            self._run_job(entry, place, workers)
+        loss = memory[1].item()
+        if loss == loss:
+            update.step += 1
+        return loss
+
+    def _single_step(self, rows: int, indices: bool) -> tuple:
+        """What `step` needs for batches of so many rows: rows, workers, job, record, and what must stay in memory."""
+        self._reserve(rows)
+        workers = self._workers(rows, True)
+        order, rate, loss, scale = np.arange(rows), np.zeros(1), np.zeros(1), np.zeros(1)
+        record = self._record(
+            rows, rows, workers, steps=1, samples=rows, x=0, y=0, order=order, rates=rate, scales=scale, losses=loss,
+            norms=None, indices=indices,
+        )  # fmt: skip
+        return rows, workers, train.address(self.dtype), address(record), (record, loss, order, rate, scale)

@@ -13,7 +13,7 @@ import math
 
 from .jit import kernel, native
 from .simd import float64_at, int64_at, invoke, noalias, offset, typed, unpack
-from .team import share, wait
+from .team import dispatcher, share, wait
 from .tile import ROWS
 
 OP = 4  # words of an op
@@ -71,6 +71,50 @@ def ordered_sum(values, count):
     return total
 
 
+# The fields of the record of `train`, and their types.
+FIELDS = {
+    "scratch": "i8",
+    "team": "i8*",
+    "first": "i8",  # steps done before
+    "steps": "i8",
+    "batch": "i8",
+    "samples": "i8",  # of all steps
+    "program": "i8*",  # four sections: rows, gradients, squares, update
+    "last_program": "i8*",  # the same for the rows of the last batch
+    "x": "F*",
+    "y": "i8",
+    "order": "i8*",  # which samples, batch after batch
+    "batch_x": "F*",  # where a batch is gathered
+    "batch_y": "i8",
+    "row_loss": "f8*",
+    "rates": "f8*",
+    "scales": "f8*",
+    "losses": "f8*",
+    "norms": "i8",  # 0: not wanted
+    "sums": "f8*",  # of squares, one for each block of the gradient
+    "blocks": "i8",
+    "first_blocks": "i8*",  # of each parameter
+    "parameters": "i8",
+    "hypers": "f8*",  # one vector for each segment of the parameters
+    "segments": "i8",
+    "scale": "f8*",  # what the loss kernel reads
+    "counter": "i8*",  # what dropout reads: samples seen before the step
+    "clip": "f8",  # largest norm of the gradient, or 0
+    "done": "i8*",
+    "n_in": "i8",
+    "n_out": "i8",
+    "indices": "i8",  # whether y holds labels
+}
+_LAYOUT = ",".join(FIELDS.values())
+_SLOTS = {name: slot for slot, name in enumerate(FIELDS)}
+_FIRST, _X, _Y, _RATES, _SCALES, _LOSSES = (
+    _SLOTS[n] for n in ("first", "x", "y", "rates", "scales", "losses")
+)
+_COUNTER, _DONE, _N_OUT, _INDICES, _SAMPLES = (
+    _SLOTS[n] for n in ("counter", "done", "n_out", "indices", "samples")
+)
+
+
 @kernel
 def train(record, start, stop, worker):
     """The job of training: worker `start` of `stop` takes all steps, meeting the others at the barriers."""
@@ -78,12 +122,7 @@ def train(record, start, stop, worker):
         scratch, team_memory, first, steps, batch, samples, program, last_program, x, y, order, batch_x, batch_y, row_loss,
         rates, scales, losses, norms, sums, blocks, first_blocks, parameters, hypers, segments, scale, counter, clip, done,
         n_in, n_out, indices,
-    ) = unpack(
-        record,
-        "i8, i8*, i8, i8, i8, i8, i8*, i8*, F*, i8, i8*, F*, i8, f8*,"
-        "f8*, f8*, f8*, i8, f8*, i8, i8*, i8, f8*, i8, f8*, i8*, f8, i8*,"
-        "i8, i8, i8",
-    )  # fmt: skip
+    ) = unpack(record, _LAYOUT)  # fmt: skip
     seen = counter[0]
     for step in range(steps):
         rows = min(batch, samples - step * batch)
@@ -128,3 +167,21 @@ def train(record, start, stop, worker):
                     )
         run_section(int64_at(code[3]), start, stop)
         wait(team_memory, stop)
+
+
+@dispatcher("int64(int64, int64, int64, int64, float64, float64, int64)")
+def set_step(record, x, y, first, rate, scale, seen):
+    """Fill in what differs from one single step to the next; tell whether all labels are in range."""
+    fields = int64_at(record)
+    if fields[_INDICES] != 0:
+        labels = int64_at(y)
+        for i in range(fields[_SAMPLES]):
+            if labels[i] < 0 or labels[i] >= fields[_N_OUT]:
+                return 0
+    fields[_X], fields[_Y], fields[_FIRST] = x, y, first
+    float64_at(fields[_RATES])[0] = rate
+    float64_at(fields[_SCALES])[0] = scale
+    float64_at(fields[_LOSSES])[0] = math.nan
+    int64_at(fields[_COUNTER])[0] = seen
+    int64_at(fields[_DONE])[0] = 0
+    return 1

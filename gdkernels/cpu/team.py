@@ -138,7 +138,7 @@ class _DispatcherCache(FunctionCache):
         self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, disk.fingerprint())
 
 
-def _dispatcher(*signature):
+def dispatcher(*signature):
     """A function that Python calls directly: an order of magnitude cheaper than ctypes."""
 
     def decorate(function):
@@ -151,7 +151,7 @@ def _dispatcher(*signature):
     return decorate
 
 
-@_dispatcher()
+@dispatcher()
 def address(array):
     """Address of the first element of an array."""
     return array.ctypes.data
@@ -161,7 +161,7 @@ for _native in (wait, serve, post, join, part):
     _native.address()  # compiled code below finds them by symbol
 
 
-@_dispatcher("void(int64, int64, int64" + ", int64" * OPERAND_WORDS + ")")
+@dispatcher("void(int64, int64, int64" + ", int64" * OPERAND_WORDS + ")")
 def _run_alone(entry, start, stop, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t):  # noqa: E741
     record = stack_words(20)
     record[0], record[1], record[2], record[3], record[4] = a, b, c, d, e
@@ -171,18 +171,18 @@ def _run_alone(entry, start, stop, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, 
     invoke(entry, address_of(record), start, stop, 0)
 
 
-@_dispatcher("void(int64, int64, int64, int64)")
+@dispatcher("void(int64, int64, int64, int64)")
 def invoke_alone(entry, record, start, stop):
     """Call a kernel on a record, in this thread."""
     invoke(entry, record, start, stop, 0)
 
 
-@_dispatcher("int64(int64, int64, int64)")
+@dispatcher("int64(int64, int64, int64)")
 def _serve(team, worker, last):
     return serve(int64_at(team), worker, last)
 
 
-@_dispatcher("int64(int64, int64, int64, int64)")
+@dispatcher("int64(int64, int64, int64, int64)")
 def _post(team, entry, record, workers):
     """Post a job; tell whether a worker that should take part is asleep."""
     post(int64_at(team), entry, record, workers)
@@ -192,12 +192,12 @@ def _post(team, entry, record, workers):
     return asleep
 
 
-@_dispatcher("void(int64)")
+@dispatcher("void(int64)")
 def _join(team):
     join(int64_at(team))
 
 
-@_dispatcher("int64(int64, int64, int64, int64)")
+@dispatcher("int64(int64, int64, int64, int64)")
 def _park(team, worker, last, parked):
     """Set a worker's asleep flag; tell whether no job was posted since."""
     atomic_store(offset(int64_at(team), PARKED + 8 * worker), parked)

@@ -1,0 +1,223 @@
+"""The CPU engine against the interpreter of plans: every network, loss and optimizer, any number of threads."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from gdkernels.cpu import optim
+from gdkernels.cpu.engine import Engine, LossCall, Update, aligned_zeros
+from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
+from gdkernels.nn.plan import lower
+from tests.nn.plan_interpreter import Interpreter
+from tests.nn.test_plan import NETWORKS
+
+EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
+
+# The networks have at most 9 layers of width at most 7 and values of order 1. Each layer adds a few roundings of its
+# sums and of its activation (at most 8 ulp) and passes on those before it with a slope of order 1 (the norms divide by
+# deviations that may be a few times smaller than 1): a thousand roundings are beyond what a right engine can show,
+# while a wrong term changes results by their own size.
+ROUNDINGS = 1000
+
+DEEP = [
+    Linear(12, 40, "relu"),
+    Residual(LayerNorm(40), Linear(40, 40, "gelu"), Dropout(0.2)),
+    Residual(RMSNorm(40), Linear(40, 33, "tanh"), Linear(33, 40, "silu")),
+    Linear(40, 5),
+]
+
+
+def flat(plan, dtype, seed=0):
+    """Parameters of order 1/sqrt(width), and room for gradients."""
+    rng = np.random.default_rng(seed)
+    params, grads = aligned_zeros(plan.size, dtype), aligned_zeros(plan.size, dtype)
+    for p in plan.parameters:
+        count = int(np.prod(p.shape))
+        values = (
+            rng.standard_normal(count) / np.sqrt(p.shape[0])
+            if len(p.shape) == 2
+            else rng.uniform(0.5, 1.5, count)
+        )
+        params[p.offset : p.offset + count] = values
+    return params, grads
+
+
+def pair(layers, dtype, threads=1, input_gradient=True):
+    """An engine and an interpreter over equal parameters."""
+    plan = lower(layers, input_gradient=input_gradient, seed=3)
+    params, grads = flat(plan, dtype)
+    return Engine(plan, params, grads, threads), Interpreter(plan, params.astype("f8"), np.zeros(plan.size))
+
+
+def close(result, exact, dtype):
+    size = max(1.0, float(np.abs(exact).max(initial=0.0)))
+    np.testing.assert_allclose(result, exact, rtol=0, atol=ROUNDINGS * EPS[dtype] * size)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_passes_equal_those_of_the_interpreter(name, dtype):
+    engine, oracle = pair(NETWORKS[name], dtype)
+    rng = np.random.default_rng(1)
+    for rows in (5, 3):
+        x = rng.standard_normal((rows, engine.plan.input.columns)).astype(dtype)
+        close(engine.forward(x), oracle.forward(x), dtype)
+        y = engine.forward(x, train=True, samples=11)
+        close(y, oracle.forward(x, train=True, samples=11), dtype)
+        dy = rng.standard_normal(y.shape).astype(dtype)
+        close(engine.backward(dy), oracle.backward(dy), dtype)
+        close(engine.grads, oracle.grads, dtype)
+    engine.forward(x, train=True)
+    oracle.forward(x, train=True)
+    close(engine.backward(dy, accumulate=True), oracle.backward(dy, accumulate=True), dtype)
+    close(engine.grads, oracle.grads, dtype)
+
+
+LOSSES = {
+    "mse": LossCall("mse"),
+    "huber": LossCall("huber", (0.7,)),
+    "binary_cross_entropy": LossCall("binary_cross_entropy", (1.5,)),
+    "softmax_cross_entropy_indices": LossCall("softmax_cross_entropy_indices", (0.1, None, -100)),
+    "softmax_cross_entropy_probabilities": LossCall("softmax_cross_entropy_probabilities", (0.0, None)),
+}
+
+
+def training_data(kernel, rows, n_in, n_out, dtype, seed=2):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, n_in)).astype(dtype)
+    if kernel.endswith("indices"):
+        return x, rng.integers(0, n_out, rows)
+    y = rng.uniform(0, 1, (rows, n_out))
+    return x, np.ascontiguousarray(y / y.sum(1, keepdims=True), dtype)
+
+
+def update_of(name, plan, dtype, weight_decay=0.0, segments=1, **options):
+    states = [aligned_zeros(plan.size, dtype) for _ in range(optim.STATES[name])]
+    bounds = [0, *(p.offset for p in plan.parameters[1:segments]), plan.size]
+    decay = [
+        (a, b, weight_decay * (i % 2 == 0)) for i, (a, b) in enumerate(pairwise(bounds))
+    ]
+    return Update(name, optim.hyper(name, 0.0, **options), states, 0, decay)
+
+
+def trained(
+    engine, kernel, optimizer, dtype, clip=None, rows=37, batch=8, epochs=2, weight_decay=0.01, segments=3
+):
+    """Losses and gradient norms of some epochs; the engine may be the interpreter."""
+    plan = engine.plan
+    x, y = training_data(kernel, rows, plan.input.columns, plan.output.columns, dtype)
+    state_dtype = engine.params.dtype
+    options = {"sgd": {"momentum": 0.9, "nesterov": True}}.get(optimizer, {})
+    engine.prepare(
+        LOSSES[kernel], update_of(optimizer, plan, state_dtype, weight_decay, segments, **options), clip
+    )
+    steps = -(-rows // batch)
+    width = 1 if kernel.startswith("softmax") else plan.output.columns
+    sizes = np.minimum(batch, rows - batch * np.arange(steps))
+    losses, norms = np.zeros((epochs, steps)), np.zeros((epochs, steps, len(plan.parameters)))
+    for epoch in range(epochs):
+        order = np.random.default_rng(epoch).permutation(rows)
+        rates = np.full(steps, 1e-2) / (1 + np.arange(steps))
+        done = engine.train(
+            x, y, order, batch, rates, 1.0 / (sizes * width), epoch * rows, losses[epoch], norms[epoch]
+        )
+        assert done == steps
+    return losses, norms
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel", LOSSES)
+def test_training_with_every_loss_equals_that_of_the_interpreter(kernel, dtype):
+    engine, oracle = pair(DEEP, dtype, input_gradient=False)
+    losses, norms = trained(engine, kernel, "sgd", dtype)
+    exact_losses, exact_norms = trained(oracle, kernel, "sgd", dtype)
+    close(losses, exact_losses, dtype)
+    close(norms, exact_norms, dtype)
+    close(engine.params, oracle.params, dtype)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("optimizer", list(optim.STATES))
+def test_training_with_every_optimizer_equals_that_of_the_interpreter(optimizer, clip):
+    engine, oracle = pair(DEEP, "float64", input_gradient=False)
+    losses, norms = trained(engine, "mse", optimizer, "float64", clip)
+    exact_losses, exact_norms = trained(oracle, "mse", optimizer, "float64", clip)
+    # The first steps of Adam and its kin divide a gradient by its own size: where it is near zero, its rounding error
+    # becomes a step of that relative size, so compare in units of sqrt(eps), far below a step of 1e-2.
+    for result, exact in ((losses, exact_losses), (norms, exact_norms), (engine.params, oracle.params)):
+        np.testing.assert_allclose(
+            result, exact, rtol=0, atol=np.sqrt(EPS["float64"]) * max(1.0, np.abs(exact).max())
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [9, 40, 130])
+def test_the_same_bits_for_any_number_of_threads_and_for_every_run(width, dtype):
+    layers = [
+        Linear(12, width, "gelu"),
+        Residual(LayerNorm(width), Linear(width, width, "tanh"), Dropout(0.3)),
+        Linear(width, 3),
+    ]
+    results = []
+    for threads in (1, 2, 3, 2, 1):
+        plan = lower(layers, input_gradient=False, seed=3)
+        engine = Engine(plan, *flat(plan, dtype), threads)
+        losses, norms = trained(
+            engine, "softmax_cross_entropy_indices", "adamw", dtype, clip=0.5, rows=151, batch=50, epochs=3
+        )
+        results.append((losses.tobytes(), norms.tobytes(), engine.params.tobytes(), engine.grads.tobytes()))
+    assert all(result == results[0] for result in results)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update():
+    engine, _ = pair([Linear(4, 8, "relu"), Linear(8, 2)], "float32", input_gradient=False)
+    x, y = training_data("mse", 40, 4, 2, "float32")
+    x[25] = np.nan
+    engine.prepare(LOSSES["mse"], update_of("adam", engine.plan, np.float32), None)
+    losses = np.zeros(5)
+    order, ones = np.arange(40), np.full(5, 1 / 16)
+    assert engine.train(x[:24], y[:24], order[:24], 8, ones[:3] * 0.1, ones[:3], 0, losses[:3]) == 3
+    good = engine.params.copy()
+    again, _ = pair([Linear(4, 8, "relu"), Linear(8, 2)], "float32", input_gradient=False)
+    again.prepare(LOSSES["mse"], update_of("adam", again.plan, np.float32), None)
+    assert again.train(x, y, order, 8, ones * 0.1, ones, 0, losses) == 3
+    np.testing.assert_array_equal(again.params, good)
+    assert np.isfinite(again.params).all()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update():
+    """The loss is still finite, its gradient with respect to the weights overflows."""
+    engine, _ = pair([Linear(1, 1)], "float32", input_gradient=False)
+    engine.params[...] = 0
+    engine.prepare(LOSSES["mse"], update_of("sgd", engine.plan, np.float32), None)
+    x, y = np.full((2, 1), 1e30, np.float32), np.full((2, 1), 1e15, np.float32)
+    losses = np.zeros(1)
+    assert engine.train(x, y, np.arange(2), 2, np.ones(1), np.full(1, 0.5), 0, losses) == 0
+    assert not engine.params.any()
+
+
+def test_an_engine_may_grow_and_shrink():
+    engine, oracle = pair(DEEP, "float64")
+    rng = np.random.default_rng(5)
+    for rows in (1, 64, 2, 200, 1, 0):
+        x = rng.standard_normal((rows, 12))
+        close(engine.forward(x), oracle.forward(x), "float64")
+
+
+def test_a_wrong_sign_in_the_backward_pass_would_be_caught():
+    """The tolerance is narrow: one dx with the wrong sign of its residual shows."""
+    layers = [Linear(4, 4, "tanh"), Residual(Linear(4, 4, "tanh")), Linear(4, 2)]
+    engine, oracle = pair(layers, "float64")
+    oracle._add = lambda a, b, out, n: (out.__setitem__(..., a - b), (out,))[1]
+    oracle._linear_dx = lambda dz, w, dx, add, n_in, n_out: (
+        dx.__setitem__(..., dz @ w.T - (0.0 if add is None else add)),
+        (dx,),
+    )[1]
+    x, dy = np.ones((3, 4)), np.ones((3, 2))
+    engine.forward(x, train=True)
+    oracle.forward(x, train=True)
+    engine.backward(dy)
+    oracle.backward(dy)
+    with pytest.raises(AssertionError):
+        close(engine.grads, oracle.grads, "float64")
