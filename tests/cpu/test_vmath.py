@@ -1,0 +1,195 @@
+"""The elementary functions of the CPU against wider arithmetic, over samples of all floats, and how they compile."""
+
+import dataclasses
+import math
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+from numba import cfunc, types
+
+from gdkernels.cpu import team, vmath
+from gdkernels.cpu.jit import FLAGS, Native, kernel, native
+from gdkernels.cpu.machine import IS_X86
+from gdkernels.cpu.simd import apply, noalias, unpack
+from gdkernels.scalar import elementary
+
+DTYPES = ("float32", "float64")
+NAMES = ("exp", "expm1", "log", "log1p", "tanh", "erf", "normal_cdf", "normal_pdf")
+
+# What the docstrings of cpu/vmath.py state, rounded up. Without fused multiply-add the tail of normal_cdf, two
+# polynomials of degree 4 and 5 (10 and 11), gains a rounding for each of their multiplications.
+ULP = {
+    "exp": 1.2,
+    "expm1": 2.0,
+    "log": 1.0,
+    "log1p": 1.7,
+    "tanh": 2.7,
+    "erf": 1.6,
+    "normal_cdf": 9.0,
+    "normal_pdf": 2.3,
+}
+
+WIDER = {"float32": np.float64, "float64": np.longdouble}
+
+# How exact the wider values are, in ulp of the narrow type. For float32 they are exact in effect. For float64 erf and
+# erfc exist in double only, with an error of 1 ulp, and long double is no wider than double on some platforms.
+SLACK = {"float32": 0.01, "float64": 0.01 if np.finfo(np.longdouble).eps < 1e-18 else 1.0}
+
+_exact_erf = np.vectorize(math.erf, otypes=[np.float64])
+_exact_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+@kernel
+def whole(record, start, stop, worker):
+    """Apply the loop at `code` once."""
+    _, code, x, y, n = unpack(record, "i8, i8, F*, F*, i8")
+    apply(code, x, y, n)
+
+
+def loop_over(function, name: str) -> Native:
+    def loop(x, y, n):
+        noalias()
+        for i in range(n):
+            y[i] = function(x[i])
+
+    loop.__name__ = name
+    return native("F*, F*, i8")(loop)
+
+
+LOOPS = {name: loop_over(getattr(elementary, name), name) for name in NAMES}
+
+
+def evaluate(loop: Native, x: np.ndarray, size: int | None = None) -> np.ndarray:
+    """The function of every element of x, in calls of `size` elements."""
+    x = np.ascontiguousarray(x)
+    y = np.empty_like(x)
+    size = size or max(1, x.size)
+    code = loop.address(x.dtype)
+    for i in range(0, x.size, size):
+        part, result = x[i : i + size], y[i : i + size]
+        team.launch(whole, x.dtype, (code, team.address(part), team.address(result), part.size), 1)
+    return y
+
+
+@cache
+def sample(dtype: str) -> np.ndarray:
+    """Floats with bit patterns spread over all there are (each exponent and sign alike), and many of middling size."""
+    rng = np.random.default_rng(0)
+    unsigned = {"float32": np.uint32, "float64": np.uint64}[dtype]
+    patterns = rng.integers(0, np.iinfo(unsigned).max, 150_000, unsigned, endpoint=True).view(dtype)
+    middling = np.concatenate([rng.uniform(-s, s, 50_000) for s in (1.0, 3.0, 20.0)]).astype(dtype)
+    edges = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e4, -1e4], dtype)
+    return np.concatenate([patterns, middling, edges])
+
+
+def wider(name: str, x: np.ndarray) -> np.ndarray:
+    """The function in wider arithmetic."""
+    with np.errstate(all="ignore"):
+        z = x.astype(WIDER[str(x.dtype)])
+        if name == "erf":
+            return _exact_erf(x)
+        if name == "normal_cdf":
+            # erfc of the rounded −x/√2, and the first-order effect of that rounding
+            t = -z / np.sqrt(type(z[0])(2))
+            rounded = t.astype(np.float64)
+            correction = -2 / np.sqrt(np.pi) * np.exp(-(t**2)) * (t - rounded)
+            return 0.5 * (_exact_erfc(rounded) + np.where(np.isfinite(correction), correction, 0))
+        if name == "normal_pdf":
+            return np.exp(-z * z / 2) / np.sqrt(2 * z.dtype.type(math.pi))
+        return getattr(np, name)(z)
+
+
+def worst_ulp(y: np.ndarray, exact: np.ndarray) -> float:
+    """Largest distance in units of the last place of the exact value; NaN and infinities must be where they belong."""
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = exact.astype(y.dtype)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(exact))
+    np.testing.assert_array_equal(y[np.isinf(rounded)], rounded[np.isinf(rounded)])
+    finite = np.isfinite(rounded)
+    distance = np.abs(y[finite].astype(exact.dtype) - exact[finite])
+    return float((distance / np.spacing(np.abs(rounded[finite]))).max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_error_is_within_the_stated_ulp(name, dtype):
+    x = sample(dtype)
+    slack = 1.1 if dtype == "float64" and name in ("erf", "normal_cdf") else SLACK[dtype]
+    if dtype == "float64" and name == "normal_cdf":
+        x = x[~(x < -37.5)]  # beyond, results are denormal and erfc's own error is no longer small
+    assert worst_ulp(evaluate(LOOPS[name], x), wider(name, x)) <= ULP[name] + slack
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "x", "y"),
+    [
+        ("exp", [0, -np.inf, np.inf, 1e4, -1e4], [1, 0, np.inf, np.inf, 0]),
+        ("expm1", [0, -np.inf, np.inf, 1e4, -1e4], [0, -1, np.inf, np.inf, -1]),
+        ("log", [0, -0.0, 1, np.inf, -1, -np.inf], [-np.inf, -np.inf, 0, np.inf, np.nan, np.nan]),
+        ("log1p", [0, -1, np.inf, -1.5, -np.inf], [0, -np.inf, np.inf, np.nan, np.nan]),
+        ("tanh", [0, -np.inf, np.inf, 1e4, -1e4], [0, -1, 1, 1, -1]),
+        ("erf", [0, -np.inf, np.inf, 1e4, -1e4], [0, -1, 1, 1, -1]),
+        ("normal_cdf", [0, -np.inf, np.inf, 1e4, -1e4], [0.5, 0, 1, 1, 0]),
+        ("normal_pdf", [-np.inf, np.inf, 1e4, -1e4], [0, 0, 0, 0]),
+    ],
+)
+def test_limits_are_exact(name, x, y, dtype):
+    np.testing.assert_array_equal(evaluate(LOOPS[name], np.array(x, dtype)), np.array(y, dtype))
+    assert np.isnan(evaluate(LOOPS[name], np.array([np.nan], dtype)))
+    function = getattr(elementary, name)  # the same in the interpreter
+    np.testing.assert_array_equal([function(float(value)) for value in x], np.array(y, float))
+    assert math.isnan(function(math.nan))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["expm1", "tanh", "erf", "log1p"])
+def test_odd_near_zero_down_to_the_smallest_denormal(name, dtype):
+    tiny = np.array([0.0, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).tiny], dtype)
+    above, below = evaluate(LOOPS[name], tiny), evaluate(LOOPS[name], -tiny)
+    slope = 2 / math.sqrt(math.pi) if name == "erf" else 1.0
+    np.testing.assert_allclose(above, tiny * above.dtype.type(slope), rtol=0, atol=np.spacing(tiny[1]))
+    assert above.tobytes() == (-below).tobytes()  # also the sign of zero
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_bits_of_an_element_do_not_depend_on_its_place(name, dtype):
+    x = sample(dtype)[::97]
+    at_once = evaluate(LOOPS[name], x)
+    for size in (1, 5, 21):  # the scalar remainder, and other lanes
+        assert evaluate(LOOPS[name], x, size).tobytes() == at_once.tobytes()
+
+
+@pytest.mark.skipif(not IS_X86, reason="the names of instructions are those of x86")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_loops_become_vector_code_without_calls(name, dtype):
+    compiled = cfunc(LOOPS[name].signature(dtype), nopython=True, **FLAGS)(LOOPS[name].function)
+    assembly = compiled._library.get_asm_str()
+    packed = {"float32": "ps", "float64": "pd"}[dtype]
+    assert re.search(rf"\bv?(mul|fn?madd\d*){packed}\b", assembly)
+    assert len(re.findall(r"\bcallq?\b", assembly)) == 1  # the C entry's, of the loop
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant"),
+    [
+        ("exp", {"exp": (*vmath.FLOAT32.exp[:4], 1.01 * vmath.FLOAT32.exp[4])}),
+        ("log1p", {"log": (*vmath.FLOAT32.log[:7], 0.99 * vmath.FLOAT32.log[7])}),
+        ("tanh", {"expm1_least": -12.0}),
+        ("normal_cdf", {"tail_step": 13}),
+        ("erf", {"ln2_low": 0.0}),
+    ],
+)
+def test_a_wrong_constant_exceeds_the_bound(name, mutant):
+    function = vmath.functions(dataclasses.replace(vmath.FLOAT32, **mutant))[name]
+    wrong = evaluate(loop_over(vmath._inlined(function), f"wrong_{name}"), sample("float32"))
+    assert worst_ulp(wrong, wider(name, sample("float32"))) > ULP[name] + SLACK["float32"]
+
+
+def test_only_floats_have_elementary_functions():
+    assert set(vmath.FUNCTIONS) == {types.float32, types.float64}
+    assert set(vmath.FUNCTIONS[types.float32]) == set(NAMES)
