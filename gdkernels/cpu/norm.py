@@ -1,0 +1,253 @@
+"""Layer normalisation and RMS normalisation of rows, forward and backward, optionally of a sum x + residual.
+
+    layer norm   h = (x − mean) rstd    y = gamma h + beta    dx = rstd (g − mean(g) − h mean(g h)),  g = gamma dy
+    RMS norm     h = x rstd             y = gamma h           dx = rstd (g − h mean(g h))
+
+RMS norm is layer norm with the mean left at 0, and runs through the same loops. The derivation is in the reference.
+
+The forward pass and dx work on rows, the gradients of gamma and beta on columns: each column is summed over all rows
+in their order, so that no sum is split between threads. A null pointer (0) stands for a residual that is not there.
+"""
+
+import math
+
+from .jit import device, kernel, native
+from .simd import address_of, noalias, offset, typed, unpack
+from .team import address, float_bits, launch
+
+
+@native("F*, F*, F*, i8")
+def add(a, b, out, n):
+    """out = a + b."""
+    noalias()
+    for j in range(n):
+        out[j] = a[j] + b[j]
+
+
+@native("F*, i8 -> F", reorder_sums=True)
+def total(x, n):
+    """Σ x."""
+    result = type(x[0])(0)
+    for j in range(n):
+        result += x[j]
+    return result
+
+
+@native("F*, i8, F -> F", reorder_sums=True)
+def square_total(x, n, mean):
+    """Σ (x − mean)²: the second pass. Σ x² − n mean² would cancel where the mean is large."""
+    result = type(x[0])(0)
+    for j in range(n):
+        distance = x[j] - mean
+        result += distance * distance
+    return result
+
+
+@native("F*, F*, F*, F*, i8, F, F")
+def normalise(x, gamma, beta, out, n, mean, rstd):
+    """out = gamma (x − mean) rstd + beta; beta may be null."""
+    noalias()
+    if address_of(beta) == 0:
+        for j in range(n):
+            out[j] = (x[j] - mean) * rstd * gamma[j]
+    else:
+        for j in range(n):
+            out[j] = (x[j] - mean) * rstd * gamma[j] + beta[j]
+
+
+@native("F*, F*, F*, F*, F*, i8, F, F, i8", reorder_sums=True)
+def input_gradient(dy, x, residual, gamma, dx, n, mean, rstd, centred):
+    """One row of dx; without `centred` the mean of g = gamma dy stays (RMS norm). dx may be dy."""
+    noalias()
+    zero = type(rstd)(0)
+    along_ones, along_h = zero, zero
+    with_residual = address_of(residual) != 0
+    if with_residual:
+        for j in range(n):
+            g = dy[j] * gamma[j]
+            along_ones += g
+            along_h += g * (x[j] + residual[j] - mean)
+    else:
+        for j in range(n):
+            g = dy[j] * gamma[j]
+            along_ones += g
+            along_h += g * (x[j] - mean)
+    count = type(rstd)(n)
+    slope = along_h / count * rstd * rstd  # h mean(g h) = (x − mean) slope
+    shift = along_ones / count if centred else zero
+    if with_residual:
+        for j in range(n):
+            dx[j] = rstd * (dy[j] * gamma[j] - shift - (x[j] + residual[j] - mean) * slope)
+    else:
+        for j in range(n):
+            dx[j] = rstd * (dy[j] * gamma[j] - shift - (x[j] - mean) * slope)
+
+
+@native("F*, F*, F*, F*, i8, F, F")
+def gamma_gradient(dy, x, residual, dgamma, n, mean, rstd):
+    """dgamma += dy h on a part of one row."""
+    noalias()
+    if address_of(residual) == 0:
+        for j in range(n):
+            dgamma[j] += dy[j] * ((x[j] - mean) * rstd)
+    else:
+        for j in range(n):
+            dgamma[j] += dy[j] * ((x[j] + residual[j] - mean) * rstd)
+
+
+@device
+def part(pointer, count):
+    """pointer + count elements; a null pointer stays null."""
+    return pointer if address_of(pointer) == 0 else offset(pointer, count)
+
+
+@device
+def summed(x, residual, out, n):
+    """One row of what is to be normalised: x, or x + residual, which is put into `out`."""
+    if address_of(residual) == 0:
+        return x
+    add(x, residual, out, n)
+    return out
+
+
+@kernel
+def add_rows(record, start, stop, worker):
+    """out = a + b on rows [start, stop)."""
+    scratch, a, b, out, n = unpack(record, "i8, F*, F*, F*, i8")
+    add(offset(a, start * n), offset(b, start * n), offset(out, start * n), (stop - start) * n)
+
+
+@kernel
+def layernorm_rows(record, start, stop, worker):
+    """y and stats (mean, rstd) of rows [start, stop)."""
+    scratch, x, residual, gamma, beta, out, stats, n, eps = unpack(
+        record, "i8, F*, F*, F*, F*, F*, F*, i8, f8"
+    )
+    for r in range(start, stop):
+        y = offset(out, r * n)
+        row = summed(offset(x, r * n), part(residual, r * n), y, n)
+        stats[2 * r] = total(row, n) / n
+        stats[2 * r + 1] = 1.0 / math.sqrt(square_total(row, n, stats[2 * r]) / n + eps)
+        normalise(row, gamma, beta, y, n, stats[2 * r], stats[2 * r + 1])
+
+
+@kernel
+def rmsnorm_rows(record, start, stop, worker):
+    """y and stats (rstd) of rows [start, stop)."""
+    scratch, x, residual, gamma, out, stats, n, eps = unpack(record, "i8, F*, F*, F*, F*, F*, i8, f8")
+    no_beta = typed(0, x)
+    for r in range(start, stop):
+        y = offset(out, r * n)
+        row = summed(offset(x, r * n), part(residual, r * n), y, n)
+        stats[r] = 1.0 / math.sqrt(square_total(row, n, 0.0) / n + eps)
+        normalise(row, gamma, no_beta, y, n, 0.0, stats[r])
+
+
+@kernel
+def layernorm_dx_rows(record, start, stop, worker):
+    """dx of rows [start, stop)."""
+    scratch, dy, x, residual, gamma, stats, dx, n = unpack(record, "i8, F*, F*, F*, F*, F*, F*, i8")
+    for r in range(start, stop):
+        first = r * n
+        input_gradient(
+            offset(dy, first), offset(x, first), part(residual, first), gamma, offset(dx, first), n,
+            stats[2 * r], stats[2 * r + 1], 1,
+        )  # fmt: skip
+
+
+@kernel
+def rmsnorm_dx_rows(record, start, stop, worker):
+    """dx of rows [start, stop)."""
+    scratch, dy, x, residual, gamma, stats, dx, n = unpack(record, "i8, F*, F*, F*, F*, F*, F*, i8")
+    for r in range(start, stop):
+        first = r * n
+        input_gradient(
+            offset(dy, first), offset(x, first), part(residual, first), gamma, offset(dx, first), n,
+            0.0, stats[r], 0,
+        )  # fmt: skip
+
+
+@kernel
+def layernorm_gradients(record, start, stop, worker):
+    """Columns [start, stop) of dgamma (+)= Σ dy h and dbeta (+)= Σ dy, row after row."""
+    scratch, dy, x, residual, stats, dgamma, dbeta, batch, n, accumulate = unpack(
+        record, "i8, F*, F*, F*, F*, F*, F*, i8, i8, i8"
+    )
+    width = stop - start
+    if not accumulate:
+        for j in range(start, stop):
+            dgamma[j] = 0
+            dbeta[j] = 0
+    for r in range(batch):
+        first = r * n + start
+        gamma_gradient(
+            offset(dy, first), offset(x, first), part(residual, first), offset(dgamma, start), width,
+            stats[2 * r], stats[2 * r + 1],
+        )  # fmt: skip
+        add(offset(dbeta, start), offset(dy, first), offset(dbeta, start), width)
+
+
+@kernel
+def rmsnorm_gradients(record, start, stop, worker):
+    """Columns [start, stop) of dgamma (+)= Σ dy h, row after row."""
+    scratch, dy, x, residual, stats, dgamma, batch, n, accumulate = unpack(
+        record, "i8, F*, F*, F*, F*, F*, i8, i8, i8"
+    )
+    if not accumulate:
+        for j in range(start, stop):
+            dgamma[j] = 0
+    for r in range(batch):
+        first = r * n + start
+        gamma_gradient(
+            offset(dy, first), offset(x, first), part(residual, first), offset(dgamma, start), stop - start,
+            0.0, stats[r],
+        )  # fmt: skip
+
+
+COLUMNS = 16  # the columns of a parameter gradient are dealt out in multiples of this
+FORWARD_WORK, BACKWARD_WORK, GRADIENT_WORK = 0.15, 0.2, 0.2  # nanoseconds an element on one core, about
+
+
+def _at(array) -> int:
+    return 0 if array is None else address(array)
+
+
+def _work(x, nanoseconds: float) -> float:
+    return x.size * x.itemsize / 4 * nanoseconds
+
+
+def layernorm(x, residual, gamma, beta, out, stats, eps: float) -> None:
+    """out = y, stats = (mean, rstd) of every row. out may be x or residual."""
+    operands = (
+        address(x), _at(residual), address(gamma), address(beta), address(out), address(stats), x.shape[1],
+        float_bits(eps),
+    )  # fmt: skip
+    launch(layernorm_rows, x.dtype, operands, x.shape[0], work=_work(x, FORWARD_WORK))
+
+
+def rmsnorm(x, residual, gamma, out, stats, eps: float) -> None:
+    """out = y, stats = rstd of every row. out may be x or residual."""
+    operands = (
+        address(x), _at(residual), address(gamma), address(out), address(stats), x.shape[1], float_bits(eps)
+    )  # fmt: skip
+    launch(rmsnorm_rows, x.dtype, operands, x.shape[0], work=_work(x, FORWARD_WORK))
+
+
+def layernorm_backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta) -> None:
+    """dx, dgamma, dbeta. The parameters go first, so that dx may be dy (or x, or residual)."""
+    (batch, n), dtype = x.shape, x.dtype
+    by_columns = (
+        address(dy), address(x), _at(residual), address(stats), address(dgamma), address(dbeta), batch, n, 0
+    )  # fmt: skip
+    launch(layernorm_gradients, dtype, by_columns, n, COLUMNS, _work(x, GRADIENT_WORK))
+    by_rows = (address(dy), address(x), _at(residual), address(gamma), address(stats), address(dx), n)
+    launch(layernorm_dx_rows, dtype, by_rows, batch, work=_work(x, BACKWARD_WORK))
+
+
+def rmsnorm_backward(dy, x, residual, gamma, stats, dx, dgamma) -> None:
+    """dx, dgamma. The parameters go first, so that dx may be dy (or x, or residual)."""
+    (batch, n), dtype = x.shape, x.dtype
+    by_columns = (address(dy), address(x), _at(residual), address(stats), address(dgamma), batch, n, 0)
+    launch(rmsnorm_gradients, dtype, by_columns, n, COLUMNS, _work(x, GRADIENT_WORK))
+    by_rows = (address(dy), address(x), _at(residual), address(gamma), address(stats), address(dx), n)
+    launch(rmsnorm_dx_rows, dtype, by_rows, batch, work=_work(x, BACKWARD_WORK))

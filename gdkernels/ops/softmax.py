@@ -1,0 +1,69 @@
+"""Softmax and its logarithm."""
+
+from typing import Any
+
+from ..cpu import softmax as cpu_softmax
+from .check import Array, array, deliver, float_dtype, output
+
+
+def _over_rows(op: str, run: Any, x: Array, out: Array | None) -> Array:
+    dtype = float_dtype(op, "x", x)
+    if x.ndim == 0:
+        raise ValueError(f"{op}: x has shape (), expected at least 1 dimension")
+    rows = array(op, "x", x, dtype)
+    result = output(op, "out", out, dtype, x.shape, "it must match x", in_place=(x,))
+    run(rows, result)
+    return deliver(result, out)
+
+
+def softmax(x: Array, out: Array | None = None) -> Array:
+    """p = exp(x) / Σ exp(x) by rows.
+
+    The row's maximum is subtracted first, which cancels in the fraction: nothing overflows. A row with NaN or +∞, or of
+    −∞ alone, is NaN.
+
+    Parameters
+    ----------
+    x : (batch, n) array
+        float32 or float64. Of an array with other dimensions, the last axis is taken.
+    out : array like x, optional
+        Receives the result; may be x itself.
+
+    Returns
+    -------
+    (batch, n) array
+        `out`, or a new array.
+
+    Raises
+    ------
+    TypeError
+        Where an argument is no NumPy array or the dtypes differ.
+    ValueError
+        Where the shapes differ, or `out` partly overlaps x.
+    """
+    return _over_rows("softmax", cpu_softmax.softmax, x, out)
+
+
+def log_softmax(x: Array, out: Array | None = None) -> Array:
+    """log p = x − max − log Σ exp(x − max) by rows.
+
+    log(softmax(x)) would be −∞ where p is too small for its dtype; this is exact there.
+
+    Parameters
+    ----------
+    x : (batch, n) array
+        float32 or float64. Of an array with other dimensions, the last axis is taken.
+    out : array like x, optional
+        Receives the result; may be x itself.
+
+    Returns
+    -------
+    (batch, n) array
+        `out`, or a new array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `softmax`.
+    """
+    return _over_rows("log_softmax", cpu_softmax.log_softmax, x, out)

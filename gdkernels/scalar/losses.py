@@ -1,0 +1,48 @@
+"""The losses of one element, each with its derivative: (l, dl/dprediction).
+
+The pair comes from one function because both need the same difference or exponential.
+"""
+
+from . import elementwise
+from .elementary import exp, log1p
+
+
+@elementwise
+def mse(pred, target):
+    """l = (pred − target)², dl/dpred = 2 (pred − target)."""
+    error = pred - target
+    return error * error, error + error
+
+
+@elementwise
+def huber(pred, target, delta):
+    """l = e²/2 where |e| ≤ delta, else delta (|e| − delta/2), with e = pred − target; dl/dpred is e held in ±delta.
+
+    P. J. Huber, Robust estimation of a location parameter, Ann. Math. Statist. 35 (1964).
+    """
+    half = type(pred)(0.5)
+    error = pred - target
+    size = abs(error)
+    inside = size <= delta
+    slope = error if inside else (delta if error > delta else (-delta if error < -delta else error))
+    return half * error * error if inside else delta * (size - half * delta), slope
+
+
+@elementwise
+def binary_cross_entropy(logit, target, pos_weight):
+    """l = w t softplus(−z) + (1 − t) softplus(z), dl/dz = (1 − t) σ(z) − w t σ(−z), with z = logit, w = pos_weight.
+
+    This is −(w t log p + (1 − t) log(1 − p)) with p = σ(z), but neither p nor its logarithm is formed: softplus(z) =
+    max(z, 0) + log1p(e^−|z|) cannot overflow, and no two large terms cancel.
+    """
+    zero, one = type(logit)(0), type(logit)(1)
+    small = exp(-abs(logit))  # in [0, 1]
+    tail = log1p(small)
+    larger = one / (one + small)  # σ(|z|)
+    smaller = small * larger  # σ(−|z|)
+    positive = pos_weight * target
+    negative = one - target
+    up = logit >= zero
+    loss = positive * ((zero if up else -logit) + tail) + negative * ((logit if up else zero) + tail)
+    slope = negative * (larger if up else smaller) - positive * (smaller if up else larger)
+    return loss, slope
