@@ -58,6 +58,7 @@ def matrix(op: str, name: str, value: Array, dtype: np.dtype[Any], columns: int)
         raise TypeError(f"{op}: {name} has dtype {value.dtype}, expected {dtype} like the network")
     if value.ndim != 2 or value.shape[1] != columns:
         raise ValueError(f"{op}: {name} has shape {value.shape}, expected (n, {columns})")
-    if value.flags.c_contiguous and value.flags.aligned:
+    flags = value.flags
+    if flags.c_contiguous and flags.aligned:
         return value
     return np.array(value, order="C")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Weights = float | NDArray[np.float64]  # of every sample in the mean: one number for all, or one each
 
-INT64 = np.dtype(np.int64)
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 
 
 class Loss:
@@ -49,6 +49,13 @@ class Loss:
 
     def _options(self) -> tuple[float, ...]:
         return ()
+
+    def value(self, output: Array, target: Array, weights: Weights) -> float:
+        """The loss of outputs; NaN where nothing counts. Arguments as `target` gives them."""
+        from ..cpu import loss as kernels
+
+        terms = kernels.of_elements(kernels.KERNELS[self.name], output, target, None, 1.0, self._options())
+        return float(terms.sum()) / output.size
 
     def quality(self, output: Array, target: Array) -> tuple[str, float]:
         """What a person looks at: the name of a measure and its value for outputs of the network."""
@@ -132,11 +139,10 @@ class SoftmaxCrossEntropy(Loss):
             raise TypeError(f"{op}: ignore_index is {self.ignore_index!r}, expected an integer")
         object.__setattr__(self, "ignore_index", int(self.ignore_index))
         if self.class_weight is not None:
-            weights = tuple(float(weight) for weight in self.class_weight)
-            if not all(0.0 <= weight < math.inf for weight in weights):
-                raise ValueError(
-                    f"SoftmaxCrossEntropy: class_weight is {weights}, expected numbers from 0 on"
-                )
+            finite = (0.0, sys.float_info.max, "a finite number from 0 on")
+            weights = tuple(
+                number(op, f"class_weight[{c}]", w, *finite) for c, w in enumerate(self.class_weight)
+            )
             object.__setattr__(self, "class_weight", weights)
 
     def check_outputs(self, n_out: int) -> None:
@@ -151,6 +157,10 @@ class SoftmaxCrossEntropy(Loss):
                 f"because the network has {n_out} outputs"
             )
 
+    def counts_alike(self, n_out: int) -> bool:
+        """Whether all labels in range have the same weight, 1."""
+        return self.class_weight is None and not 0 <= self.ignore_index < n_out
+
     def target(self, op: str, y: Array, rows: int, n_out: int, dtype: np.dtype[Any]) -> tuple[Array, Weights]:
         if not isinstance(y, np.ndarray):
             raise TypeError(f"{op}: y is of type {type(y).__name__}, expected a NumPy array")
@@ -162,10 +172,9 @@ class SoftmaxCrossEntropy(Loss):
             raise ValueError(f"{op}: y has shape {y.shape}, expected ({rows},) because x has {rows} rows")
         if y.dtype != INT64 or not (y.flags.c_contiguous and y.flags.aligned):
             y = np.array(y, INT64, order="C")
-        plain = self.class_weight is None and not 0 <= self.ignore_index < n_out
         # As unsigned numbers negative labels are the largest: one look at the maximum tells that all are in range.
-        if rows == 0 or np.maximum.reduce(y.view(np.uint64)) < n_out:
-            if plain:
+        if rows == 0 or np.maximum.reduce(y.view(UINT64)) < n_out:
+            if self.counts_alike(n_out):
                 return y, 1.0
             counts = y != self.ignore_index
         else:
@@ -185,6 +194,14 @@ class SoftmaxCrossEntropy(Loss):
         if target.ndim == 1:
             return LossCall(f"{self.name}_indices", (self.label_smoothing, weight, self.ignore_index))
         return LossCall(f"{self.name}_probabilities", (self.label_smoothing, weight))
+
+    def value(self, output: Array, target: Array, weights: Weights) -> float:
+        from ..cpu import loss as kernels
+
+        weight = None if self.class_weight is None else np.asarray(self.class_weight, output.dtype)
+        terms = kernels.of_rows(output, target, None, 1.0, self.label_smoothing, weight, self.ignore_index)
+        total = len(output) * weights if isinstance(weights, float) else float(weights.sum())
+        return float(terms.sum()) / total if total else math.nan
 
     def quality(self, output: Array, target: Array) -> tuple[str, float]:
         found = output.argmax(axis=1)

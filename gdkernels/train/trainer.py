@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..nn.check import Array, choice, matrix, number, truth, whole
 from ..nn.network import Network
 from ..nn.plan import lower
-from .losses import LOSSES, Loss, Weights
+from .losses import INT64, LOSSES, Loss, SoftmaxCrossEntropy, Weights
 from .optimizers import AdamW, Optimizer
 from .progress import progress as display
 
@@ -118,9 +118,8 @@ class Trainer:
         self._engine = net.new_engine(plan, self.threads)
         self._update = optimizer.update(plan, net.dtype, decay)
         self._ready_for = 0  # dimensions of the targets that the engine is prepared for: 1 labels, 2 values
-        # What one step of `step` is told and tells.
-        self._order = np.arange(1)
-        self._rate, self._scale, self._value = np.zeros(1), np.zeros(1), np.zeros(1)
+        # Labels that all count the same need no look from Python before a step.
+        self._plain_labels = isinstance(loss, SoftmaxCrossEntropy) and loss.counts_alike(net.n_out)
 
     @property
     def steps(self) -> int:
@@ -140,21 +139,31 @@ class Trainer:
         Raises TypeError and ValueError for wrong arrays, FloatingPointError where the loss or a gradient is not
         finite; the parameters then stay as they were.
         """
-        x, y, weights = self._data("Trainer.step", x, y)
-        self._prepare(y)
-        rows = len(x)
-        if rows > self._order.size:
-            self._order = np.arange(rows, dtype=np.int64)
-        total = rows * weights if type(weights) is float else float(np.sum(weights))
-        self._scale[0] = 1.0 / total if total else 0.0
-        self._rate[0] = self.optimizer.lr if self.schedule is None else self._rates(1)[0]
-        done = self._engine.train(
-            x, y, self._order[:rows], rows, self._rate, self._scale, self.net.samples, self._value
-        )
-        if not done:
+        net = self.net
+        x = matrix("Trainer.step", "x", x, net.dtype, net.n_in)
+        rows = len(x) or _no_rows("Trainer.step", x)
+        if self._plain_labels and _is_plain(y, rows):
+            weights: Weights = 1.0  # the engine looks whether they are in range
+        else:
+            y, weights = self.loss.target("Trainer.step", y, rows, net.n_out, net.dtype)
+        if y.ndim != self._ready_for:
+            self._prepare(y)
+        rate = self.optimizer.lr if self.schedule is None else float(self._rates(1)[0])
+        loss = self._engine.step(x, y, rate, _scale(weights, rows), net.samples)
+        if loss is None:
+            loss = self._step_without_ignored(x, y, rate)
+        if math.isnan(loss):
             raise self._not_finite("Trainer.step")
-        self.net.samples += rows
-        return float(self._value[0])
+        net.samples += rows
+        return loss
+
+    def _step_without_ignored(self, x: Array, y: Array, rate: float) -> float:
+        """A step on labels that are not all in range, which is right if the others are to be ignored."""
+        rows = len(x)
+        y, weights = self.loss.target("Trainer.step", y, rows, self.net.n_out, self.net.dtype)
+        loss, scale = np.full(1, np.nan), np.full(1, _scale(weights, rows))
+        self._engine.train(x, y, np.arange(rows), rows, np.full(1, rate), scale, self.net.samples, loss)
+        return float(loss[0])
 
     # ------------------------------------------------------------------------------------------ many steps
 
@@ -203,9 +212,11 @@ class Trainer:
             self._data(f"{op}: validation", *validation)
         data = self._data(op, x, y)
         samples = len(data.x)
-        if batch_size != "full":
-            batch_size = min(whole(op, "batch_size", batch_size, at_least=1), samples)
-        batch = samples if isinstance(batch_size, str) else batch_size
+        if isinstance(batch_size, str):
+            if batch_size != "full":
+                raise TypeError(f"{op}: batch_size is {batch_size!r}, expected a positive integer or 'full'")
+            batch_size = samples
+        batch = min(whole(op, "batch_size", batch_size, at_least=1), samples)
         callbacks = tuple(callbacks)
         for callback in callbacks:
             if not callable(callback):
@@ -294,9 +305,8 @@ class Trainer:
         """Check samples and targets."""
         net = self.net
         x = matrix(op, "x", x, net.dtype, net.n_in)
-        if len(x) == 0:
-            raise ValueError(f"{op}: x has shape {x.shape}, expected at least one row")
-        return _Data(x, *self.loss.target(op, y, len(x), net.n_out, net.dtype))
+        rows = len(x) or _no_rows(op, x)
+        return _Data(x, *self.loss.target(op, y, rows, net.n_out, net.dtype))
 
     def _prepare(self, y: Array) -> None:
         """Make the engine ready for targets of this kind."""
@@ -335,3 +345,24 @@ def _totals(weights: Weights, order: NDArray[np.int64], batch: int) -> NDArray[n
     rows = np.full(len(starts), batch)
     rows[-1] = len(order) - starts[-1]
     return rows * weights
+
+
+def _no_rows(op: str, x: Array) -> NoReturn:
+    raise ValueError(f"{op}: x has shape {x.shape}, expected at least one row")
+
+
+def _scale(weights: Weights, rows: int) -> float:
+    """1 / Σ weights; 0 where nothing counts, for loss and gradient 0."""
+    total = rows * weights if type(weights) is float else float(np.sum(weights))
+    return 1.0 / total if total else 0.0
+
+
+def _is_plain(y: Array, rows: int) -> bool:
+    """Whether the engine can read these labels as they are."""
+    return (
+        type(y) is np.ndarray
+        and y.dtype is INT64
+        and y.shape == (rows,)
+        and y.flags.c_contiguous
+        and y.flags.aligned
+    )

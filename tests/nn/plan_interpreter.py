@@ -11,24 +11,26 @@ from gdkernels.nn.plan import Buffer, Call, Gradient, Parameter, Plan
 class Interpreter:
     """Does what `gdkernels.cpu.engine.Engine` does, slowly and obviously.
 
-    Matrices hold NaN until a call writes them, so that a call that comes too early shows. Every call must
-    leave what it reads as it was, unless the plan lets it write there.
+    A call that reads a matrix before it is written, or changes one that is not its result, is an error of the plan.
     """
 
     def __init__(self, plan: Plan, params: np.ndarray, grads: np.ndarray, threads: int | None = None):
         self.plan, self.params, self.grads = plan, params, grads
         self._matrices: dict[Buffer, np.ndarray] = {}
+        self._written: set[Buffer] = set()
         self._samples = 0
 
     def forward(self, x: np.ndarray, train: bool = False, samples: int = 0) -> np.ndarray:
         self._matrices = {b: np.full((len(x), b.columns), np.nan) for b in self.plan.buffers}
         self._matrices[self.plan.input][...] = x
+        self._written = {self.plan.input}
         self._samples = samples
         self._walk(self.plan.forward if train else self.plan.evaluation)
         return self._matrices[self.plan.output].copy()
 
     def backward(self, dy: np.ndarray, accumulate: bool = False) -> np.ndarray | None:
         self._matrices[self.plan.output_gradient][...] = dy
+        self._written.add(self.plan.output_gradient)
         if not accumulate:
             self.grads[...] = 0.0
         self._walk(self.plan.backward)
@@ -56,6 +58,13 @@ class Interpreter:
             self._descend(rates[step])
         return step + 1
 
+    def step(self, x, y, rate: float, scale: float, samples: int) -> float | None:
+        if y.ndim == 1 and not ((y >= 0) & (y < self.plan.output.columns)).all():
+            return None
+        loss = np.full(1, np.nan)
+        self.train(x, y, np.arange(len(x)), len(x), [rate], [scale], samples, loss)
+        return float(loss[0])
+
     # ------------------------------------------------------------------------------------------ calls
 
     def _array(self, operand):
@@ -72,15 +81,15 @@ class Interpreter:
         for call in calls:
             arrays = [self._array(operand) for operand in call.operands]
             before = [np.copy(a) if isinstance(a, np.ndarray) else a for a in arrays]
-            written = getattr(self, "_" + call.kernel)(*arrays)
+            results = getattr(self, "_" + call.kernel)(*arrays)
+            places = [operand for operand in call.operands if isinstance(operand, Buffer)]
             for operand, array, old in zip(call.operands, arrays, before, strict=True):
-                if isinstance(operand, Buffer | Parameter) and not any(array is out for out in written):
+                is_result = any(array is result for result in results)
+                if isinstance(operand, Buffer | Parameter) and not is_result:
                     np.testing.assert_array_equal(array, old, err_msg=f"{call.kernel} changed {operand}")
-            for operand, array in zip(call.operands, arrays, strict=True):
-                if isinstance(operand, Buffer) and not np.isnan(self.params).any():
-                    assert not np.isnan(array).all() or array.size == 0, (
-                        f"{call.kernel}: nobody wrote {operand}"
-                    )
+                if isinstance(operand, Buffer) and (not is_result or places.count(operand) > 1):
+                    assert operand in self._written, f"{call.kernel} reads {operand}, which nobody wrote"
+            self._written.update(place for place in places if any(self._array(place) is r for r in results))
 
     def _linear(self, x, w, b, z, a, kind, n_in, n_out):
         assert w.shape == (n_in, n_out) and x.shape[1] == n_in and a.shape[1] == n_out
