@@ -91,7 +91,11 @@ def summarise(op: str, dtype: str, against: str, cases: Iterable["Case"]) -> Row
     """The row of an operation: its worst case stands for all."""
     from .checks import ratio
 
-    done = list(cases)
+    done: list[Case] = []
+    try:
+        done.extend(cases)
+    except Exception as error:  # an op that raises here fails its row; the others are still to be checked
+        return Row(op, dtype, against, len(done), float("inf"), 0.0, f"{type(error).__name__}: {error}")
     if not done:
         return Row(op, dtype, against, 0, 0.0, 0.0, "no case at all")
     worst = max(done, key=ratio)

@@ -6,7 +6,7 @@ import importlib.util
 def describe() -> str:
     """The GPU that is seen here, or why there is none."""
     if importlib.util.find_spec("numba_cuda") is None:
-        return 'not seen: numba-cuda is not installed; get it with python -m pip install "gdkernels[cuda13]"'
+        return "not seen: numba-cuda is not installed"
     from numba import cuda
 
     if getattr(cuda, "implementation", "built-in") != "NVIDIA":
