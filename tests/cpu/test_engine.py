@@ -92,13 +92,23 @@ def training_data(kernel, rows, n_in, n_out, dtype, seed=2):
     return x, np.ascontiguousarray(y / y.sum(1, keepdims=True), dtype)
 
 
-def update_of(name, plan, dtype, weight_decay=0.0, segments=1, **options):
+ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+OPTIONS = {
+    "sgd": {"momentum": 0.9, "nesterov": True},
+    "rmsprop": {"alpha": 0.99, "eps": 1e-8},
+    "adagrad": {"eps": 1e-10},
+    "adam": ADAM,
+    "adamw": ADAM,
+    "amsgrad": ADAM,
+    "lion": {"beta1": 0.9, "beta2": 0.99},
+}
+
+
+def update_of(name, plan, dtype, weight_decay=0.0, segments=1):
     states = [aligned_zeros(plan.size, dtype) for _ in range(optim.STATES[name])]
     bounds = [0, *(p.offset for p in plan.parameters[1:segments]), plan.size]
-    decay = [
-        (a, b, weight_decay * (i % 2 == 0)) for i, (a, b) in enumerate(pairwise(bounds))
-    ]
-    return Update(name, optim.hyper(name, 0.0, **options), states, 0, decay)
+    decay = [(a, b, weight_decay * (i % 2 == 0)) for i, (a, b) in enumerate(pairwise(bounds))]
+    return Update(name, optim.hyper(name, 0.0, **OPTIONS[name]), states, 0, decay)
 
 
 def trained(
@@ -108,10 +118,7 @@ def trained(
     plan = engine.plan
     x, y = training_data(kernel, rows, plan.input.columns, plan.output.columns, dtype)
     state_dtype = engine.params.dtype
-    options = {"sgd": {"momentum": 0.9, "nesterov": True}}.get(optimizer, {})
-    engine.prepare(
-        LOSSES[kernel], update_of(optimizer, plan, state_dtype, weight_decay, segments, **options), clip
-    )
+    engine.prepare(LOSSES[kernel], update_of(optimizer, plan, state_dtype, weight_decay, segments), clip)
     steps = -(-rows // batch)
     width = 1 if kernel.startswith("softmax") else plan.output.columns
     sizes = np.minimum(batch, rows - batch * np.arange(steps))
