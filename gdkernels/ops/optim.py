@@ -1,0 +1,321 @@
+"""Optimizer steps: p, and what an optimizer remembers, are changed in place in one fused pass. They return nothing.
+
+The arrays of a call have one shape and dtype (float32 or float64), any layout, and no memory in common. States start
+at zero. L2 decay adds weight_decay · p to the gradient; decoupled decay (AdamW, Lion) multiplies p by
+1 − lr · weight_decay. Nothing is written unless every argument is right.
+"""
+
+import math
+import operator
+
+import numpy as np
+
+from ..cpu import optim
+from .check import Array, array, float_dtype, writable
+
+_WHY = "p has it"
+
+
+def sgd_step(
+    p: Array,
+    g: Array,
+    velocity: Array | None,
+    lr: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> None:
+    """Gradient descent: v = momentum v + g; p −= lr v, or with Nesterov p −= lr (g + momentum v). Changes p, velocity.
+
+    Parameters
+    ----------
+    p : array
+    g : array
+        dL/dp.
+    velocity : array or None
+        None where momentum is 0; it is not used then.
+    lr, momentum, weight_decay : float
+        Not negative. The decay is L2.
+    nesterov : bool
+        Look one step of momentum ahead [1]_.
+
+    Raises
+    ------
+    TypeError
+        Where an argument is no NumPy array (or number) or the dtypes differ.
+    ValueError
+        Where shapes differ, arrays overlap, one to be written is read-only, a number is out of its range, or velocity
+        is missing.
+
+    Notes
+    -----
+    .. [1] I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
+    """
+    op = "sgd_step"
+    _number(op, "lr", lr)
+    _number(op, "momentum", momentum)
+    _number(op, "weight_decay", weight_decay)
+    if velocity is None and momentum != 0:
+        raise ValueError(f"{op}: velocity is None, expected an array because momentum is {momentum}")
+    states = () if velocity is None else (("velocity", velocity),)
+    hyper = optim.hyper("sgd", lr, weight_decay, momentum=momentum, nesterov=bool(nesterov))
+    _step(op, "sgd", p, g, states, hyper)
+
+
+def rmsprop_step(
+    p: Array,
+    g: Array,
+    v: Array,
+    lr: float,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> None:
+    """RMSprop: v = alpha v + (1 − alpha) g²; p −= lr g / (√v + eps). Changes p, v.
+
+    Parameters
+    ----------
+    p, g, v : arrays
+        Parameter, dL/dp, running mean of its square.
+    lr, eps, weight_decay : float
+        Not negative. The decay is L2.
+    alpha : float
+        In [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sgd_step`.
+
+    Notes
+    -----
+    T. Tieleman and G. Hinton, Neural networks for machine learning, lecture 6.5, 2012.
+    """
+    op = "rmsprop_step"
+    _number(op, "lr", lr)
+    _number(op, "alpha", alpha, below=1.0)
+    _number(op, "eps", eps)
+    _number(op, "weight_decay", weight_decay)
+    _step(op, "rmsprop", p, g, (("v", v),), optim.hyper("rmsprop", lr, weight_decay, alpha=alpha, eps=eps))
+
+
+def adagrad_step(
+    p: Array, g: Array, v: Array, lr: float, eps: float = 1e-10, weight_decay: float = 0.0
+) -> None:
+    """Adagrad: v += g²; p −= lr g / (√v + eps). Changes p, v.
+
+    Parameters
+    ----------
+    p, g, v : arrays
+        Parameter, dL/dp, sum of its squares.
+    lr, eps, weight_decay : float
+        Not negative. The decay is L2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sgd_step`.
+
+    Notes
+    -----
+    J. Duchi, E. Hazan and Y. Singer, Adaptive subgradient methods, JMLR 12, 2011.
+    """
+    op = "adagrad_step"
+    _number(op, "lr", lr)
+    _number(op, "eps", eps)
+    _number(op, "weight_decay", weight_decay)
+    _step(op, "adagrad", p, g, (("v", v),), optim.hyper("adagrad", lr, weight_decay, eps=eps))
+
+
+def adam_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> None:
+    """Adam: p −= lr m̂ / (√v̂ + eps), from running means of g and g². Changes p, m, v.
+
+    m = beta1 m + (1 − beta1) g,  m̂ = m / (1 − beta1^step);  v = beta2 v + (1 − beta2) g²,  v̂ = v / (1 − beta2^step).
+
+    Parameters
+    ----------
+    p, g, m, v : arrays
+        Parameter, dL/dp, running means of it and of its square.
+    step : int
+        Counts from 1.
+    lr, eps, weight_decay : float
+        Not negative. The decay is L2: it goes through m and v. `adamw_step` has the decoupled one.
+    beta1, beta2 : float
+        In [0, 1).
+
+    Raises
+    ------
+    TypeError
+        Where an argument is no NumPy array (or number) or the dtypes differ.
+    ValueError
+        Where shapes differ, arrays overlap, one to be written is read-only, or a number is out of its range.
+
+    Notes
+    -----
+    A step is within a few roundings of the formula in the arrays' dtype; 1 − beta^step is computed in float64.
+    D. P. Kingma and J. Ba, Adam, ICLR 2015, arXiv 1412.6980.
+    """
+    hyper = _adam_hyper("adam_step", "adam", step, lr, beta1, beta2, eps, weight_decay)
+    _step("adam_step", "adam", p, g, (("m", m), ("v", v)), hyper)
+
+
+def adamw_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> None:
+    """AdamW: p shrinks to (1 − lr weight_decay) p, then takes Adam's step. Changes p, m, v.
+
+    Parameters and errors are those of `adam_step`; the decay is decoupled.
+
+    Notes
+    -----
+    I. Loshchilov and F. Hutter, Decoupled weight decay regularization, ICLR 2019, arXiv 1711.05101.
+    """
+    hyper = _adam_hyper("adamw_step", "adamw", step, lr, beta1, beta2, eps, weight_decay)
+    _step("adamw_step", "adamw", p, g, (("m", m), ("v", v)), hyper)
+
+
+def amsgrad_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    vmax: Array,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> None:
+    """AMSGrad: Adam with vmax = max(vmax, v) in the place of v. Changes p, m, v, vmax.
+
+    Parameters and errors are those of `adam_step`; `vmax` is the largest v so far, its bias taken out as that of v.
+
+    Notes
+    -----
+    S. Reddi, S. Kale and S. Kumar, On the convergence of Adam and beyond, ICLR 2018, arXiv 1904.09237; PyTorch's form.
+    """
+    hyper = _adam_hyper("amsgrad_step", "amsgrad", step, lr, beta1, beta2, eps, weight_decay)
+    _step("amsgrad_step", "amsgrad", p, g, (("m", m), ("v", v), ("vmax", vmax)), hyper)
+
+
+def lion_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.99,
+    weight_decay: float = 0.0,
+) -> None:
+    """Lion: p −= lr (sign(beta1 m + (1 − beta1) g) + weight_decay p); m = beta2 m + (1 − beta2) g. Changes p, m.
+
+    Parameters
+    ----------
+    p, g, m : arrays
+        Parameter, dL/dp, running mean of it.
+    lr, weight_decay : float
+        Not negative. The decay is decoupled.
+    beta1, beta2 : float
+        In [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `sgd_step`.
+
+    Notes
+    -----
+    The sign of 0 is 0. X. Chen et al., Symbolic discovery of optimization algorithms, 2023, arXiv 2302.06675.
+    """
+    op = "lion_step"
+    _number(op, "lr", lr)
+    _number(op, "beta1", beta1, below=1.0)
+    _number(op, "beta2", beta2, below=1.0)
+    _number(op, "weight_decay", weight_decay)
+    _step(op, "lion", p, g, (("m", m),), optim.hyper("lion", lr, weight_decay, beta1=beta1, beta2=beta2))
+
+
+def _adam_hyper(
+    op: str,
+    name: str,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> Array:
+    try:
+        count = operator.index(step)
+    except TypeError:
+        raise TypeError(
+            f"{op}: step is of type {type(step).__name__}, expected an integer from 1 on"
+        ) from None
+    if count < 1:
+        raise ValueError(f"{op}: step is {count}, expected an integer from 1 on: the first step is 1")
+    _number(op, "lr", lr)
+    _number(op, "beta1", beta1, below=1.0)
+    _number(op, "beta2", beta2, below=1.0)
+    _number(op, "eps", eps)
+    _number(op, "weight_decay", weight_decay)
+    return optim.hyper(name, lr, weight_decay, step=count, beta1=beta1, beta2=beta2, eps=eps)
+
+
+def _number(op: str, name: str, value: float, below: float = math.inf) -> None:
+    """A hyper-parameter must be a number in [0, below)."""
+    try:
+        right = 0.0 <= value < below
+    except TypeError:
+        raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a number") from None
+    if not right:
+        expected = "a finite number not below 0" if below == math.inf else f"a number in [0, {below:g})"
+        raise ValueError(f"{op}: {name} is {value!r}, expected {expected}")
+
+
+def _step(
+    op: str, kind: str, p: Array, g: Array, states: tuple[tuple[str, Array], ...], hyper: Array
+) -> None:
+    """Check the arrays and run the kernel; arrays that are not contiguous go through a copy."""
+    dtype = float_dtype(op, "p", p)
+    shape = p.shape
+    writable(op, "p", p, dtype, shape)
+    gradient = array(op, "g", g, dtype, shape, _WHY)
+    for name, state in states:
+        writable(op, name, state, dtype, shape, _WHY)
+    named = (("p", p), ("g", g), *states)
+    for index, (name, one) in enumerate(named):
+        for before, other in named[:index]:
+            if np.may_share_memory(one, other) and np.shares_memory(one, other):
+                raise ValueError(f"{op}: {name} overlaps {before}, expected memory of its own")
+    written = (p, *(state for _, state in states))
+    flat = tuple(_contiguous(one) for one in written)
+    optim.update(kind, flat[0], gradient, flat[1:], hyper)
+    for one, copy in zip(written, flat, strict=True):
+        if one is not copy:
+            one[...] = copy
+
+
+def _contiguous(one: Array) -> Array:
+    flags = one.flags
+    return one if flags.c_contiguous and flags.aligned else np.array(one, order="C", copy=True)
