@@ -1,0 +1,71 @@
+"""Initial weights, drawn by NumPy on the host in float64 and then rounded, so that every dtype and device starts alike.
+
+With x and w independent and of mean 0, Var(z) = fan_in Var(w) Var(x) forward and Var(dx) = fan_out Var(w) Var(dz)
+backward: any other variance than about 1 / fan makes signals vanish or explode with the depth.
+
+    Xavier   Var(w) = 2 / (fan_in + fan_out)    for tanh and sigmoid (Glorot and Bengio, AISTATS 2010)
+    He       Var(w) = 2 / fan_in                for relu and its like (He et al., ICCV 2015, arXiv 1502.01852)
+
+A uniform variable in ±limit has variance limit² / 3. Each function takes shape (fan_in, fan_out), a
+``numpy.random.Generator``, which it advances, and a dtype, and raises TypeError or ValueError for anything else.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Weights = NDArray[Any]
+
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def xavier_uniform(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
+    """w of shape (fan_in, fan_out), uniform in ±√(6 / (fan_in + fan_out))."""
+    _check("xavier_uniform", shape, rng, dtype)
+    return _uniform(shape, 2.0 / (shape[0] + shape[1]), rng, dtype)
+
+
+def xavier_normal(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
+    """w of shape (fan_in, fan_out), normal with standard deviation √(2 / (fan_in + fan_out))."""
+    _check("xavier_normal", shape, rng, dtype)
+    return _normal(shape, 2.0 / (shape[0] + shape[1]), rng, dtype)
+
+
+def he_uniform(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
+    """w of shape (fan_in, fan_out), uniform in ±√(6 / fan_in)."""
+    _check("he_uniform", shape, rng, dtype)
+    return _uniform(shape, 2.0 / shape[0], rng, dtype)
+
+
+def he_normal(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
+    """w of shape (fan_in, fan_out), normal with standard deviation √(2 / fan_in)."""
+    _check("he_normal", shape, rng, dtype)
+    return _normal(shape, 2.0 / shape[0], rng, dtype)
+
+
+def _uniform(shape: tuple[int, int], variance: float, rng: np.random.Generator, dtype: DTypeLike) -> Weights:
+    limit = math.sqrt(3.0 * variance)
+    return rng.uniform(-limit, limit, shape).astype(dtype)
+
+
+def _normal(shape: tuple[int, int], variance: float, rng: np.random.Generator, dtype: DTypeLike) -> Weights:
+    return (math.sqrt(variance) * rng.standard_normal(shape)).astype(dtype)
+
+
+def _check(op: str, shape: object, rng: object, dtype: DTypeLike) -> None:
+    is_pair = isinstance(shape, tuple | list) and len(shape) == 2
+    if not is_pair or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):  # type: ignore[attr-defined]
+        raise ValueError(f"{op}: shape is {shape!r}, expected (fan_in, fan_out), two positive integers")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"{op}: rng is of type {type(rng).__name__}, expected a numpy.random.Generator, as "
+            "numpy.random.default_rng(seed) gives it"
+        )
+    try:
+        known = np.dtype(dtype) in _DTYPES
+    except TypeError:
+        known = False
+    if not known:
+        raise TypeError(f"{op}: dtype is {dtype!r}, expected float32 or float64")
