@@ -1,0 +1,405 @@
+"""gd.activation and gd.activation_backward against the reference, over all floats, layouts and threads."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+import reference
+from gdkernels.cpu import activation as cpu_activation
+from gdkernels.cpu import team
+from gdkernels.cpu.jit import native
+from gdkernels.cpu.simd import noalias
+from gdkernels.ops.activation import KINDS, activation, activation_backward, saved_for
+from gdkernels.scalar import activations
+from tests.layouts import LAYOUTS, laid_out
+
+DTYPES = ("float32", "float64")
+GATED = ("gelu", "gelu_tanh", "silu", "mish")
+EXTREMES = (0.0, -0.0, 1e4, -1e4, np.inf, -np.inf, np.nan)
+
+# Relative errors in eps, from those of the elementary functions (exp 1.2, log1p 1.7, tanh 2.7, expm1 2.0, normal_cdf
+# 9.0; see tests/cpu/test_vmath.py) and half an eps for each operation after them and for each rounded constant.
+FORWARD = {
+    "identity": 0.0,
+    "relu": 0.0,
+    "leaky_relu": 1.0,  # 0.01, ·
+    "sigmoid": 2.2,  # exp, +, /
+    "tanh": 2.7,
+    "elu": 2.0,
+    "softplus": 3.4,  # exp (its relative error becomes at most that of the logarithm), log1p, +
+    "silu": 2.7,  # sigmoid, ·
+    "mish": 6.5,  # e (e + 2): 4/3 exp + 1; the denominator hardly more; /, ·
+    "gelu": 9.5,
+    "gelu_tanh": 2.7,  # as silu, and what `exponent_error` says
+}
+# The same for act′, relative to |gate| + |z gate′| where it is such a sum, with the product by da.
+BACKWARD = {
+    "identity": 0.0,
+    "relu": 0.0,
+    "leaky_relu": 1.0,
+    "sigmoid": 1.5,
+    "tanh": 2.0,
+    "elu": 1.0,
+    "softplus": 2.7,
+    "silu": 6.5,  # gate′ = exp / (1 + exp)²: 1.2 + 2 · 1.5 + 1, then · z, +, · da
+    "mish": 16.0,  # gate′ = 4e (1 + e) / below²: 3 + 2 · 4.2 + 2, …
+    "gelu": 10.5,
+    "gelu_tanh": 9.0,
+}
+
+
+def exponent_error(z, kind: str) -> np.ndarray:
+    """Relative error in eps of e^x from the rounding of x: |x| times the roundings in x."""
+    if kind == "gelu_tanh":  # 2u: two constants and five operations
+        return 3.5 * 2 * np.sqrt(2 / np.pi) * np.abs(z + 0.044715 * z**3)
+    if kind == "gelu":  # only the reference rounds z²/2
+        return z * z
+    return np.zeros_like(z)
+
+
+def assert_near(result, exact, size, error, reference_error) -> None:
+    """|result − exact| ≤ error · eps · size, and the reference's own error in float64."""
+    finite = np.isfinite(exact)
+    np.testing.assert_array_equal(result[~finite], exact[~finite])
+    with np.errstate(invalid="ignore"):  # where exact is not finite
+        bound = size * (error * np.finfo(result.dtype).eps + reference_error * np.finfo(np.float64).eps)
+        excess = finite & ~(np.abs(result - exact) <= bound)
+    assert not excess.any(), (result[excess][:5], exact[excess][:5])
+
+
+def assert_forward(z, a, kind: str) -> None:
+    assert a.dtype == z.dtype and a.shape == z.shape
+    z = z.astype(np.float64)
+    exact = reference.activation(z, kind)
+    held = np.clip(np.nan_to_num(z), -800, 800)
+    # a gate that is denormal is rounded to the spacing of denormals before it is multiplied by z
+    denormal = np.finfo(a.dtype).smallest_subnormal * (1.0 + np.abs(held) * (kind in GATED))
+    rounded = exponent_error(held, kind)
+    error = FORWARD[kind] + (rounded if kind == "gelu_tanh" else 0.0)
+    size = np.abs(exact) + denormal / np.finfo(a.dtype).eps * (FORWARD[kind] > 0)
+    assert_near(a, exact, size, error, FORWARD[kind] + rounded)
+
+
+def assert_backward(da, saved, dz, kind: str) -> None:
+    assert dz.dtype == da.dtype and dz.shape == da.shape
+    da, saved = da.astype(np.float64), saved.astype(np.float64)
+    exact = reference.activation_backward(da, saved, kind)
+    slope = np.abs(reference.activation_slope(saved, kind))
+    held = np.clip(np.nan_to_num(saved), -800, 800)
+    if kind in GATED:  # act′ = gate + z gate′, so |gate| + |z gate′| ≤ |act′| + 2 |gate|
+        slope += 2 * np.abs(reference.activation(held, kind)) / np.where(held == 0, 1.0, np.abs(held))
+    denormal = np.finfo(dz.dtype).smallest_subnormal * (
+        1.0 + np.abs(da) * (1.0 + np.abs(held) * (kind in GATED))
+    )
+    rounded = exponent_error(held, kind)
+    error = BACKWARD[kind] + (rounded if kind == "gelu_tanh" else 0.0)
+    with np.errstate(invalid="ignore"):
+        size = np.abs(da) * slope + denormal / np.finfo(dz.dtype).eps * (BACKWARD[kind] > 0)
+        if kind == "tanh":  # the reference's 1 − a² has an error of eps, not of eps times itself
+            size += np.abs(da) * np.finfo(np.float64).eps / np.finfo(dz.dtype).eps
+    assert_near(dz, exact, size, error, BACKWARD[kind] + rounded)
+
+
+def saved_of(z, a, kind: str):
+    return a if saved_for(kind) == "output" else z
+
+
+@cache
+def sample(dtype: str) -> np.ndarray:
+    """Floats of every exponent, many of middling size, and the extremes."""
+    rng = np.random.default_rng(0)
+    unsigned = {"float32": np.uint32, "float64": np.uint64}[dtype]
+    patterns = rng.integers(0, np.iinfo(unsigned).max, 20_000, unsigned, endpoint=True).view(dtype)
+    middling = np.concatenate([rng.uniform(-s, s, 10_000) for s in (1.5, 6.0, 120.0)]).astype(dtype)
+    values = np.concatenate([patterns, middling, np.array(EXTREMES, dtype)])
+    values[np.isnan(values)] = np.nan  # the quiet one: NumPy warns when it converts the others
+    values.flags.writeable = False
+    return values
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_forward_is_within_the_derived_error_for_all_floats(kind, dtype):
+    assert_forward(sample(dtype), activation(sample(dtype), kind), kind)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_backward_is_within_the_derived_error_for_all_floats(kind, dtype):
+    z = sample(dtype)
+    saved = saved_of(z, reference.activation(z, kind).astype(dtype), kind)
+    da = np.random.default_rng(1).standard_normal(z.size).astype(dtype)
+    assert_backward(da, saved, activation_backward(da, saved, kind), kind)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_limits_are_exact_and_nan_passes_through(kind, dtype):
+    z = np.array(EXTREMES, dtype)
+    with np.errstate(under="ignore"):
+        limits = reference.activation(z, kind).astype(dtype)
+        slopes = reference.activation_slope(saved_of(z, limits, kind), kind).astype(dtype)
+    rough = {
+        "rtol": 0 if kind not in ("sigmoid", "softplus", "leaky_relu") else 4 * np.finfo(dtype).eps,
+        "atol": 0,
+    }
+    np.testing.assert_allclose(activation(z, kind), limits, **rough)
+    assert np.isnan(activation(z, kind)[-1])
+    a = activation(z, kind)
+    rough["rtol"] = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(
+        activation_backward(np.ones_like(z), saved_of(z, a, kind), kind), slopes, **rough
+    )
+    in_da = activation_backward(np.array([np.nan, np.inf], dtype), np.full(2, 0.5, dtype), kind)
+    np.testing.assert_array_equal(in_da, np.array([np.nan, np.inf], dtype))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_backward_matches_finite_differences(kind):
+    """Central differences with h = 1e-5: error h²/6 |act‴| (below 1e-10, |act‴| < 6) and eps |act| / h < 1e-10."""
+    z = np.random.default_rng(3).uniform(-4, 4, (5, 7))
+    z[np.abs(z) < 1e-3] += 0.5  # away from the kinks
+    da = np.random.default_rng(4).standard_normal(z.shape)
+    saved = saved_of(z, activation(z, kind), kind)
+    difference = (activation(z + 1e-5, kind) - activation(z - 1e-5, kind)) / 2e-5
+    np.testing.assert_allclose(activation_backward(da, saved, kind), da * difference, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_with_pytorch(kind):
+    torch = pytest.importorskip("torch")
+    f = torch.nn.functional
+    oracle = {
+        "identity": lambda z: 1.0 * z,
+        "gelu_tanh": lambda z: f.gelu(z, approximate="tanh"),
+        "sigmoid": torch.sigmoid,
+        "tanh": torch.tanh,
+    }.get(kind) or getattr(f, kind)
+    z = np.random.default_rng(5).standard_normal((6, 9)) * 3
+    da = np.random.default_rng(6).standard_normal(z.shape)
+    leaf = torch.tensor(z, requires_grad=True)
+    a = oracle(leaf)
+    a.backward(torch.tensor(da))
+    # both in float64 with errors of a few eps of terms up to 10 (PyTorch's gelu: 1 + erf cancels in the tail)
+    ours = activation(z, kind)
+    np.testing.assert_allclose(ours, a.detach().numpy(), rtol=0, atol=1e-14)
+    dz = activation_backward(da, saved_of(z, ours, kind), kind)
+    np.testing.assert_allclose(dz, leaf.grad.numpy(), rtol=0, atol=2e-14)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["relu", "gelu"])
+def test_every_layout_gives_the_same_and_stays_unchanged(kind, layout):
+    rng = np.random.default_rng(7)
+    plain, da = rng.standard_normal((13, 21)).astype("f4"), rng.standard_normal((13, 21)).astype("f4")
+    z, gradient = laid_out(plain, layout), laid_out(da, layout)
+    expected = activation(plain, kind)
+    assert activation(z, kind).tobytes() == expected.tobytes()
+    saved = laid_out(saved_of(plain, expected, kind), layout)
+    before = z.tobytes(), gradient.tobytes(), saved.tobytes()
+    db, db_expected = np.empty(21, "f4"), np.empty(21, "f4")
+    dz = activation_backward(gradient, saved, kind, db=db)
+    np.testing.assert_array_equal(
+        dz, activation_backward(da, saved_of(plain, expected, kind), kind, db=db_expected)
+    )
+    assert db.tobytes() == db_expected.tobytes()
+    assert (z.tobytes(), gradient.tobytes(), saved.tobytes()) == before
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "read-only"])
+def test_out_and_db_may_have_any_writable_layout(layout):
+    z = np.random.default_rng(8).standard_normal((9, 10)).astype("f4")
+    out, dz = laid_out(np.zeros_like(z), layout), laid_out(np.zeros_like(z), layout)
+    db, expected = laid_out(np.zeros(10, "f4"), layout), np.empty(10, "f4")
+    assert activation(z, "silu", out) is out
+    np.testing.assert_array_equal(out, activation(z, "silu"))
+    assert activation_backward(z, z, "silu", dz, db) is dz
+    np.testing.assert_array_equal(dz, activation_backward(z, z, "silu", db=expected))
+    np.testing.assert_array_equal(db, expected)
+
+
+@pytest.mark.parametrize("layout", ["C", "strided", "misaligned"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_place(kind, layout):
+    rng = np.random.default_rng(9)
+    plain, da = rng.standard_normal((11, 37)).astype("f4"), rng.standard_normal((11, 37)).astype("f4")
+    z = laid_out(plain, layout)
+    a = activation(plain, kind)
+    assert activation(z, kind, z) is z
+    np.testing.assert_array_equal(z, a)
+    saved = saved_of(plain, a, kind)
+    dz = activation_backward(da, saved, kind)
+    for place in (0, 1):
+        arguments = [laid_out(da, layout), laid_out(saved, layout)]
+        activation_backward(*arguments, kind, out=arguments[place])
+        np.testing.assert_array_equal(arguments[place], dz)
+        np.testing.assert_array_equal(arguments[1 - place], (da, saved)[1 - place])
+
+
+def in_row_order(dz) -> np.ndarray:
+    total = np.zeros(dz.shape[1], dz.dtype)
+    for row in dz:
+        total += row
+    return total
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (4, 16), (257, 10), (30, 300), (2000, 3), (0, 4), (4, 0)])
+@pytest.mark.parametrize("kind", ["identity", "tanh", "silu"])
+def test_db_is_the_sum_of_dz_in_row_order(kind, shape, dtype):
+    rng = np.random.default_rng(10)
+    z, da = rng.standard_normal(shape).astype(dtype), rng.standard_normal(shape).astype(dtype)
+    db = np.full(shape[1], np.nan, dtype)
+    dz = activation_backward(da, saved_of(z, activation(z, kind), kind), kind, db=db)
+    assert db.tobytes() == in_row_order(dz).tobytes()
+
+
+@pytest.mark.parametrize("shape", [(3000, 300), (100_000, 7), (900_000,)])
+@pytest.mark.parametrize("kind", ["relu", "gelu"])
+def test_same_bits_for_any_number_of_threads(kind, shape):
+    """Large enough that the work is shared: by rows, and with db by columns (300) or by rows and then summed (7)."""
+    rng = np.random.default_rng(11)
+    z, da = rng.standard_normal(shape).astype("f4"), rng.standard_normal(shape).astype("f4")
+    assert cpu_activation._work(kind, z) > team.WORTH_SHARING
+    before, seen = team.get_threads(), set()
+    try:
+        for threads in (1, 2, 3):
+            team.set_threads(threads)
+            db = np.empty(shape[1], "f4") if len(shape) == 2 else None
+            a = activation(z, kind)
+            dz = activation_backward(da, saved_of(z, a, kind), kind, db=db)
+            assert dz.tobytes() == activation_backward(da, saved_of(z, a, kind), kind).tobytes()
+            seen.add((a.tobytes(), dz.tobytes(), b"" if db is None else db.tobytes()))
+    finally:
+        team.set_threads(before)
+    assert len(seen) == 1
+
+
+def test_accumulated_column_sums_continue_the_sum():
+    """What linear_backward does with accumulate: db starts from what it holds."""
+    rng = np.random.default_rng(12)
+    for shape, kind in (((50, 20), "tanh"), ((60_000, 9), "tanh"), ((50, 20), "identity")):
+        a, da = rng.standard_normal(shape).astype("f4"), rng.standard_normal(shape).astype("f4")
+        db = rng.standard_normal(shape[1]).astype("f4")
+        dz = da.copy()
+        expected = in_row_order(np.concatenate([db[None], activation_backward(da, a, kind)]))
+        cpu_activation.backward(dz, a, kind, dz, db, accumulate=True)
+        assert db.tobytes() == expected.tobytes()
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    layout=st.sampled_from(LAYOUTS),
+    dtype=st.sampled_from(DTYPES),
+    z=arrays(
+        "f4", array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=9), elements=st.floats(width=32)
+    ),
+)
+def test_any_shape_and_value(kind, layout, dtype, z):
+    z = z.astype(dtype)
+    given_z = laid_out(z, layout)
+    a = activation(given_z, kind)
+    assert_forward(z, a, kind)
+    da = np.linspace(-2, 2, z.size, dtype=dtype).reshape(z.shape)
+    saved = saved_of(z, a, kind)
+    assert_backward(da, saved, activation_backward(laid_out(da, layout), laid_out(saved, layout), kind), kind)
+
+
+def test_an_array_without_dimensions_is_one_element():
+    assert activation(np.array(-2.0), "leaky_relu").shape == ()
+    assert activation_backward(np.array(3.0), np.array(-2.0), "leaky_relu") == np.array(0.03)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_for_agrees_with_the_reference(kind):
+    assert saved_for(kind) == reference.saved_for(kind) == activations.SAVED[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scalar_functions_work_in_the_interpreter(kind):
+    act, slope, _ = activations.ACTIVATIONS[kind]
+    for z in (-30.0, -1.5, 0.0, 2.5, 30.0):
+        a = float(activation(np.array([z]), kind)[0])
+        saved = float(saved_of(z, a, kind))
+        assert act(z) == pytest.approx(a, rel=1e-13, abs=1e-300)
+        dz = activation_backward(np.ones(1), np.array([saved]), kind)[0]
+        assert slope(saved) == pytest.approx(dz, rel=1e-12, abs=1e-300)
+
+
+Z = np.ones((3, 4), "f4")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: saved_for("swish"), ValueError, "saved_for: kind is 'swish', expected one of identity, .*mish"),
+        (lambda: activation(Z, "swish"), ValueError, "activation: kind is 'swish', expected one of identity, "),
+        (lambda: activation([1.0], "relu"), TypeError, "activation: z is of type list, expected a NumPy array"),
+        (lambda: activation(Z.astype("i4"), "relu"), TypeError, "activation: z has dtype int32, expected float32 or"),
+        (lambda: activation(Z, "relu", np.ones((4, 3), "f4")), ValueError, r"out has shape \(4, 3\), expected \(3, 4\) b"),
+        (lambda: activation(Z, "relu", np.ones((3, 4))), TypeError, "activation: out has dtype float64, expected float32"),
+        (lambda: activation(Z, "relu", laid_out(Z, "read-only")), ValueError, "activation: out is read-only"),
+        (lambda: activation_backward(Z, Z[:2], "relu"), ValueError, r"saved has shape \(2, 4\), expected \(3, 4\) because"),
+        (lambda: activation_backward(Z, Z.astype("f8"), "relu"), TypeError, "saved has dtype float64, expected float32"),
+        (lambda: activation_backward(Z, None, "silu"), ValueError, "saved is None, expected the preactivation of silu"),
+        (lambda: activation_backward(Z, Z, "relu", db=np.ones(3, "f4")), ValueError, r"db has shape \(3,\), expected \(4,"),
+        (lambda: activation_backward(Z[0], Z[0], "relu", db=np.ones(4, "f4")), ValueError, "da has shape .*2 dimensions"),
+    ],
+)  # fmt: skip
+def test_says_what_is_wrong(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+    assert (Z == 1).all()
+
+
+def test_overlaps_are_refused_before_anything_is_written():
+    memory = np.arange(40, dtype="f4")
+    kept = memory.copy()
+    early, late = memory[:20].reshape(4, 5), memory[4:24].reshape(4, 5)
+    other = np.ones((4, 5), "f4")
+    with pytest.raises(ValueError, match="activation: out partly overlaps an input"):
+        activation(early, "relu", late)
+    with pytest.raises(ValueError, match="activation_backward: out partly overlaps an input"):
+        activation_backward(early, other, "relu", late)
+    with pytest.raises(ValueError, match="activation_backward: out partly overlaps an input"):
+        activation_backward(other, early, "relu", late)
+    for arguments in ((early, other, "relu"), (other, early, "relu"), (other, other, "relu", early)):
+        with pytest.raises(ValueError, match="activation_backward: db overlaps another argument"):
+            activation_backward(*arguments, db=memory[:5])
+    np.testing.assert_array_equal(memory, kept)
+
+
+def test_the_identity_needs_nothing_saved():
+    da, db = np.arange(6, dtype="f4").reshape(2, 3), np.empty(3, "f4")
+    dz = activation_backward(da, None, "identity", db=db)
+    assert dz is not da
+    np.testing.assert_array_equal(dz, da)
+    np.testing.assert_array_equal(db, [3, 5, 7])
+
+
+@native("F*, F*, F*, i8")
+def silu_backward_with_a_wrong_sign(da, saved, dz, count):
+    noalias()
+    for i in range(count):
+        s = activations.sigmoid(saved[i])
+        dz[i] = da[i] * (s - saved[i] * s * (type(s)(1) - s))
+
+
+@native("F*, F*, i8")
+def softplus_without_its_correction(z, a, count):
+    noalias()
+    for i in range(count):
+        a[i] = activations.relu(z[i])
+
+
+def test_a_wrong_kernel_is_caught(monkeypatch):
+    monkeypatch.setitem(cpu_activation.BACKWARD, "silu", silu_backward_with_a_wrong_sign)
+    with pytest.raises(AssertionError):
+        test_backward_is_within_the_derived_error_for_all_floats("silu", "float32")
+    monkeypatch.setitem(cpu_activation.FORWARD, "softplus", softplus_without_its_correction)
+    with pytest.raises(AssertionError):
+        test_forward_is_within_the_derived_error_for_all_floats("softplus", "float32")
