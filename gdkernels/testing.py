@@ -48,7 +48,7 @@ def gradcheck(f: Callable[..., tuple[Any, Sequence[Any]]], args: Sequence[Any]) 
 
     Examples
     --------
-    A dense layer with a squared loss, and its gradient with the weights' factor forgotten:
+    A dense layer with a squared loss; then a gradient that forgot its factor 2:
 
     >>> import numpy as np
     >>> from gdkernels.testing import gradcheck
