@@ -35,8 +35,9 @@ NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": 
 
 FORMAT = "gdkernels.network.1"
 
-# Elements of the matrices that one chunk of `predict` may fill: 64 MB in float32.
-CHUNK = 1 << 24
+# Elements of the matrices that one chunk of `predict` fills, 8 MB in float32. Measured on Zen 4: narrow networks are
+# 40 % faster than in one go, since a chunk stays in the cache; 784-1024-1024-10 is 3 % slower.
+CHUNK = 1 << 21
 
 
 class Network:
@@ -142,16 +143,10 @@ class Network:
     def predict(self, x: Array, batch_size: int | None = None) -> Array:
         """`forward` in chunks of `batch_size` rows, so that many rows need little memory; the same bits."""
         x = matrix("Network.predict", "x", x, self.dtype, self.n_in)
-        if batch_size is None:
-            batch_size = max(1, CHUNK // sum(buffer.columns for buffer in self._plan.buffers))
-        else:
+        if batch_size is not None:
             batch_size = whole("Network.predict", "batch_size", batch_size, at_least=1)
         self._rows = None
-        engine = self._own_engine()
-        y = np.empty((len(x), self.n_out), self.dtype)
-        for start in range(0, len(x), batch_size):
-            y[start : start + batch_size] = engine.forward(x[start : start + batch_size])
-        return y
+        return in_chunks(self._own_engine(), x, batch_size)
 
     def to(self, device: str) -> "Network":
         """Move to "cpu" and return the network. "cuda" is a RuntimeError: this version has no CUDA kernels."""
@@ -300,6 +295,16 @@ def mlp(
         layers += [Residual(*block)] if residual and n_in == n_out else block
     layers.append(Linear(sizes[-2], sizes[-1], init=init))
     return Network(layers, seed, dtype)
+
+
+def in_chunks(engine: "Engine", x: Array, batch_size: int | None = None) -> Array:
+    """The engine's outputs for x in evaluation, in chunks of `batch_size` rows, or of as many as `CHUNK` allows."""
+    plan = engine.plan
+    rows = batch_size or max(1, CHUNK // sum(buffer.columns for buffer in plan.buffers))
+    y = np.empty((len(x), plan.output.columns), x.dtype)
+    for start in range(0, len(x), rows):
+        y[start : start + rows] = engine.forward(x[start : start + rows])
+    return y
 
 
 def _linear_layers(layers: Sequence[Layer]) -> list[Linear]:

@@ -9,23 +9,27 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..nn.check import Array, choice, matrix, number, truth, whole
-from ..nn.network import Network
+from ..nn.network import Network, in_chunks
 from ..nn.plan import lower
 from .losses import INT64, LOSSES, Loss, SoftmaxCrossEntropy, Weights
 from .optimizers import AdamW, Optimizer
 from .progress import progress as display
+
+if TYPE_CHECKING:
+    from ..cpu.engine import Engine
 
 Schedule = Callable[[int], float]
 Record = dict[str, Any]
 Callback = Callable[["Trainer", Record], object]
 
 DECAYS = ("all", "weights")
+MOST_THREADS = 256
 DEFAULT_OPTIMIZER = AdamW()
 
 # A native call cannot be interrupted, and shows nothing: the steps of a long epoch are done in calls of this length.
@@ -80,6 +84,8 @@ class Trainer:
     ----------
     epochs : done since the trainer was made
 
+    After a step `net.grads` holds its gradients, before clipping.
+
     >>> trainer = Trainer(mlp([64, 128, 10]), "softmax_cross_entropy", AdamW(lr=1e-3))
     >>> history = trainer.fit(x, labels, epochs=10, batch_size=32)
     """
@@ -112,14 +118,20 @@ class Trainer:
             positive = (math.ulp(0.0), sys.float_info.max, "None or a positive number")
             clip_norm = number("Trainer", "clip_norm", clip_norm, *positive)
         self.clip_norm = clip_norm
-        self.threads = None if threads is None else whole("Trainer", "threads", threads, at_least=1)
+        if threads is not None:
+            threads = whole("Trainer", "threads", threads, at_least=1)
+            if threads > MOST_THREADS:
+                raise ValueError(f"Trainer: threads is {threads}, expected at most {MOST_THREADS}")
+        self.threads = threads
         self.epochs = 0
-        plan = lower(net.layers, input_gradient=False, seed=net.seed)
-        self._engine = net.new_engine(plan, self.threads)
-        self._update = optimizer.update(plan, net.dtype, decay)
+        self._plan = lower(net.layers, input_gradient=False, seed=net.seed)
+        self._engine = net.new_engine(self._plan, self.threads)
+        self._judge: Engine | None = None  # for `evaluate`, whose batches are larger
+        self._update = optimizer.update(self._plan, net.dtype, decay)
         self._ready_for = 0  # dimensions of the targets that the engine is prepared for: 1 labels, 2 values
         # Labels that all count the same need no look from Python before a step.
         self._plain_labels = isinstance(loss, SoftmaxCrossEntropy) and loss.counts_alike(net.n_out)
+        self._steps_a_call = 1
 
     @property
     def steps(self) -> int:
@@ -204,19 +216,9 @@ class Trainer:
         epochs = whole(op, "epochs", epochs, at_least=1)
         seed = whole(op, "seed", seed, at_least=0)
         truth(op, "shuffle", shuffle)
-        if validation is not None:
-            if not isinstance(validation, tuple | list) or len(validation) != 2:
-                raise TypeError(
-                    f"{op}: validation is of type {type(validation).__name__}, expected a pair (x, y)"
-                )
-            self._data(f"{op}: validation", *validation)
         data = self._data(op, x, y)
-        samples = len(data.x)
-        if isinstance(batch_size, str):
-            if batch_size != "full":
-                raise TypeError(f"{op}: batch_size is {batch_size!r}, expected a positive integer or 'full'")
-            batch_size = samples
-        batch = min(whole(op, "batch_size", batch_size, at_least=1), samples)
+        held_out = None if validation is None else self._pair(op, validation)
+        batch = _batch(op, batch_size, len(data.x))
         callbacks = tuple(callbacks)
         for callback in callbacks:
             if not callable(callback):
@@ -231,15 +233,13 @@ class Trainer:
         self._steps_a_call = 1  # until it is known how long a step takes
         try:
             for _ in range(epochs):
-                order = np.arange(samples)
-                if shuffle:
-                    order = np.random.default_rng((seed, self.epochs)).permutation(samples)
-                part, record = self._epoch(data, order.astype(np.int64, copy=False), batch, grad_norms)
+                order = self._order(len(data.x), shuffle, seed)
+                part, record = self._epoch(data, order, batch, grad_norms)
                 self.epochs += 1
                 record = {"epoch": self.epochs, **record}
-                if validation is not None:
-                    for name, value in self.evaluate(*validation).items():
-                        record[f"validation_{name}"] = value
+                if held_out is not None:
+                    measures = self._measure(held_out).items()
+                    record |= {f"validation_{name}": value for name, value in measures}
                 parts.append(part)
                 history.epochs.append(record)
                 shown.epoch(record)
@@ -294,19 +294,40 @@ class Trainer:
         Accuracy is the part of the labels that are found (of the right signs, for binary_cross_entropy); R² is
         1 − Σ (y − output)² / Σ (y − mean)², averaged over the outputs. Raises as `step`.
         """
-        data = self._data("Trainer.evaluate", x, y)
-        output = self.net.predict(data.x)
+        return self._measure(self._data("Trainer.evaluate", x, y))
+
+    # ------------------------------------------------------------------------------------------ small things
+
+    def _measure(self, data: _Data) -> dict[str, float]:
+        """The loss and the quality of checked data."""
+        if self._judge is None:
+            self._judge = self.net.new_engine(self._plan, self.threads)
+        output = in_chunks(self._judge, data.x)
         name, quality = self.loss.quality(output, data.y)
         return {"loss": self.loss.value(output, data.y, data.weights), name: quality}
 
-    # ------------------------------------------------------------------------------------------ small things
+    def _order(self, samples: int, shuffle: bool, seed: int) -> NDArray[np.int64]:
+        """The order of the samples in the epoch that begins."""
+        if not shuffle:
+            return np.arange(samples, dtype=np.int64)
+        drawn = np.random.default_rng((seed, self.epochs)).permutation(samples)
+        return drawn.astype(np.int64, copy=False)
+
+    def _pair(self, op: str, validation: object) -> _Data:
+        """Check validation data."""
+        if not isinstance(validation, tuple | list) or len(validation) != 2:
+            raise TypeError(
+                f"{op}: validation is of type {type(validation).__name__}, expected a pair (x, y)"
+            )
+        return self._data(f"{op}: validation", *validation)
 
     def _data(self, op: str, x: Array, y: Array) -> _Data:
         """Check samples and targets."""
         net = self.net
         x = matrix(op, "x", x, net.dtype, net.n_in)
         rows = len(x) or _no_rows(op, x)
-        return _Data(x, *self.loss.target(op, y, rows, net.n_out, net.dtype))
+        y, weights = self.loss.target(op, y, rows, net.n_out, net.dtype)
+        return _Data(x, y, weights)
 
     def _prepare(self, y: Array) -> None:
         """Make the engine ready for targets of this kind."""
@@ -335,6 +356,15 @@ class Trainer:
             f"{op}: the loss or a gradient of step {self.steps + 1} is not finite; "
             f"the parameters are those after step {self.steps}"
         )
+
+
+def _batch(op: str, batch_size: int | str, samples: int) -> int:
+    """The samples of a step."""
+    if batch_size == "full":
+        return samples
+    if isinstance(batch_size, str):
+        raise TypeError(f"{op}: batch_size is {batch_size!r}, expected a positive integer or 'full'")
+    return min(whole(op, "batch_size", batch_size, at_least=1), samples)
 
 
 def _totals(weights: Weights, order: NDArray[np.int64], batch: int) -> NDArray[np.float64]:

@@ -2,13 +2,17 @@
 
 import math
 import re
+from itertools import chain
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import reference as ref
+from gdkernels.nn import plan as plan_module
 from gdkernels.nn.layers import Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm
-from gdkernels.nn.plan import ALIGNMENT, Buffer, lower
+from gdkernels.nn.plan import ALIGNMENT, Buffer, Gradient, lower
 from tests.nn.networks import NETWORKS
 from tests.nn.plan_interpreter import Interpreter
 
@@ -60,39 +64,97 @@ def test_forward_is_the_reference(name, train):
     np.testing.assert_array_equal(machine.forward(x, train, samples=11), y)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_backward_is_the_derivative_of_forward(name):
-    machine, params, rng = bound(NETWORKS[name])
+def check_gradients(layers):
+    """Every gradient of the plan against central differences of the network without a plan."""
+    machine, params, rng = bound(layers)
     x = rng.standard_normal((BATCH, machine.plan.input.columns))
     dy = rng.standard_normal((BATCH, machine.plan.output.columns))
-
-    def loss(_):
-        return float((independent_forward(NETWORKS[name], params, x, True, 5) * dy).sum())
-
     machine.forward(x, train=True, samples=5)
     dx = machine.backward(dy)
-    gradients = {
-        p.name: machine.grads[p.offset : p.offset + math.prod(p.shape)].reshape(p.shape).copy()
-        for p in machine.plan.parameters
-    }
-    gradients["x"] = dx
-    for key, array in {**params, "x": x}.items():
+    gradients = {p.name: machine._array(Gradient(p)).copy() for p in machine.plan.parameters}
+    for key, array, gradient in [("x", x, dx), *((key, params[key], gradients[key]) for key in params)]:
 
-        def shifted(value, array=array):
+        def loss(value, array=array):
             kept = array.copy()
             array[...] = value
-            result = loss(value)
+            y = independent_forward(layers, params, x, True, 5)
             array[...] = kept
-            return result
+            return float((y * dy).sum())
 
         # Central differences at h = eps^(1/3) have an error of h² f'''/6 + eps S / h, both multiples of
         # eps^(2/3). S, the sum of the terms of the loss, is below 30 here, and f''' (which layers multiply,
         # and which 1/std of a short row makes large) below 6000.
-        numerical = ref.numerical_gradient(shifted, array.copy())
+        numerical = ref.numerical_gradient(loss, array.copy())
         size = max(1.0, float(np.abs(numerical).max()))
         np.testing.assert_allclose(
-            gradients[key], numerical, rtol=0, atol=1000 * EPS ** (2 / 3) * size, err_msg=f"{name}: {key}"
+            gradient, numerical, rtol=0, atol=1000 * EPS ** (2 / 3) * size, err_msg=key
         )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_backward_is_the_derivative_of_forward(name):
+    check_gradients(NETWORKS[name])
+
+
+def sequences(width, depth):
+    """Lists of layers that take and give so many columns."""
+    single = [
+        st.builds(lambda kind, bias: [Linear(width, width, kind, bias)], st.sampled_from(SMOOTH), st.booleans()),
+        st.builds(
+            lambda inner, kind: [Linear(width, inner, kind), Linear(inner, width)],
+            st.integers(1, 4), st.sampled_from(SMOOTH),
+        ),
+        st.builds(lambda kind: [Activation(kind)], st.sampled_from(SMOOTH)),
+        st.builds(lambda p: [Dropout(p)], st.sampled_from([0.0, 0.3])),
+        st.sampled_from([[LayerNorm(width)], [RMSNorm(width)]]),
+    ]  # fmt: skip
+    if depth:
+        single.append(st.builds(lambda inner: [Residual(*inner)], sequences(width, depth - 1)))
+    return st.lists(st.one_of(single), min_size=1, max_size=4).map(lambda parts: [*chain(*parts)])
+
+
+SMOOTH = ["identity", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "softplus", "mish"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(sequences(3, depth=3), st.booleans())
+def test_backward_of_any_nesting_is_the_derivative_of_forward(layers, linear_first):
+    """Along one random direction of all parameters and inputs: (L(p + h v) - L(p - h v)) / 2h = Σ v dL/dp."""
+    layers = [Linear(3, 3), *layers] if linear_first else [*layers, Linear(3, 3)]
+    machine, params, rng = bound(layers)
+    x, dy = rng.standard_normal((BATCH, 3)), rng.standard_normal((BATCH, 3))
+    y = machine.forward(x, train=True, samples=5)
+    np.testing.assert_array_equal(y, independent_forward(layers, params, x, True, 5))
+    dx = machine.backward(dy)
+    point = [x, *params.values()]
+    gradient = [dx, *(machine._array(Gradient(p)) for p in machine.plan.parameters)]
+    direction = [rng.standard_normal(array.shape) / np.sqrt(machine.plan.size) for array in point]
+    slope = sum(float((g * v).sum()) for g, v in zip(gradient, direction, strict=True))
+
+    def loss(h):
+        moved = [array + h * v for array, v in zip(point, direction, strict=True)]
+        y = independent_forward(layers, dict(zip(params, moved[1:], strict=True)), moved[0], True, 5)
+        return float((y * dy).sum())
+
+    # Two steps h and 2h tell the size of the error of central differences, which grows as h²: (D(2h) - D(h)) / 3 is
+    # the error of D(h). Rows of 3 that are nearly constant have a curvature that no fixed bound covers.
+    h = EPS ** (1 / 3)
+    near, far = ((loss(s) - loss(-s)) / (2 * s) for s in (h, 2 * h))
+    rounding = 100 * EPS / h * max(1.0, abs(loss(0.0)), abs(slope))
+    assert abs(near - slope) <= 2 * abs(far - near) + rounding
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong"),
+    [
+        ("plus", lambda self, name, flow, add: flow),
+        ("through", lambda self, kind, name, da, saved: da),
+    ],
+)
+def test_a_forgotten_term_of_the_chain_rule_would_be_caught(method, wrong, monkeypatch):
+    monkeypatch.setattr(plan_module._Lowering, method, wrong)
+    with pytest.raises(AssertionError):
+        check_gradients(NETWORKS["pre_norm"])
 
 
 @pytest.mark.parametrize("name", NETWORKS)

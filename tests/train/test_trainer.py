@@ -225,6 +225,10 @@ def test_grad_norms_are_those_of_every_parameter_before_clipping(data):
     norms = [np.linalg.norm(g) for g in net.grads.values()]
     np.testing.assert_allclose(history.grad_norms, [norms], rtol=1000 * np.finfo(np.float64).eps)
     assert history.grad_norms.sum() > 1e-3
+    for name, gradient in trainer.net.grads.items():
+        np.testing.assert_allclose(
+            gradient, net.grads[name], rtol=0, atol=1000 * np.finfo(np.float64).eps, err_msg=name
+        )
 
 
 def test_callbacks_see_every_epoch_and_stop_training(data):
@@ -341,6 +345,7 @@ WRONG_USE = {
     "schedule": (lambda t: Trainer(t.net, schedule=0.1), TypeError, "schedule is 0.1, expected None or a function"),
     "clip_norm": (lambda t: Trainer(t.net, clip_norm=0), ValueError, "clip_norm is 0, expected None or a positive number"),
     "threads": (lambda t: Trainer(t.net, threads=0), ValueError, "Trainer: threads is 0, expected a positive integer"),
+    "many threads": (lambda t: Trainer(t.net, threads=300), ValueError, "threads is 300, expected at most 256"),
     "decay": (lambda t: Trainer(t.net, decay="w"), ValueError, "Trainer: decay is 'w', expected one of all, weights"),
 }  # fmt: skip
 
