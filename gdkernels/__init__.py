@@ -7,9 +7,13 @@ it. Everything is imported when it is first used, so that the import of the pack
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = (
+    False  # type checkers take it for true; importing it from typing would double the time of the import
+)
 if TYPE_CHECKING:
+    from typing import Any
+
     from . import schedules as schedules
     from . import testing as testing
     from .cpu.team import get_threads as get_threads
@@ -99,7 +103,7 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted({*_SUBMODULES, *_HOME})
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _SUBMODULES:
         value: Any = importlib.import_module(_SUBMODULES[name], __name__)
     elif name in _HOME:
