@@ -15,7 +15,7 @@ from .tile import ROWS
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
 UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
-WORTH_A_WORKER = 40_000  # nanoseconds of a step's work that pay for one more worker
+WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
 
 
 @dataclass
