@@ -92,7 +92,8 @@ def _bytes(one: Array) -> tuple[int, int]:
     """Between which addresses an array's elements lie."""
     start: int = one.__array_interface__["data"][0]
     spans = [(n - 1) * stride for n, stride in zip(one.shape, one.strides, strict=True)]
-    return start + sum(min(span, 0) for span in spans), start + one.itemsize + sum(max(span, 0) for span in spans)
+    below, above = sum(min(span, 0) for span in spans), sum(max(span, 0) for span in spans)
+    return start + below, start + above + one.itemsize
 
 
 def _refuse_overlap(op: str, arrays: tuple[Array, ...]) -> None:
