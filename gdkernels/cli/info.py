@@ -1,7 +1,6 @@
 """Show what gdkernels runs on here: versions, processor, vector width, threads, cache folder, GPU."""
 
 import argparse
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -22,6 +21,8 @@ def run(options: argparse.Namespace) -> int:
 
 def facts() -> dict[str, str]:
     """What `gdkernels info` prints, by name."""
+    import importlib.metadata
+
     import llvmlite.binding as llvm
 
     import gdkernels

@@ -1,6 +1,7 @@
 """How `gdkernels train` trains when nothing else is asked for: one recipe for each data set.
 
-The recipes were chosen by the validation part over several seeds; the test part had no say.
+Each has the lowest mean validation loss, over twenty splits (three for mnist5k), of a handful that were tried; for
+mnist5k a wider network with smaller batches was level with it and took twice as long. The test part had no say.
 """
 
 from dataclasses import dataclass
@@ -35,13 +36,15 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(layers=(128, 64), dropout=0.2),
-    "wine": Recipe(layers=(32,), dropout=0.2, weight_decay=0.05, batch=16),
-    "breast_cancer": Recipe(layers=(32,), dropout=0.2, weight_decay=0.05, batch=16),
+    "digits": Recipe(layers=(128, 128), activation="gelu", dropout=0.4),
+    "wine": Recipe(layers=(64,), activation="gelu", dropout=0.3, weight_decay=0.05, batch=16, epochs=100),
+    "breast_cancer": Recipe(
+        layers=(64,), activation="gelu", dropout=0.2, weight_decay=0.5, batch=16, epochs=60
+    ),
     # 310 noisy training samples: the network must not learn them by heart.
-    "diabetes": Recipe(layers=(64,), dropout=0.5, weight_decay=0.5, epochs=50),
+    "diabetes": Recipe(layers=(256,), activation="gelu", dropout=0.5, weight_decay=1.0, epochs=50),
     "mnist5k": Recipe(
-        layers=(512, 256), activation="gelu", dropout=0.4, lr=1e-3, weight_decay=0.05, batch=64, epochs=25
+        layers=(512, 256), activation="gelu", dropout=0.4, lr=1e-3, weight_decay=0.2, batch=64, epochs=25
     ),
 }
 
