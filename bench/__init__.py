@@ -1,1 +1,1 @@
-"""Benchmarks: training steps against the peers (``python -m bench``), products against the peak (``python -m bench.gemm``)."""
+"""Benchmarks: steps against the peers (``python -m bench``), products against the peak (``python -m bench.gemm``)."""

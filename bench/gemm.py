@@ -17,9 +17,9 @@ import numpy as np
 
 from gdkernels.cpu import gemm
 from gdkernels.cpu.jit import kernel
+from gdkernels.cpu.machine import VECTOR_BITS
 from gdkernels.cpu.simd import invoke, unpack
 from gdkernels.cpu.team import _own_scratch, address, invoke_alone
-from gdkernels.cpu.machine import VECTOR_BITS
 from gdkernels.cpu.tile import ROWS, VECTORS
 
 from .cases import CASES

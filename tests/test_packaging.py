@@ -20,7 +20,7 @@ FLOORS = {
     "ops": {"scalar", "cpu", "cuda"},
     "nn": {"scalar", "cpu", "cuda"},
     "train": {"scalar", "cpu", "cuda", "nn"},
-    "cli": {"scalar", "cpu", "cuda", "ops", "nn", "train", "reference"},
+    "cli": {"scalar", "cpu", "cuda", "ops", "nn", "train", "testing", "reference"},
 }
 
 

@@ -243,6 +243,8 @@ class Engine:
         (steps, parameters) are filled. Fewer steps than asked are done when the loss or a gradient of the next one is
         not finite: parameters and optimizer are then as the last good step left them.
         """
+        update = self._update
+        assert update is not None
         count = order.size
         batch = min(batch_size, count)
         steps = -(-count // batch)
@@ -256,7 +258,7 @@ class Engine:
         self._done[0] = 0
         self._do(train, record, workers)
         done = int(self._done[0])
-        self._update.step += done
+        update.step += done
         return done
 
     def step(self, x, y, rate: float, scale: float, samples: int) -> float | None:
@@ -269,6 +271,7 @@ class Engine:
             self._single = self._single_step(rows, y.dtype == np.int64)
         _, workers, entry, place, memory = self._single
         update = self._update
+        assert update is not None
         if not set_step(place, address(x), address(y), update.step, rate, scale, samples):
             return None
         if workers == 1:

@@ -15,6 +15,7 @@ SAME_TESTS = [
     "tests/ops/test_matmul.py",
     "tests/ops/test_linear.py",
     "tests/ops/test_activation.py",
+    "tests/ops/test_optim.py",
     "tests/cpu/test_engine.py",
 ]
 
