@@ -231,6 +231,8 @@ def softmax_cross_entropy(
     known(op, "reduction", reduction, REDUCTIONS)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"{op}: label_smoothing is {label_smoothing}, expected a number in [0, 1]")
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer):
+        raise TypeError(f"{op}: ignore_index is {ignore_index!r}, expected an integer")
     weight = None
     if class_weight is not None:
         weight = array(op, "class_weight", class_weight, dtype, (classes,), "it must match logits")

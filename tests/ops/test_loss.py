@@ -1,0 +1,269 @@
+"""The losses of elements (mse, huber, binary cross-entropy) against the reference, finite differences and PyTorch."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference
+from gdkernels.cpu import loss as cpu_loss
+from gdkernels.cpu import team
+from gdkernels.ops.loss import binary_cross_entropy, huber, mse
+from tests.layouts import LAYOUTS, laid_out
+
+DTYPES = ("float32", "float64")
+REDUCTIONS = ("mean", "sum", "none")
+OPS = [
+    (mse, {}),
+    (huber, {"delta": 0.7}),
+    (binary_cross_entropy, {}),
+    (binary_cross_entropy, {"pos_weight": 3.0}),
+]
+EVERY_OP = pytest.mark.parametrize(
+    ("op", "options"), OPS, ids=["mse", "huber", "binary_cross_entropy", "weighted_binary_cross_entropy"]
+)
+# No dimension, one, three; narrow rows; both sides of what is added up in one go.
+SHAPES = ((), (1,), (64, 1), (3, 4, 5), (32, 10), (cpu_loss.ROW + 1,), (3, cpu_loss.CHUNK))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def pair(rng, dtype, shape):
+    """Predictions and targets; the targets are probabilities, some of them 0 and 1."""
+    pred = np.asarray(3 * rng.standard_normal(shape))
+    target = np.asarray(np.clip(1.5 * rng.random(shape) - 0.25, 0, 1))
+    return pred.astype(dtype), target.astype(dtype)
+
+
+def size_of_slope(op, pred, target, options):
+    """What a derivative is the sum or difference of."""
+    pred, target = pred.astype("f8"), target.astype("f8")
+    if op is binary_cross_entropy:
+        p = 1 / (1 + np.exp(-pred))
+        return (1 - target) * p + options.get("pos_weight", 1.0) * target * (1 - p)
+    return np.abs(2 * (pred - target))
+
+
+def assert_loss(op, options, pred, target, reduction, value, grad):
+    """Value and gradient keep to their bounds.
+
+    A term is a product of at most 8 rounded factors, exponential and logarithm included, and sums of terms of one sign:
+    8 eps. Sums in the element type have at most CHUNK terms, of one sign too, in float64 after that. A slope is a
+    difference of two such products, and is scaled: 10 eps of their sizes.
+    """
+    exact, slope = getattr(reference, op.__name__)(pred, target, reduction=reduction, **options)
+    eps, tiny = np.finfo(pred.dtype).eps, np.finfo(pred.dtype).tiny
+    if reduction == "none":
+        assert isinstance(value, np.ndarray) and value.dtype == pred.dtype and value.shape == pred.shape
+        assert (np.abs(value - exact) <= 8 * eps * exact + tiny).all()
+    else:
+        assert type(value) is float
+        assert abs(value - exact) <= (8 + min(pred.size, cpu_loss.CHUNK) / 2) * eps * exact + tiny
+    count = pred.size if reduction == "mean" else 1
+    assert (np.abs(grad - slope) <= 10 * eps * size_of_slope(op, pred, target, options) / count + tiny).all()
+
+
+@EVERY_OP
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_matches_the_reference(shape, dtype, reduction, op, options, rng):
+    pred, target = pair(rng, dtype, shape)
+    grad = np.empty_like(pred)
+    value = op(pred, target, grad=grad, reduction=reduction, **options)
+    assert_loss(op, options, pred, target, reduction, value, grad)
+    np.testing.assert_array_equal(op(pred, target, reduction=reduction, **options), value, "without grad")
+
+
+@given(
+    shape=st.lists(st.integers(1, 12), max_size=3).map(tuple),
+    dtype=st.sampled_from(DTYPES),
+    reduction=st.sampled_from(REDUCTIONS),
+    case=st.sampled_from(OPS),
+    seed=st.integers(0, 99),
+)
+def test_any_shape(shape, dtype, reduction, case, seed):
+    op, options = case
+    pred, target = pair(np.random.default_rng(seed), dtype, shape)
+    grad = np.empty_like(pred)
+    value = op(pred, target, grad=grad, reduction=reduction, **options)
+    assert_loss(op, options, pred, target, reduction, value, grad)
+
+
+@EVERY_OP
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_the_gradient_matches_finite_differences(reduction, op, options, rng):
+    pred, target = pair(rng, "float64", (4, 3))
+    grad = np.empty_like(pred)
+    op(pred, target, grad=grad, reduction=reduction, **options)
+
+    def total(changed):
+        return float(np.sum(op(changed, target, reduction=reduction, **options)))
+
+    # Central differences with h = eps^(1/3): errors of some eps^(2/3) = 3.7e-11 times a sum of at most 12 terms of 50.
+    numerical = reference.numerical_gradient(total, pred)
+    np.testing.assert_allclose(grad, numerical, rtol=0, atol=600 * 3.7e-11)
+
+
+@EVERY_OP
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_it_equals_pytorch(reduction, op, options, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is the outside oracle")
+    functional = torch.nn.functional
+    pred, target = pair(rng, "float64", (6, 5))
+    leaf, goal = torch.tensor(pred, requires_grad=True), torch.tensor(target)
+    if op is mse:
+        theirs = functional.mse_loss(leaf, goal, reduction=reduction)
+    elif op is huber:
+        theirs = functional.huber_loss(leaf, goal, reduction=reduction, delta=0.7)
+    else:
+        weight = torch.tensor(options.get("pos_weight", 1.0))
+        theirs = functional.binary_cross_entropy_with_logits(
+            leaf, goal, pos_weight=weight, reduction=reduction
+        )
+    theirs.sum().backward()
+    grad = np.empty_like(pred)
+    value = op(pred, target, grad=grad, reduction=reduction, **options)
+    # Terms of size up to 50 with a dozen roundings in either of the two, 30 of them added.
+    close = {"rtol": 0, "atol": 2 * 50 * 42 * np.finfo("f8").eps}
+    np.testing.assert_allclose(value, theirs.detach().numpy(), **close)
+    np.testing.assert_allclose(grad, leaf.grad.numpy(), **close)
+
+
+@pytest.mark.parametrize(
+    ("op", "wrong"),
+    [
+        (mse, lambda z, t: ((z - t) ** 2, z - t)),  # the factor 2 forgotten
+        (
+            huber,
+            lambda z, t: (np.where(abs(z - t) <= 1, (z - t) ** 2 / 2, abs(z - t)), np.clip(z - t, -1, 1)),
+        ),
+        (binary_cross_entropy, lambda z, t: (-t * np.log(1 / (1 + np.exp(-z))), 1 / (1 + np.exp(-z)) - t)),
+        (binary_cross_entropy, lambda z, t: (np.maximum(z, 0) - z * t, 1 / (1 + np.exp(-z)) - t)),  # no log1p
+    ],
+)
+def test_a_wrong_formula_would_be_caught(op, wrong, rng):
+    pred, target = pair(rng, "float64", (4, 5))
+    with pytest.raises(AssertionError):
+        assert_loss(op, {}, pred, target, "none", *wrong(pred, target))
+
+
+@EVERY_OP
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_extremes_are_what_ieee_says(dtype, op, options):
+    values = np.array([0, -0.0, 1e4, -1e4, 1, 200, -200, np.inf, -np.inf, np.nan], dtype)
+    pred, target = (grid.ravel() for grid in np.meshgrid(values, np.array([0, 0.25, 1, np.nan], dtype)))
+    pred, target = np.ascontiguousarray(pred), np.ascontiguousarray(target)
+    grad = np.empty_like(pred)
+    value = op(pred, target, grad=grad, reduction="none", **options)
+    exact, slope = getattr(reference, op.__name__)(pred, target, reduction="none", **options)
+    for result, truth in ((value, exact), (grad, slope)):
+        np.testing.assert_array_equal(np.isnan(result), np.isnan(truth))
+        known = np.isfinite(truth)
+        np.testing.assert_array_equal(result[~known], truth[~known])
+        # Terms and slopes are within 10 eps, see assert_loss; what is below the smallest normal number may be 0.
+        size = np.maximum(np.abs(truth[known]), 1 if result is grad else 0)
+        error = np.abs(result[known] - truth[known])
+        assert (error <= 10 * np.finfo(dtype).eps * size + np.finfo(dtype).tiny).all()
+
+
+@EVERY_OP
+def test_the_mean_over_nothing_is_nan_and_the_sum_zero(op, options):
+    empty = np.zeros((0, 3), "f4")
+    assert math.isnan(op(empty, empty, grad=empty.copy(), **options))
+    assert op(empty, empty, reduction="sum", **options) == 0.0
+    assert op(empty, empty, reduction="none", **options).shape == (0, 3)
+
+
+@EVERY_OP
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_read_and_no_input_changed(layout, dtype, op, options, rng):
+    pred, target = pair(rng, dtype, (7, 19))
+    expected = np.empty_like(pred)
+    value = op(pred, target, grad=expected, **options)
+    given_pred, given_target = laid_out(pred, layout), laid_out(target, layout)
+    before = given_pred.tobytes(), given_target.tobytes()
+    grad = laid_out(np.zeros_like(pred), "C" if layout == "read-only" else layout)
+    assert op(given_pred, given_target, grad=grad, **options) == value
+    np.testing.assert_array_equal(grad, expected)
+    assert (given_pred.tobytes(), given_target.tobytes()) == before
+
+
+@EVERY_OP
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_the_same_bits_for_any_number_of_threads(reduction, op, options, rng):
+    pred, target = pair(rng, "float32", (300_007,))  # above the work that is worth sharing
+    before, results = team.get_threads(), []
+    try:
+        for threads in (1, 2):
+            team.set_threads(threads)
+            grad = np.empty_like(pred)
+            value = op(pred, target, grad=grad, reduction=reduction, **options)
+            results.append((np.asarray(value).tobytes(), grad.tobytes()))
+    finally:
+        team.set_threads(before)
+    assert results[0] == results[1]
+
+
+@EVERY_OP
+@pytest.mark.parametrize("n", [1, 10, cpu_loss.CHUNK + 7])
+def test_the_kernel_scales_the_gradient_and_not_the_loss_of_a_row(n, op, options, rng):
+    pred, target = pair(rng, "float32", (5, n))
+    grad, unscaled, row_loss = np.empty_like(pred), np.empty_like(pred), np.full(5, np.nan)
+    op(pred, target, grad=unscaled, reduction="sum", **options)
+    scale = np.array([0.25])  # a power of 2: the products are exact
+    given_options = {"pos_weight": 1.0} | options if op is binary_cross_entropy else options
+    words = map(team.float_bits, given_options.values())
+    kernel = cpu_loss.KERNELS[op.__name__]
+    place = team.address
+    operands = (place(pred), place(target), place(grad), place(row_loss), n, place(scale), *words)
+    for start in (0, 3):  # a part of the rows gives the same as all of them
+        skip = start * n * 4
+        part = (*(word + skip for word in operands[:3]), operands[3] + 8 * start, *operands[4:])
+        grad[start:], row_loss[start:] = np.nan, np.nan
+        team.launch(kernel, "float32", part, 5 - start)
+        np.testing.assert_array_equal(grad, np.float32(0.25) * unscaled)
+        for row in range(5):
+            exact, _ = getattr(reference, op.__name__)(pred[row], target[row], reduction="sum", **options)
+            bound = (8 + min(n, cpu_loss.CHUNK) / 2) * np.finfo("f4").eps
+            assert abs(row_loss[row] - exact) <= bound * exact
+
+
+@EVERY_OP
+def test_what_cannot_be_done_is_refused_before_anything_is_written(op, options, rng):
+    name = op.__name__
+    first = "logits" if op is binary_cross_entropy else "pred"
+    pred, target = pair(rng, "float32", (4,))
+    grad = np.full(4, 7, "f4")
+    with pytest.raises(
+        ValueError, match=rf"{name}: target has shape \(4, 1\), expected \(4,\) because .* {first}"
+    ):
+        op(pred, target[:, None], grad=grad, **options)
+    with pytest.raises(TypeError, match=f"{name}: target has dtype float64, expected float32"):
+        op(pred, target.astype("f8"), grad=grad, **options)
+    with pytest.raises(TypeError, match=f"{name}: {first} has dtype int64, expected float32 or float64"):
+        op(np.arange(4), target, grad=grad, **options)
+    with pytest.raises(TypeError, match=f"{name}: target is of type list, expected a NumPy array"):
+        op(pred, [1.0], grad=grad, **options)
+    with pytest.raises(ValueError, match=f"{name}: reduction is 'average', expected one of mean, sum, none"):
+        op(pred, target, grad=grad, reduction="average", **options)
+    with pytest.raises(ValueError, match=rf"{name}: grad has shape \(2, 2\), expected \(4,\)"):
+        op(pred, target, grad=grad.reshape(2, 2), **options)
+    for same in (pred, target):  # inputs are never modified
+        with pytest.raises(ValueError, match=f"{name}: grad overlaps another argument"):
+            op(pred, target, grad=same, **options)
+    with pytest.raises(ValueError, match=f"{name}: grad is read-only"):
+        op(pred, target, grad=laid_out(grad, "read-only"), **options)
+    assert (grad == 7).all()
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, math.nan])
+def test_huber_asks_for_a_positive_delta(delta):
+    with pytest.raises(ValueError, match=f"huber: delta is {delta}, expected a positive number"):
+        huber(np.zeros(3), np.zeros(3), delta)
