@@ -27,9 +27,23 @@ def run(options: argparse.Namespace) -> int:
             native.address(dtype)
             if bar.disable and done % 20 == 0:
                 print(f"{done}/{len(jobs)} kernels", file=sys.stderr, flush=True)
+    for dtype in DTYPES:
+        train_once(dtype)
     seconds = time.perf_counter() - start
     print(f"{len(jobs)} kernels ready in {seconds:.1f} s, kept in {cache.folder()}")
     return 0
+
+
+def train_once(dtype: str) -> None:
+    """A step with labels and one with values: what Python calls directly is compiled for the arrays it meets."""
+    import numpy as np
+
+    import gdkernels as gd
+
+    x = np.zeros((2, 3), dtype)
+    for loss, y in (("softmax_cross_entropy", np.zeros(2, np.int64)), ("mse", np.zeros((2, 2), dtype))):
+        net = gd.mlp([3, 4, 2], norm="layer", dtype=dtype)
+        gd.Trainer(net, loss=loss).fit(x, y, epochs=1, batch_size=2, validation=(x, y), progress=False)
 
 
 def natives() -> list[Any]:
