@@ -6,9 +6,9 @@ float32 and float64, with constants of its own (`Format`).
 Rounding to an integer adds and subtracts 1.5 · 2^(bits of the mantissa), which leaves the integer in the low bits. The
 flags are therefore {contract} alone: reassociation would cancel the two.
 
-The errors in the docstrings are the largest that were found, in units of the last place of the exact result: for
-float32 over all 2^32 arguments, for float64 over 10^8 random ones. `tests/cpu/test_vmath.py` takes a sample of them.
-Denormal numbers are neither flushed nor refused.
+The errors in the docstrings are the largest that were found, in units of the last place of the exact result, for
+float32 and for float64: over all 2^32 numbers of the one, over 10^7 random ones of the other (erf and the normal law:
+10^5). `tests/cpu/test_vmath.py` takes a sample of them. Denormal numbers are neither flushed nor refused.
 
 The coefficients are minimax fits of the relative error (Remez; for quotients Lawson's iteration). The reductions are
 those of W. Cody and W. Waite, Software Manual for the Elementary Functions (1980).
@@ -148,12 +148,12 @@ def functions(c: Format) -> dict:
         return (one + e) * power(part) * power(sub(n, part))
 
     def exp(x):
-        """e^x: 1.04 ulp."""
+        """e^x: 1.05 and 0.99 ulp."""
         x = exp_most if x > exp_most else x
         return exp_of_sum(exp_least if x < exp_least else x, zero)
 
     def expm1(x):
-        """e^x − 1: 1.57 ulp."""
+        """e^x − 1: 1.60 and 1.84 ulp."""
         held = exp_most if x > exp_most else x
         n, e = reduce(expm1_least if held < expm1_least else held, zero)
         scale = power(sub(n, integer(1)))  # 2^n itself may be ∞
@@ -161,7 +161,7 @@ def functions(c: Format) -> dict:
         return x if abs(x) < tiny else y
 
     def tanh(x):
-        """−e / (e + 2) with e = e^(−2|x|) − 1, and the sign of x: 2.5 ulp."""
+        """−e / (e + 2) with e = e^(−2|x|) − 1, and the sign of x: 2.50 and 2.53 ulp."""
         z = -two * abs(x)
         n, e = reduce(expm1_least if z < expm1_least else z, zero)
         scale = power(n)
@@ -192,7 +192,7 @@ def functions(c: Format) -> dict:
         return k * ln2_high + (f + y)
 
     def log(x):
-        """The natural logarithm: 0.84 ulp."""
+        """The natural logarithm: 0.88 and 0.94 ulp."""
         denormal = x < least_normal
         normal = x * lift if denormal else x
         k = exponent(normal)
@@ -201,7 +201,10 @@ def functions(c: Format) -> dict:
         return y if x > zero else (-infinity if x == zero else nan)
 
     def log1p(x):
-        """log(1 + x): 1.54 ulp. The digits that 1 + x loses matter where |x| < 1: there the fraction comes from x."""
+        """log(1 + x): 1.56 and 1.52 ulp.
+
+        The digits that 1 + x loses matter where |x| < 1: there the fraction comes from x.
+        """
         u = one + x
         k = exponent(u)
         scale = power(sub(integer(0), k))
@@ -233,18 +236,18 @@ def functions(c: Format) -> dict:
         return gauss(y) * horner(y, tail_above) / horner(y, tail_below)
 
     def erf(x):
-        """The error function: 1.4 ulp. For |x| ≥ 1 it is 1 − 2 P(N(0, 1) > √2 |x|)."""
+        """The error function: 1.48 and 1.39 ulp. For |x| ≥ 1 it is 1 − 2 P(N(0, 1) > √2 |x|)."""
         near = x + x * horner(x * x, erf_coefficients)
         far = copysign(one - two * tail(size(x * root_two)), x)
         return near if abs(x) < one else far
 
     def normal_cdf(x):
-        """P(N(0, 1) ≤ x): 5.3 ulp, far in the left tail."""
+        """P(N(0, 1) ≤ x): 6.3 and 7.5 ulp, both in the left tail."""
         y = tail(size(x))
         return y if x < zero else one - y
 
     def normal_pdf(x):
-        """The density of N(0, 1): 2.1 ulp."""
+        """The density of N(0, 1): 2.13 and 2.14 ulp."""
         return gauss(size(x)) * density
 
     return {f.__name__: f for f in (exp, expm1, tanh, log, log1p, erf, normal_cdf, normal_pdf)}
