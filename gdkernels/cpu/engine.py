@@ -9,6 +9,7 @@ from ..nn.plan import Buffer, Gradient, Plan
 from . import loss as loss_kernels
 from . import optim
 from .epoch import FIELDS, run_sections, set_step, train
+from .memory import aligned_zeros
 from .program import Binder, Program, blocks_of, lay_out
 from .team import SCRATCH_BYTES, address, get_threads, invoke_alone, team
 from .tile import ROWS
@@ -38,14 +39,6 @@ class Update:
     states: list[np.ndarray]
     step: int
     decay: list[tuple[int, int, float]]
-
-
-def aligned_zeros(count: int, dtype) -> np.ndarray:
-    """Zeros that begin on a cache line."""
-    itemsize = np.dtype(dtype).itemsize
-    memory = np.zeros(count + 64 // itemsize, dtype)
-    skip = -address(memory) % 64 // itemsize
-    return memory[skip : skip + count]
 
 
 class Engine:

@@ -45,8 +45,8 @@ _SCALARS = {"i8": types.int64, "i4": types.int32, "f8": types.float64, "f4": typ
 
 
 def device(function):
-    """A function that LLVM inlines into its callers."""
-    return register_jitable(**FLAGS)(function)
+    """A function that is inlined into its callers; left to itself LLVM may keep a call, and then nothing vectorises."""
+    return register_jitable(**FLAGS, forceinline=True)(function)
 
 
 def parse_type(text: str, dtype: str):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..cpu.memory import aligned_zeros
 from ..files import replacing
 from . import init
 from .check import Array, choice, matrix, whole
@@ -77,8 +78,8 @@ class Network:
         self.dtype = _float_dtype(dtype)
         self._plan = lower(self.layers, input_gradient=True, seed=self.seed)
         self.n_in, self.n_out = self._plan.input.columns, self._plan.output.columns
-        self._flat_params = aligned_zeros(self._plan.size, self.dtype)
-        self._flat_grads = aligned_zeros(self._plan.size, self.dtype)
+        self._flat_params = aligned_zeros(self._plan.size, self.dtype, line=0)
+        self._flat_grads = aligned_zeros(self._plan.size, self.dtype, line=12)
         self.params = _views(self._plan, self._flat_params)
         self.grads = _views(self._plan, self._flat_grads)
         self.samples = 0
@@ -326,13 +327,6 @@ def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if name not in DTYPES:
         raise ValueError(f"Network: dtype is {name}, expected {' or '.join(DTYPES)}")
     return np.dtype(name)
-
-
-def aligned_zeros(size: int, dtype: np.dtype[Any]) -> Array:
-    """Zeros that begin on a cache line."""
-    memory = np.zeros(size * dtype.itemsize + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size * dtype.itemsize].view(dtype)
 
 
 def _views(plan: Plan, flat: Array) -> Mapping[str, Array]:

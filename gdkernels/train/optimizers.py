@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ..cpu.memory import aligned_zeros
 from ..nn.check import number, truth
-from ..nn.network import aligned_zeros
 from ..nn.plan import Plan
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ class Optimizer:
         return Update(
             name=self.kernel,
             hyper=optim.hyper(self.kernel, **options),
-            states=[aligned_zeros(plan.size, dtype) for _ in range(self._states(optim.STATES[self.kernel]))],
+            states=[
+                aligned_zeros(plan.size, dtype, line=24 + 12 * state)
+                for state in range(self._states(optim.STATES[self.kernel]))
+            ],
             step=0,
             decay=_segments(plan, self.weight_decay, decay),
         )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gdkernels.cpu import optim
-from gdkernels.cpu.engine import Engine, LossCall, Update, aligned_zeros
+from gdkernels.cpu.engine import Engine, LossCall, Update
+from gdkernels.cpu.memory import aligned_zeros
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
 from gdkernels.nn.plan import lower
 from tests.nn.plan_interpreter import Interpreter
