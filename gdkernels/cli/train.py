@@ -167,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(
             f"{len(history.loss)} steps in {seconds:.2f} s, {result['steps_per_second']:.0f} a second, "
-            f"{result['threads']} thread{'s' * (result['threads'] != 1)}"
+            f"at most {result['threads']} thread{'s' * (result['threads'] != 1)}"
         )
     print(last_line(data, quality))
     return 0
