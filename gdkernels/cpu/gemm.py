@@ -18,18 +18,23 @@ from .tile import (
     DOT_ROWS,
     HALF,
     ROWS,
+    copy_rows,
     copy_vector,
     lanes,
     make_dots,
     make_tile,
+    prefetch,
+    transpose_panels,
     transpose_square,
 )
 
 KC = 512  # products added in one pass over a tile
-MC = 256  # rows of a packed block of A
+MC = 512  # rows of a packed block of A
 B_BYTES = 2 << 20  # a packed block of B
 A_OFFSET = 64 << 10  # in a worker's scratch: a small region for the GEMV way, then A, then B
-B_OFFSET = A_OFFSET + (1 << 20)
+B_OFFSET = A_OFFSET + (2 << 20)
+AHEAD = 16  # rows that the packing of B asks for in advance
+GROUP = 4  # panels of A that are packed side by side where A is stored by columns
 THIN = 4  # so few columns go the GEMV way
 
 _TILE = "i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8, i8"
@@ -92,19 +97,24 @@ def row_blocks(m, k, a, rsa, csa, packed, b, ldb, init, ldi, c, ldc, n):
 @native("i8, i8, F*, i8, i8, F*")
 def pack_a(m, k, a, rsa, csa, packed):
     """Panels of ROWS rows, k-major: packed[panel][k][row]. What lies beyond row m in the last panel is undefined."""
-    for panel in range((m + ROWS - 1) // ROWS):
-        target = offset(packed, panel * ROWS * k)
-        source = offset(a, panel * ROWS * rsa)
-        live = min(ROWS, m - panel * ROWS)
-        if rsa == 1:
+    width = lanes(a)
+    done_rows, done_k = 0, 0
+    if rsa == 1:
+        done_rows, done_k = m // ROWS * ROWS, k
+        for i0 in range(0, done_rows, GROUP * ROWS):
             for p in range(k):
-                for i in range(live):
-                    target[p * ROWS + i] = source[p * csa + i]
-        else:
-            for i in range(live):
-                row = offset(source, i * rsa)
-                for p in range(k):
-                    target[p * ROWS + i] = row[p * csa]
+                prefetch(offset(a, i0 + (p + AHEAD) * csa))
+                for i in range(i0, min(i0 + GROUP * ROWS, done_rows), ROWS):
+                    copy_rows(offset(packed, i * k + p * ROWS), offset(a, i + p * csa))
+    elif csa == 1 and width % ROWS == 0:
+        done_rows, done_k = m // width * width, k // width * width
+        for i in range(0, done_rows, width):
+            for p in range(0, done_k, width):
+                transpose_panels(offset(packed, i * k + p * ROWS), ROWS * k, offset(a, i * rsa + p), rsa)
+    for i in range(m):
+        target, source = offset(packed, i // ROWS * ROWS * k + i % ROWS), offset(a, i * rsa)
+        for p in range(done_k if i < done_rows else 0, k):
+            target[p * ROWS] = source[p * csa]
 
 
 @native("i8, i8, F*, i8, i8, F*")
@@ -115,6 +125,8 @@ def pack_b(k, n, b, rsb, csb, packed):
     whole = n == stride
     if csb == 1 and whole:
         for p in range(k):
+            prefetch(offset(b, (p + AHEAD) * rsb))
+            prefetch(offset(b, (p + AHEAD) * rsb + width))
             copy_vector(offset(packed, p * stride), offset(b, p * rsb))
             copy_vector(offset(packed, p * stride + width), offset(b, p * rsb + width))
         return

@@ -48,7 +48,7 @@ SPIN = 4000  # turns of a spin loop before giving way: about 50 microseconds
 LINGER = 12000  # turns after which an idle worker goes to sleep: some milliseconds when the machine is free
 
 WORTH_SHARING = 50_000  # nanoseconds of one core below which a second thread costs more than it brings
-SCRATCH_BYTES = 4 << 20  # working memory of each worker (packed panels)
+SCRATCH_BYTES = 6 << 20  # working memory of each worker (packed panels)
 
 
 @device

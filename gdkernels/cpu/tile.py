@@ -63,6 +63,12 @@ class _Emitter:
         function = declare(self.builder.module, f"llvm.masked.store.{self.suffix}.p0", VOID, kinds)
         self.builder.call(function, [value, place, I32(self.align), mask])
 
+    def prefetch(self, pointer, write):
+        """Have a cache line at hand that will be read, or written, soon."""
+        byte = ir.IntType(8).as_pointer()
+        function = declare(self.builder.module, "llvm.prefetch.p0", VOID, [byte, I32, I32, I32])
+        self.builder.call(function, [self.builder.bitcast(pointer, byte), I32(int(write)), I32(3), I32(1)])
+
     def broadcast(self, pointer):
         return self._spread(self.builder.load(pointer, align=self.align), self.element)
 
@@ -147,6 +153,10 @@ def make_tile(rows: int, vectors: int, masked: bool, guarded: bool):
             columns = [I64(vector * emit.lanes) for vector in range(vectors)]
             index = [emit.row(row, live) for row in range(rows)]
             a_rows = [builder.mul(rsa, row) for row in index]
+            for row in range(rows):  # the next tile's place in C: its lines come while this one adds up
+                start = emit.at(c, builder.mul(ldc, I64(rows + row)))
+                for column in range(0, vectors * emit.lanes, 64 // emit.align):
+                    emit.prefetch(emit.at(start, I64(column)), True)
             sums = []
             for row in index:
                 start = emit.at(init, builder.mul(ldi, row))
@@ -253,6 +263,17 @@ def lanes(typingctx, pointer):
 
 
 @intrinsic
+def prefetch(typingctx, pointer):
+    """Have the cache line at hand that will be read soon."""
+
+    def generate(context, builder, signature, arguments):
+        _Emitter(context, builder, signature.args[0].dtype).prefetch(arguments[0], False)
+        return context.get_dummy_value()
+
+    return types.void(pointer), generate
+
+
+@intrinsic
 def copy_vector(typingctx, target, source):
     """target[:lanes] = source[:lanes]."""
 
@@ -265,29 +286,71 @@ def copy_vector(typingctx, target, source):
 
 
 @intrinsic
+def copy_rows(typingctx, target, source):
+    """target[:ROWS] = source[:ROWS]."""
+
+    def generate(context, builder, signature, arguments):
+        element = context.get_value_type(signature.args[0].dtype)
+        place = ir.VectorType(element, ROWS).as_pointer()
+        align = signature.args[0].dtype.bitwidth // 8
+        value = builder.load(builder.bitcast(arguments[1], place), align=align)
+        builder.store(value, builder.bitcast(arguments[0], place), align=align)
+        return context.get_dummy_value()
+
+    return types.void(target, source), generate
+
+
+def _transposed(emit, source, lds):
+    """The columns of a block of lanes × lanes elements, by log2(lanes) rounds of exchanges."""
+    builder, size = emit.builder, emit.lanes
+    rows = [emit.load(emit.at(source, builder.mul(lds, I64(row)))) for row in range(size)]
+    distance = 1
+    while distance < size:  # exchange bit `distance` of the row number with that of the lane number
+        low = [lane if not lane & distance else size + (lane ^ distance) for lane in range(size)]
+        high = [lane | distance if not lane & distance else size + lane for lane in range(size)]
+        exchanged = list(rows)
+        for row in range(size):
+            if not row & distance:
+                pair = rows[row], rows[row | distance]
+                for place, lanes_taken in ((row, low), (row | distance, high)):
+                    pattern = ir.Constant(ir.VectorType(I32, size), lanes_taken)
+                    exchanged[place] = builder.shuffle_vector(*pair, pattern)
+        rows = exchanged
+        distance *= 2
+    return rows
+
+
+@intrinsic
 def transpose_square(typingctx, target, ldt, source, lds):
-    """target[j, i] = source[i, j] for a block of lanes × lanes elements, by log2(lanes) rounds of exchanges."""
+    """target[j, i] = source[i, j] for a block of lanes × lanes elements."""
 
     def generate(context, builder, signature, arguments):
         target, ldt, source, lds = arguments
         emit = _Emitter(context, builder, signature.args[0].dtype)
-        size = emit.lanes
-        rows = [emit.load(emit.at(source, builder.mul(lds, I64(row)))) for row in range(size)]
-        distance = 1
-        while distance < size:  # exchange bit `distance` of the row number with that of the lane number
-            low = [lane if not lane & distance else size + (lane ^ distance) for lane in range(size)]
-            high = [lane | distance if not lane & distance else size + lane for lane in range(size)]
-            exchanged = list(rows)
-            for row in range(size):
-                if not row & distance:
-                    pair = rows[row], rows[row | distance]
-                    for place, lanes_taken in ((row, low), (row | distance, high)):
-                        pattern = ir.Constant(ir.VectorType(I32, size), lanes_taken)
-                        exchanged[place] = builder.shuffle_vector(*pair, pattern)
-            rows = exchanged
-            distance *= 2
-        for row in range(size):
-            emit.store(rows[row], emit.at(target, builder.mul(ldt, I64(row))))
+        for row, column in enumerate(_transposed(emit, source, lds)):
+            emit.store(column, emit.at(target, builder.mul(ldt, I64(row))))
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64), generate
+
+
+@intrinsic
+def transpose_panels(typingctx, target, step, source, lds):
+    """Transpose lanes × lanes elements of A into lanes / ROWS panels, `step` elements apart (ROWS divides lanes)."""
+
+    def generate(context, builder, signature, arguments):
+        target, step, source, lds = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        part = ir.VectorType(emit.element, ROWS).as_pointer()
+        for k, column in enumerate(_transposed(emit, source, lds)):
+            for panel in range(emit.lanes // ROWS):
+                lanes_taken = list(range(panel * ROWS, (panel + 1) * ROWS))
+                rows = builder.shuffle_vector(
+                    column, column, ir.Constant(ir.VectorType(I32, ROWS), lanes_taken)
+                )
+                start = emit.at(target, builder.mul(step, I64(panel)))
+                place = builder.bitcast(emit.at(start, I64(k * ROWS)), part)
+                builder.store(rows, place, align=emit.align)
         return context.get_dummy_value()
 
     return types.void(target, types.int64, source, types.int64), generate
