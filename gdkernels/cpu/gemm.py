@@ -35,6 +35,9 @@ A_OFFSET = 64 << 10  # in a worker's scratch: a small region for the GEMV way, t
 B_OFFSET = A_OFFSET + (2 << 20)
 AHEAD = 16  # rows that the packing of B asks for in advance
 GROUP = 4  # panels of A that are packed side by side where A is stored by columns
+MANY_ROWS = (
+    1024  # below, copying rows of B costs more (8 rows' worth of products) than reading them where they are
+)
 THIN = 4  # so few columns go the GEMV way
 
 _TILE = "i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8, i8"
@@ -220,7 +223,7 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
     blocks = max(1, (k + KC - 1) // KC)
     kc = (k + blocks - 1) // blocks
     nc = B_BYTES // (KC * 64) * width // panel * panel
-    pack_the_b = csb != 1 or (m >= 64 and rsb >= 8 * width and n > width)
+    pack_the_b = csb != 1 or (m >= MANY_ROWS and rsb >= 8 * width and n > width)
     pack_the_a = (
         (csa != 1 and rsa != 1)
         or (n >= 8 * width and k >= 64 and max(rsa, csa) >= 1024)
