@@ -18,6 +18,7 @@ import numpy as np
 from gdkernels.cpu import gemm
 from gdkernels.cpu.jit import kernel
 from gdkernels.cpu.machine import VECTOR_BITS
+from gdkernels.cpu.memory import aligned_zeros
 from gdkernels.cpu.simd import invoke, unpack
 from gdkernels.cpu.team import _own_scratch, address, invoke_alone
 from gdkernels.cpu.tile import ROWS, VECTORS
@@ -38,7 +39,7 @@ def peak(record, start, stop, worker):
     """The register tile on operands that stay in the first-level cache: as fast as multiply-adds come."""
     _, a, c, times = unpack(record, "i8, F*, F*, i8")
     for _ in range(times):
-        gemm.tile_full(4096, a, 0, 0, a, 0, c, 0, c, 0, 0, ROWS)
+        gemm.full(ROWS, 4096, a, 0, 0, 0, a, 0, c, 0, c, 0, 0)
 
 
 def seconds(entry, operands) -> float:
@@ -73,12 +74,17 @@ def shapes(letters: str):
                 yield case.batch, n_in, n_out, "NT"
 
 
+def matrix(rows: int, columns: int, number: int) -> np.ndarray:
+    """Random numbers that begin on a cache line, as in a network, and not all on the same one of their pages."""
+    out = aligned_zeros(rows * columns, np.float32, 12 * number).reshape(rows, columns)
+    out[...] = np.random.default_rng(number).standard_normal(out.shape, dtype=np.float32)
+    return out
+
+
 def measure(m: int, n: int, k: int, form: str, rounds: int) -> None:
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((k, m) if form == "TN" else (m, k), dtype=np.float32)
-    b = rng.standard_normal((n, k) if form == "NT" else (k, n), dtype=np.float32)
-    a, b = (a.T if form == "TN" else a), (b.T if form == "NT" else b)
-    out = np.empty((m, n), np.float32)
+    a = matrix(k, m, 0).T if form == "TN" else matrix(m, k, 0)
+    b = matrix(n, k, 1).T if form == "NT" else matrix(k, n, 1)
+    out = matrix(m, n, 2)
     record = np.array(
         [_own_scratch(), n, k, address(a), a.strides[0] // 4, a.strides[1] // 4, address(b), b.strides[0] // 4,
          b.strides[1] // 4, address(gemm.ZEROS), 0, 0, address(out), n], np.int64,

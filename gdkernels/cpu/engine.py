@@ -16,6 +16,10 @@ from .tile import ROWS
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
 UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
+_SET_BY_TRAIN = [
+    list(FIELDS).index(name)
+    for name in ("first", "steps", "samples", "x", "y", "order", "rates", "scales", "losses", "norms")
+]
 WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
 
 
@@ -63,6 +67,9 @@ class Engine:
         self._sums = aligned_zeros(int(first_blocks[-1]), np.float64)
         weights = sum(math.prod(p.shape) for p in plan.parameters if len(p.shape) == 2)
         self._row_work = 0.06 * weights + 2.0 * sum(b.columns for b in plan.buffers)  # ns of a row, roughly
+        self._programs: dict[tuple, Program] = {}  # by kind of pass and number of rows
+        self._records: dict[tuple, np.ndarray] = {}  # of the job of training, by number of rows
+        self._single: tuple | None = None  # what `step` needs
         self._capacity = 0
         self._reserve(1)
 
@@ -84,8 +91,7 @@ class Engine:
         self._target = aligned_zeros(rows * self.plan.output.columns, np.float64)  # holds labels or values
         self._row_loss = aligned_zeros(rows, np.float64)
         self._capacity, self._rows_kept = rows, 0
-        self._programs: dict[tuple, Program] = {}
-        self._single: tuple | None = None
+        self._forget_programs()
         self._binder = Binder(
             self.dtype, self._places, address(self.params), address(self.grads), address(self._zeros), address(self._counter)
         )  # fmt: skip
@@ -113,15 +119,14 @@ class Engine:
         if program is None:
             if len(self._programs) >= PROGRAMS_KEPT:  # drop the one that was not used for longest
                 del self._programs[next(iter(self._programs))]
-                self._single = None
+                self._records, self._single = {}, None
             scratch = (address(self._scratch) + 4095) & ~4095
             program = lay_out(self._sections(what, rows, accumulate), scratch, self.dtype)
         self._programs[key] = program
         return program
 
     def _forget_programs(self) -> None:
-        self._programs.clear()
-        self._single = None
+        self._programs, self._records, self._single = {}, {}, None
 
     def _sections(self, what: str, rows: int, accumulate: bool):
         plan, ops = self.plan, self._binder.ops
@@ -145,7 +150,7 @@ class Engine:
         for index, parameter in enumerate(self.plan.parameters):
             sums = address(self._sums) + 8 * int(self._first_blocks[index])
             operands = (self._binder.word(Gradient(parameter)), math.prod(parameter.shape), sums)
-            yield optim.square_sums, operands, blocks_of(parameter.shape, optim.BLOCK), 1
+            yield optim.gradient_squares, operands, blocks_of(parameter.shape, optim.BLOCK), 1
 
     def _update_ops(self):
         update, itemsize = self._update, self.dtype.itemsize
@@ -210,22 +215,26 @@ class Engine:
         self._done = np.zeros(1, np.int64)
         self._forget_programs()
 
-    def _record(self, rows: int, last: int, workers: int, **fields) -> np.ndarray:
-        """The record of the job of training, for batches of so many rows."""
-        plan, update = self.plan, self._update
-        assert update is not None
+    def _record(self, rows: int, last: int, workers: int, indices: bool) -> np.ndarray:
+        """The record of the job of training for batches of so many rows; `_SET_BY_TRAIN` is still to be filled in."""
         program = self._program("train", rows, workers)
         last_program = program if last == rows else self._program("train", last, workers)
-        fields |= {
-            "scratch": 0, "team": team().address, "first": update.step, "batch": rows,
-            "program": program.table, "last_program": last_program.table,
-            "batch_x": self._places[plan.input.name], "batch_y": self._target, "row_loss": self._row_loss,
-            "sums": self._sums, "blocks": self._sums.size, "first_blocks": self._first_blocks,
-            "parameters": len(plan.parameters), "hypers": self._hypers, "segments": len(update.decay),
-            "scale": self._scale, "counter": self._counter, "clip": self._clip, "done": self._done,
-            "n_in": plan.input.columns, "n_out": plan.output.columns,
-        }  # fmt: skip
-        return np.array([self._binder.word(fields[name]) for name in FIELDS], np.int64)
+        key = (rows, last, indices)
+        record = self._records.get(key)
+        if record is None:
+            plan, update = self.plan, self._update
+            assert update is not None
+            fields = dict.fromkeys(FIELDS, 0) | {
+                "team": team().address, "batch": rows, "program": program.table, "last_program": last_program.table,
+                "batch_x": self._places[plan.input.name], "batch_y": self._target, "row_loss": self._row_loss,
+                "sums": self._sums, "blocks": self._sums.size, "first_blocks": self._first_blocks,
+                "parameters": len(plan.parameters), "hypers": self._hypers, "segments": len(update.decay),
+                "scale": self._scale, "counter": self._counter, "clip": self._clip, "done": self._done,
+                "n_in": plan.input.columns, "n_out": plan.output.columns, "indices": indices,
+            }  # fmt: skip
+            record = np.array([self._binder.word(value) for value in fields.values()], np.int64)
+            self._records[key] = record
+        return record
 
     def train(self, x, y, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
         """Take one step for each batch of `order`; return how many were done.
@@ -243,9 +252,10 @@ class Engine:
         steps = -(-count // batch)
         self._reserve(batch)
         workers = self._workers(batch, True)
-        record = self._record(
-            batch, count - (steps - 1) * batch, workers, steps=steps, samples=count, x=x, y=y, order=order,
-            rates=rates, scales=scales, losses=losses, norms=norms, indices=y.dtype == np.int64,
+        record = self._record(batch, count - (steps - 1) * batch, workers, y.dtype == np.int64)
+        record[_SET_BY_TRAIN] = (
+            update.step, steps, count, address(x), address(y), address(order), address(rates), address(scales),
+            address(losses), 0 if norms is None else address(norms),
         )  # fmt: skip
         self._counter[0] = samples
         self._done[0] = 0
@@ -281,8 +291,7 @@ class Engine:
         self._reserve(rows)
         workers = self._workers(rows, True)
         order, rate, loss, scale = np.arange(rows), np.zeros(1), np.zeros(1), np.zeros(1)
-        record = self._record(
-            rows, rows, workers, steps=1, samples=rows, x=0, y=0, order=order, rates=rate, scales=scale, losses=loss,
-            norms=None, indices=indices,
-        )  # fmt: skip
+        record = self._record(rows, rows, workers, indices).copy()
+        places = (address(order), address(rate), address(scale), address(loss))
+        record[_SET_BY_TRAIN] = (0, 1, rows, 0, 0, *places, 0)
         return rows, workers, train.address(self.dtype), address(record), (record, loss, order, rate, scale)

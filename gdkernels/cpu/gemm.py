@@ -35,33 +35,30 @@ A_OFFSET = 64 << 10  # in a worker's scratch: a small region for the GEMV way, t
 B_OFFSET = A_OFFSET + (2 << 20)
 AHEAD = 16  # rows that the packing of B asks for in advance
 GROUP = 4  # panels of A that are packed side by side where A is stored by columns
-MANY_ROWS = (
-    1024  # below, copying rows of B costs more (8 rows' worth of products) than reading them where they are
-)
+MANY_ROWS = 1024  # below, packing B costs more (the time of 8 rows) than reading it where it is
 THIN = 4  # so few columns go the GEMV way
 
-_TILE = "i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8, i8"
+
+def _column_of_tiles(rows: int, vectors: int, masked: bool, guarded: bool) -> Native:
+    """A native function that runs one kind of tile down `m` rows of A, `step` elements of A from tile to tile."""
+    tile = make_tile(rows, vectors, masked, guarded)
+
+    def tiles(m, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail):
+        for i in range((m + rows - 1) // rows):
+            a_i, init_i, c_i = offset(a, i * step), offset(init, i * rows * ldi), offset(c, i * rows * ldc)
+            tile(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, m - i * rows)
+
+    tiles.__name__ = f"tiles{rows}x{vectors}{'_masked' if masked else ''}{'_guarded' if guarded else ''}"
+    return native("i8, i8, F*, i8, i8, i8, F*, i8, F*, i8, F*, i8, i8")(tiles)
 
 
-def _tile(rows: int, vectors: int, masked: bool, guarded: bool) -> Native:
-    emit = make_tile(rows, vectors, masked, guarded)
-
-    def tile(k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live):
-        emit(k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live)
-
-    tile.__name__ = f"tile{rows}x{vectors}{'_masked' if masked else ''}{'_guarded' if guarded else ''}"
-    return native(_TILE)(tile)
-
-
-tile_full, tile_full_masked, tile_full_narrow = (
-    _tile(ROWS, 2, False, False),
-    _tile(ROWS, 2, True, False),
-    _tile(ROWS, 1, True, False),
+# Whole tiles for as many rows as there are, and half ones that may end at any row for the rest. A panel of B has two
+# whole vectors, or its last vector is masked, or it is narrow and has but one.
+full, full_masked, full_narrow = (
+    _column_of_tiles(ROWS, vectors, masked, False) for vectors, masked in ((2, False), (2, True), (1, True))
 )
-tile_half, tile_half_masked, tile_half_narrow = (
-    _tile(HALF, 2, False, True),
-    _tile(HALF, 2, True, True),
-    _tile(HALF, 1, True, True),
+half, half_masked, half_narrow = (
+    _column_of_tiles(HALF, vectors, masked, True) for vectors, masked in ((2, False), (2, True), (1, True))
 )
 _dots1, _dots4 = make_dots(1), make_dots(DOT_COLUMNS)
 
@@ -70,31 +67,25 @@ _dots1, _dots4 = make_dots(1), make_dots(DOT_COLUMNS)
 def row_blocks(m, k, a, rsa, csa, packed, b, ldb, init, ldi, c, ldc, n):
     """All m rows of A (in panels of ROWS, k-major, if `packed`) against one panel of B with n ≤ 2·lanes columns."""
     width = lanes(b)
-    narrow = n <= width
-    tail = n if narrow else n - width
-    whole = n == 2 * width
-    i = 0
-    while i < m:
-        live = m - i
-        a_i = offset(a, i // ROWS * ROWS * k + i % ROWS) if packed else offset(a, i * rsa)
-        init_i = offset(init, i * ldi)
-        c_i = offset(c, i * ldc)
-        if live >= ROWS:
-            if whole:
-                tile_full(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
-            elif narrow:
-                tile_full_narrow(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
-            else:
-                tile_full_masked(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
-            i += ROWS
+    tail = n - width if n > width else n
+    whole = m // ROWS * ROWS
+    rest = m - whole
+    step = ROWS * (k if packed else rsa)
+    if whole > 0:
+        if n == 2 * width:
+            full(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail)
+        elif n > width:
+            full_masked(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail)
         else:
-            if whole:
-                tile_half(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
-            elif narrow:
-                tile_half_narrow(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
-            else:
-                tile_half_masked(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, live)
-            i += HALF
+            full_narrow(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail)
+    if rest > 0:
+        a_r, init_r, c_r = offset(a, whole // ROWS * step), offset(init, whole * ldi), offset(c, whole * ldc)
+        if n == 2 * width:
+            half(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
+        elif n > width:
+            half_masked(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
+        else:
+            half_narrow(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
 
 
 @native("i8, i8, F*, i8, i8, F*")

@@ -122,6 +122,15 @@ def square_sum(g, count):
     return total
 
 
+@native("F*, i8 -> F", reorder_sums=True)
+def square_sum_in_kind(g, count):
+    """Σ g² in the element type: four times as fast in float32, right while nothing over- or underflows."""
+    total = type(g[0])(0)
+    for i in range(count):
+        total += g[i] * g[i]
+    return total
+
+
 @native("F*, i8, f8")
 def multiply(g, count, factor):
     factor_ = type(g[0])(factor)
@@ -216,6 +225,18 @@ def square_sums(record, start, stop, worker):
     scratch, g, count, sums = unpack(record, "i8, F*, i8, f8*")
     for block in range(start, stop):
         sums[block] = square_sum(offset(g, block * BLOCK), min(BLOCK, count - block * BLOCK))
+
+
+@kernel
+def gradient_squares(record, start, stop, worker):
+    """As `square_sums`, in the element type where that will do: to a relative error of some dozens of eps."""
+    scratch, g, count, sums = unpack(record, "i8, F*, i8, f8*")
+    for block in range(start, stop):
+        first, size = offset(g, block * BLOCK), min(BLOCK, count - block * BLOCK)
+        total = np.float64(square_sum_in_kind(first, size))
+        if not 1e-20 < total < 1e30:  # too small or too large for float32, or not finite
+            total = square_sum(first, size)
+        sums[block] = total
 
 
 @kernel
