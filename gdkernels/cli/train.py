@@ -12,6 +12,7 @@ are standardised by the training part. Options that are not given come from a re
 import argparse
 import json
 import math
+import sys
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -128,6 +129,10 @@ def run(options: argparse.Namespace) -> int:
     data = prepare(options, recipe)
 
     import gdkernels as gd
+    from gdkernels.cpu import cache
+
+    if cache.is_empty() and not options.quiet:
+        print("compiling kernels, once on this machine: some seconds", file=sys.stderr, flush=True)
 
     train, validation, test = data.parts
     net = gd.mlp(
@@ -151,9 +156,12 @@ def run(options: argparse.Namespace) -> int:
     )
     if not options.quiet:
         print(describe(data, recipe, options, sum(p.size for p in net.params.values())), flush=True)
+    x, y = data.arrays(train, options.dtype)
+    trainer.warm_up(x[:1], y[:1])
     start = time.perf_counter()
     history = trainer.fit(
-        *data.arrays(train, options.dtype),
+        x,
+        y,
         epochs=recipe.epochs,
         batch_size=batch,
         seed=options.seed,

@@ -59,6 +59,11 @@ def _path(symbol: str, target: tuple) -> Path:
     return folder() / f"{symbol}.{identity}.{fingerprint()}.kernel"
 
 
+def is_empty() -> bool:
+    """Whether nothing was compiled from these sources yet."""
+    return next(folder().glob(f"*.{fingerprint()}.kernel"), None) is None
+
+
 def load(symbol: str, target: tuple):
     """What `save` stored for this symbol on this target (CPU and versions), or None."""
     try:

@@ -215,6 +215,11 @@ class Engine:
         self._done = np.zeros(1, np.int64)
         self._forget_programs()
 
+    def warm_up(self) -> None:
+        """Compile, or load, every kernel that a step of training needs."""
+        self._program("train", 1, 1)
+        train.address(self.dtype)
+
     def _record(self, rows: int, last: int, workers: int, indices: bool) -> np.ndarray:
         """The record of the job of training for batches of so many rows; `_SET_BY_TRAIN` is still to be filled in."""
         program = self._program("train", rows, workers)

@@ -138,6 +138,16 @@ class Trainer:
         """Steps done since the trainer was made."""
         return self._update.step
 
+    def warm_up(self, x: Array, y: Array) -> None:
+        """Compile, or load, what training and evaluating on such samples needs: some seconds when it was never done
+        on this machine, milliseconds otherwise. Without it the first step does so. Nothing is trained.
+
+        Raises TypeError and ValueError as `step`.
+        """
+        self.evaluate(x, y)
+        self._prepare(self._data("Trainer.warm_up", x, y).y)
+        self._engine.warm_up()
+
     # ------------------------------------------------------------------------------------------ one step
 
     def step(self, x: Array, y: Array) -> float:

@@ -358,3 +358,13 @@ def test_wrong_use_is_named_before_anything_changes(name):
     with pytest.raises(error, match=re.escape(message)):
         use(trainer)
     assert state(trainer) == before and trainer.steps == trainer.net.samples == 0
+
+
+def test_warm_up_trains_nothing():
+    net = mlp([5, 7, 3], dropout=0.5)
+    trainer = Trainer(net)
+    before = {name: value.copy() for name, value in net.params.items()}
+    trainer.warm_up(np.zeros((2, 5), np.float32), np.zeros(2, np.int64))
+    assert trainer.steps == 0 and net.samples == 0
+    for name, value in net.params.items():
+        np.testing.assert_array_equal(value, before[name])
