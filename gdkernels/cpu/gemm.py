@@ -152,36 +152,11 @@ def gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch
         i = 0
         while i < m:
             live = min(DOT_ROWS, m - i)
+            a_i, init_i, c_i = offset(a, i * rsa), offset(init, i * ldi), offset(c, i * ldc)
             if n == 1:
-                _dots1(
-                    k,
-                    offset(a, i * rsa),
-                    rsa,
-                    packed,
-                    ldbt,
-                    offset(init, i * ldi),
-                    ldi,
-                    csi,
-                    offset(c, i * ldc),
-                    ldc,
-                    live,
-                    n,
-                )
+                _dots1(k, a_i, rsa, packed, ldbt, init_i, ldi, csi, c_i, ldc, live, n)
             else:
-                _dots4(
-                    k,
-                    offset(a, i * rsa),
-                    rsa,
-                    packed,
-                    ldbt,
-                    offset(init, i * ldi),
-                    ldi,
-                    csi,
-                    offset(c, i * ldc),
-                    ldc,
-                    live,
-                    n,
-                )
+                _dots4(k, a_i, rsa, packed, ldbt, init_i, ldi, csi, c_i, ldc, live, n)
             i += DOT_ROWS
         return
     width = 2 * lanes(a)
@@ -243,26 +218,12 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
                             pack_b(k_now, n_now, b_now, rsb, csb, target)
                         b_now, ldb = target, panel
                     c_now = offset(c, i0 * ldc + j)
+                    start, lds = c_now, ldc
                     if block == 0:
-                        row_blocks(
-                            m_now,
-                            k_now,
-                            a_now,
-                            rs,
-                            cs,
-                            pack_the_a,
-                            b_now,
-                            ldb,
-                            offset(init, i0 * ldi + j * csi),
-                            ldi,
-                            c_now,
-                            ldc,
-                            n_now,
-                        )
-                    else:
-                        row_blocks(
-                            m_now, k_now, a_now, rs, cs, pack_the_a, b_now, ldb, c_now, ldc, c_now, ldc, n_now
-                        )
+                        start, lds = offset(init, i0 * ldi + j * csi), ldi
+                    row_blocks(
+                        m_now, k_now, a_now, rs, cs, pack_the_a, b_now, ldb, start, lds, c_now, ldc, n_now
+                    )
 
 
 @kernel
@@ -271,23 +232,9 @@ def product(record, start, stop, worker):
     scratch, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc = unpack(
         record, "i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8"
     )
-    gemm(
-        stop - start,
-        n,
-        k,
-        offset(a, start * rsa),
-        rsa,
-        csa,
-        b,
-        rsb,
-        csb,
-        offset(init, start * ldi),
-        ldi,
-        csi,
-        offset(c, start * ldc),
-        ldc,
-        scratch + worker * SCRATCH_BYTES,
-    )
+    a, init, c = offset(a, start * rsa), offset(init, start * ldi), offset(c, start * ldc)
+    own = scratch + worker * SCRATCH_BYTES
+    gemm(stop - start, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, own)
 
 
 ZEROS = np.zeros(512)  # a row of zeros of either element type, for products without an initial value
