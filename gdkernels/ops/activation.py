@@ -113,7 +113,7 @@ def activation_backward(
     dtype = float_dtype(op, "da", da)
     known(op, "kind", kind, KINDS)
     gradient = array(op, "da", da, dtype)
-    why = f"da has shape {da.shape} and dtype {dtype}"
+    why = f"da has shape {da.shape}"
     kept = None
     if saved is not None:
         kept = array(op, "saved", saved, dtype, da.shape, why)

@@ -55,7 +55,7 @@ def linear(
     shape = (rows.shape[0], weights.shape[1])
     bias = b
     if b is not None:
-        bias = array("linear", "b", b, dtype, shape[1:], f"w has shape {w.shape} and dtype {dtype}")
+        bias = array("linear", "b", b, dtype, shape[1:], f"w has shape {w.shape}")
     why = f"x has shape {x.shape} and w {w.shape}"
     result = output("linear", "out", out, dtype, shape, why, apart_from=(x, w, b, z))
     before = None if z is None else output("linear", "z", z, dtype, shape, why, apart_from=(x, w, b))
@@ -134,7 +134,7 @@ def linear_backward(
     if activation != "identity":
         if saved is None:
             raise ValueError(f"{op}: saved is None, expected the {saved_for(activation)} of {activation}")
-        kept = array(op, "saved", saved, dtype, da.shape, f"da has shape {da.shape} and dtype {dtype}")
+        kept = array(op, "saved", saved, dtype, da.shape, f"da has shape {da.shape}")
     inputs = (da, x, w, saved)
     why = "of the inputs' shapes"
     dx_result = None
