@@ -29,7 +29,7 @@ from .tile import (
 )
 
 KC = 512  # products added in one pass over a tile
-MC = 512  # rows of a packed block of A
+MC = 512 // ROWS * ROWS  # rows of a packed block of A: whole panels, no more than fit in front of B
 B_BYTES = 2 << 20  # a packed block of B
 A_OFFSET = 64 << 10  # in a worker's scratch: a small region for the GEMV way, then A, then B
 B_OFFSET = A_OFFSET + (2 << 20)
@@ -181,7 +181,7 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
     init[i * ldi + j * csi] is a matrix (ldi, 1), a row that is added to all rows (0, 1) or one number (0, 0), which
     must then stand 2·lanes times in a row. It may be C itself. `scratch` is the worker's working memory.
     """
-    if n <= THIN and (csa == 1 or rsa == 1) and k <= KC * 64:
+    if 1 <= n <= THIN and (csa == 1 or rsa == 1) and k <= KC * 64:
         gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch)
         return
     width = lanes(a)

@@ -44,6 +44,18 @@ def test_matmul_matches_the_reference_in_every_form(dtype, trans_a, trans_b, sha
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_packed_blocks_keep_to_their_places(dtype, rng):
+    """Both operands are packed, in blocks of the largest size, which a part of each is left over from."""
+    m, n, k = 1100, 200, 1024
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)
+    assert error_in_eps(matmul(a, b, trans_b=True), a, b.T) <= k + 1
+
+
+def test_a_product_without_columns_reads_nothing():
+    assert matmul(np.ones((4, 32768)), np.ones((32768, 0))).shape == (4, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout_b", LAYOUTS)
 @pytest.mark.parametrize("layout_a", LAYOUTS)
 def test_matmul_reads_every_layout_and_leaves_it_unchanged(layout_a, layout_b, dtype, rng):
