@@ -38,10 +38,14 @@ _libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.windll.kernel32
 _yield = _libc.sched_yield if os.name == "posix" else _libc.SwitchToThread
 llvm.add_symbol("gdkernels.yield", ctypes.cast(_yield, ctypes.c_void_p).value)
 
-# The team's memory, in int64 words; whatever several threads write has a cache line (8 words) of its own.
-ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD, WORKERS = 0, 8, 16, 24, 32, 33, 34
+# The team's memory, in int64 words; whatever several threads write has a cache line (8 words) of its own. JOB is
+# (number of the job) · 2^COUNT_BITS + (workers that take part): one word, so that a worker never joins a job by the
+# count of the next one.
+ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD = 0, 8, 16, 24, 32, 33
 OPERANDS = 40  # room for the record of a shared op
 PARKED = 80  # one line a worker
+COUNT_BITS = 9
+MOST_WORKERS = 256
 OPERAND_WORDS = 20
 
 SPIN = 4000  # turns of a spin loop before giving way: about 50 microseconds
@@ -78,19 +82,19 @@ def wait(team, workers):
 
 @native("i8*, i8, i8 -> i8")
 def serve(team, worker, last):
-    """Do the jobs posted after number `last`; return the number of the last one when there is none for some time."""
+    """Do the jobs posted after `last` (a value of JOB); return the last one when there is none for some time."""
     turns = 0
     while turns < LINGER:
-        number = atomic_load(offset(team, JOB))
-        if number == last:
+        job = atomic_load(offset(team, JOB))
+        if job == last:
             relax()
             turns += 1
             if turns > SPIN:
                 give_way()
             continue
-        last = number
+        last = job
         turns = 0
-        workers = team[WORKERS]
+        workers = job & ((1 << COUNT_BITS) - 1)
         if worker < workers:
             invoke(team[ENTRY], team[RECORD], worker, workers, worker)
             atomic_add(offset(team, DONE), 1)
@@ -102,15 +106,14 @@ def post(team, entry, record, workers):
     """Tell the workers what to do."""
     team[ENTRY] = entry
     team[RECORD] = record
-    team[WORKERS] = workers
     atomic_store(offset(team, DONE), 0)
-    atomic_add(offset(team, JOB), 1)
+    number = atomic_load(offset(team, JOB)) >> COUNT_BITS
+    atomic_store(offset(team, JOB), ((number + 1) << COUNT_BITS) + workers)
 
 
-@native("i8*")
-def join(team):
+@native("i8*, i8")
+def join(team, workers):
     """Do worker 0's part of the posted job and wait for the others."""
-    workers = team[WORKERS]
     invoke(team[ENTRY], team[RECORD], 0, workers, 0)
     turns = 0
     while atomic_load(offset(team, DONE)) != workers - 1:
@@ -192,9 +195,9 @@ def _post(team, entry, record, workers):
     return asleep
 
 
-@dispatcher("void(int64)")
-def _join(team):
-    join(int64_at(team))
+@dispatcher("void(int64, int64)")
+def _join(team, workers):
+    join(int64_at(team), workers)
 
 
 @dispatcher("int64(int64, int64, int64, int64)")
@@ -235,7 +238,7 @@ class Team:
             for worker in range(1, workers):
                 if self._memory[PARKED + 8 * worker]:
                     self._wake[worker].release()
-        _join(self.address)
+        _join(self.address, workers)
 
     def _start(self):
         worker = len(self._wake)

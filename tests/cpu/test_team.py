@@ -51,6 +51,16 @@ def test_every_item_is_done_once(threads, count):
     assert set(workers) == set(range(count))
 
 
+def test_the_number_of_workers_may_change_from_job_to_job(threads):
+    """A worker that is late must not count itself into the next job: it would do its part twice."""
+    counts, workers = np.zeros(64, np.int64), np.zeros(64, np.int64)
+    sizes = np.random.default_rng(0).integers(2, 7, 3000).tolist()
+    for size in sizes:
+        threads(size)
+        launch(mark, "float32", (address(counts), address(workers)), 64, 8, work=1e9)
+    assert (counts == len(sizes)).all()
+
+
 def test_a_team_wakes_up_from_sleep(threads):
     threads(2)
     counts, workers = np.zeros(64, np.int64), np.zeros(64, np.int64)
