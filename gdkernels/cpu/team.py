@@ -20,6 +20,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from . import cache as disk
 from .jit import FLAGS, device, kernel, native
 from .machine import cpu_count
+from .memory import aligned_zeros
 from .simd import (
     address_of,
     atomic_add,
@@ -207,18 +208,12 @@ def _park(team, worker, last, parked):
     return 1 if atomic_load(offset(int64_at(team), JOB)) == last else 0
 
 
-def _aligned(words: int) -> np.ndarray:
-    memory = np.zeros(words + 512, np.int64)
-    skip = -address(memory) % 4096 // 8
-    return memory[skip : skip + words]
-
-
 class Team:
     """The workers of this process. Workers are started when they are first needed."""
 
     def __init__(self):
         self.lock = threading.Lock()  # held by the thread whose job is being done
-        self._memory = _aligned(PARKED + 8 * 257)
+        self._memory = aligned_zeros(PARKED + 8 * MOST_WORKERS, np.int64)
         self.address = address(self._memory)
         self._wake = [None]
         self._scratch = np.empty(0, np.uint8)
@@ -256,8 +251,17 @@ class Team:
             _park(self.address, worker, last, 0)
 
 
+def _threads_at_first() -> int:
+    given = os.environ.get("GDKERNELS_NUM_THREADS")
+    if not given:
+        return min(cpu_count(), MOST_WORKERS)
+    if not (given.isdecimal() and 1 <= int(given) <= MOST_WORKERS):
+        raise ValueError(f"GDKERNELS_NUM_THREADS is {given!r}, expected an integer from 1 to {MOST_WORKERS}")
+    return int(given)
+
+
 _team = Team()
-_threads = max(1, int(os.environ.get("GDKERNELS_NUM_THREADS") or cpu_count()))
+_threads = _threads_at_first()
 _local = threading.local()
 
 
@@ -282,8 +286,8 @@ def get_threads() -> int:
 def set_threads(count: int) -> None:
     """Set the most threads that an operation or a training step may use (at first: GDKERNELS_NUM_THREADS or all cores)."""
     global _threads
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 256:
-        raise ValueError(f"set_threads: count is {count!r}, expected an integer from 1 to 256")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_WORKERS:
+        raise ValueError(f"set_threads: count is {count!r}, expected an integer from 1 to {MOST_WORKERS}")
     _threads = count
 
 

@@ -120,6 +120,19 @@ def test_set_threads_refuses_nonsense(count):
         set_threads(count)
 
 
+@pytest.mark.parametrize("given", ["0", "257", "-2", "two"])
+def test_a_number_of_threads_in_the_environment_is_checked(given, monkeypatch):
+    monkeypatch.setenv("GDKERNELS_NUM_THREADS", given)
+    with pytest.raises(ValueError, match=rf"GDKERNELS_NUM_THREADS is '{given}', expected .* from 1 to 256"):
+        team_module._threads_at_first()
+
+
+def test_a_machine_of_many_cores_gets_as_many_threads_as_the_team_has_room_for(monkeypatch):
+    monkeypatch.delenv("GDKERNELS_NUM_THREADS", raising=False)
+    monkeypatch.setattr(team_module, "cpu_count", lambda: 768)
+    assert team_module._threads_at_first() == team_module.MOST_WORKERS
+
+
 def test_the_barrier_is_what_keeps_phases_apart():
     """Without `wait` a worker would read what another has not yet written."""
     from tests.cpu import phases
