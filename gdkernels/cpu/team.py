@@ -218,6 +218,12 @@ class Team:
         self._wake = [None]
         self._scratch = np.empty(0, np.uint8)
 
+    def forget_workers(self) -> None:
+        """Begin anew in a forked child, which has no threads but its own. Engines hold the address of the memory."""
+        self.lock = threading.Lock()
+        self._memory[:] = 0
+        self._wake = [None]
+
     def scratch(self, workers: int) -> int:
         """Working memory for so many workers, SCRATCH_BYTES each. To be called with the lock held."""
         if self._scratch.size < workers * SCRATCH_BYTES:
@@ -269,13 +275,8 @@ def team() -> Team:
     return _team
 
 
-def _forget_after_fork():
-    global _team
-    _team = Team()  # threads do not survive a fork
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(after_in_child=_team.forget_workers)
 
 
 def get_threads() -> int:

@@ -12,7 +12,9 @@ from gdkernels.cpu import team as team_module
 from gdkernels.cpu.jit import kernel
 from gdkernels.cpu.simd import unpack
 from gdkernels.cpu.team import address, get_threads, launch, set_threads, share
+from gdkernels.nn.network import mlp
 from gdkernels.ops.matmul import matmul
+from gdkernels.train.trainer import Trainer
 
 
 @kernel
@@ -90,16 +92,13 @@ def test_several_python_threads_may_call_at_once(threads):
     assert not wrong
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_has_a_team_of_its_own(threads):
-    threads(2)
-    a = np.ones((400, 400), np.float32)
-    matmul(a, a)
+def runs_in_a_forked_child(test) -> None:
+    """A child process finds that test() is true, within a minute."""
     child = os.fork()
     if child == 0:
+        ok = False
         try:
-            ok = bool((matmul(a, a) == 400).all())
+            ok = bool(test())
         finally:
             os._exit(0 if ok else 1)
     deadline = time.monotonic() + 60
@@ -112,6 +111,35 @@ def test_a_forked_child_has_a_team_of_its_own(threads):
     os.kill(child, 9)
     os.waitpid(child, 0)
     pytest.fail("the child hangs")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_a_team_of_its_own(threads):
+    threads(2)
+    a = np.ones((400, 400), np.float32)
+    matmul(a, a)
+    runs_in_a_forked_child(lambda: (matmul(a, a) == 400).all())
+    assert (matmul(a, a) == 400).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_trainer_goes_on_in_a_forked_child():
+    """Its engine holds the address of the team's memory, where the barrier is."""
+    trainer = Trainer(mlp([8, 32, 1]), "mse", threads=2)
+    x, y = np.ones((64, 8), np.float32), np.ones((64, 1), np.float32)
+    before = team_module.team().address
+    trainer.step(x, y)
+    trainer.fit(x, y, epochs=2, batch_size=16, progress=False)
+
+    def goes_on():
+        losses = [trainer.step(x, y) for _ in range(20)]
+        losses += trainer.fit(x, y, epochs=2, batch_size=16, progress=False).loss.tolist()
+        return team_module.team().address == before and np.isfinite(losses).all()
+
+    runs_in_a_forked_child(goes_on)
+    assert np.isfinite(trainer.step(x, y))
 
 
 @pytest.mark.parametrize("count", [0, -1, 257, 1.0, True, "2"])
