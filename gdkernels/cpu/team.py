@@ -234,26 +234,37 @@ class Team:
         """Run the job ``entry(record, worker, workers, worker)`` on every worker. To be called with the lock held."""
         while len(self._wake) < workers:
             self._start()
-        asleep = _post(self.address, entry, record, workers)
+        asleep = 1
+        try:
+            asleep = _post(self.address, entry, record, workers)
+        finally:  # the others have begun: a Ctrl-C that is noticed now must wait until the job is done
+            self._finish(workers, asleep)
+
+    def _finish(self, workers: int, asleep: int) -> None:
+        """Wake those who sleep, if there are any, and do what is left of the posted job."""
         if asleep:
             for worker in range(1, workers):
                 if self._memory[PARKED + 8 * worker]:
                     self._wake[worker].release()
         _join(self.address, workers)
 
-    def _start(self):
-        worker = len(self._wake)
-        self._wake.append(threading.Semaphore(0))
-        last = int(self._memory[JOB])
-        threading.Thread(
-            target=self._live, args=(worker, last), name=f"gdkernels-{worker}", daemon=True
-        ).start()
+    def _start(self) -> None:
+        worker, last, wake = len(self._wake), int(self._memory[JOB]), threading.Semaphore(0)
+        thread = threading.Thread(
+            target=self._live, args=(worker, last, wake), name=f"gdkernels-{worker}", daemon=True
+        )
+        self._wake.append(wake)
+        try:
+            thread.start()
+        except RuntimeError:  # there can be no more threads
+            self._wake.pop()
+            raise
 
-    def _live(self, worker: int, last: int) -> None:
+    def _live(self, worker: int, last: int, wake: threading.Semaphore) -> None:
         while True:
             last = _serve(self.address, worker, last)
             if _park(self.address, worker, last, 1):
-                self._wake[worker].acquire()
+                wake.acquire()
             _park(self.address, worker, last, 0)
 
 

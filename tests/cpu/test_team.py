@@ -72,6 +72,42 @@ def test_a_team_wakes_up_from_sleep(threads):
     assert (counts == 4).all()
 
 
+def test_an_interrupt_between_two_native_calls_lets_the_job_be_done(threads, monkeypatch):
+    """Python notices Ctrl-C after a call: here after the one that posted the job, which others have begun by then."""
+    threads(2)
+    counts, workers = np.zeros(64, np.int64), np.zeros(64, np.int64)
+    post = team_module._post
+
+    def interrupted(*arguments):
+        post(*arguments)
+        raise KeyboardInterrupt
+
+    for pause in (0.0, 0.2):  # the worker is awake, asleep
+        time.sleep(pause)
+        monkeypatch.setattr(team_module, "_post", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            launch(mark, "float32", (address(counts), address(workers)), 64, 8, work=1e9)
+        monkeypatch.setattr(team_module, "_post", post)
+        launch(mark, "float32", (address(counts), address(workers)), 64, 8, work=1e9)
+    assert (counts == 4).all()
+
+
+def test_a_worker_that_cannot_be_started_is_not_waited_for(threads, monkeypatch):
+    counts, workers = np.zeros(999, np.int64), np.zeros(999, np.int64)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    one_more = len(team_module.team()._wake) + 1
+    threads(one_more)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        launch(mark, "float32", (address(counts), address(workers)), 999, 8, work=1e9)
+    monkeypatch.undo()
+    launch(mark, "float32", (address(counts), address(workers)), 999, 8, work=1e9)
+    assert (counts == 1).all() and set(workers) == set(range(one_more))
+
+
 def test_several_python_threads_may_call_at_once(threads):
     threads(2)
     rng = np.random.default_rng(0)
