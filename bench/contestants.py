@@ -8,8 +8,6 @@ import os
 import sys
 import time
 
-EPOCH = dict[str, object]
-
 
 def gdkernels_epoch(case, threads):
     """`Trainer.fit`: an epoch is one native call."""

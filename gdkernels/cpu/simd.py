@@ -100,7 +100,6 @@ def _address_of(kind):
 int64_at = _address_of(types.int64)  # int64_at(address): a pointer to int64
 int32_at = _address_of(types.int32)
 float64_at = _address_of(types.float64)
-byte_at = _address_of(types.uint8)
 
 
 @intrinsic
