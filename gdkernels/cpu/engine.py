@@ -73,6 +73,13 @@ class Engine:
         self._capacity = 0
         self._reserve(1)
 
+    def __getstate__(self):
+        """For copy and pickle: programs and records are addresses, which mean nothing elsewhere."""
+        raise TypeError(
+            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
+            "save the network, and make a new Trainer"
+        )
+
     # ------------------------------------------------------------------------------------------ memory
 
     def _reserve(self, rows: int) -> None:

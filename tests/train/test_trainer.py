@@ -1,5 +1,7 @@
 """The Trainer: what an epoch is, what is repeatable, what it records, and how it fails."""
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -368,3 +370,10 @@ def test_warm_up_trains_nothing():
     assert trainer.steps == 0 and net.samples == 0
     for name, value in net.params.items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_a_trainer_refuses_to_be_copied_since_its_programs_are_addresses(copied):
+    trainer = Trainer(mlp([3, 4, 2]), "mse")
+    with pytest.raises(TypeError, match="cannot be copied or pickled"):
+        copied(trainer)
