@@ -3,6 +3,7 @@
 A check costs well under a microsecond, because it stands in front of kernels that take not much more.
 """
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,13 @@ def writable(
         raise ValueError(f"{op}: {name} has shape {value.shape}, expected {shape}{why and f' because {why}'}")
     if not value.flags.writeable:
         raise ValueError(f"{op}: {name} is read-only, expected a writable array")
+
+
+def number(op: str, name: str, value: object) -> float:
+    """An option must be a real number."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a number")
+    return float(value)
 
 
 def same_memory(left: Array, right: Array) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..cpu import loss as cpu_loss
-from .check import Array, array, deliver, dimensions, float_dtype, known, output
+from .check import Array, array, deliver, dimensions, float_dtype, known, number, output
 
 REDUCTIONS = ("mean", "sum", "none")
 INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)
@@ -108,7 +108,7 @@ def huber(
     ----------
     .. [1] P. J. Huber, Robust estimation of a location parameter, Ann. Math. Statist. 35 (1964).
     """
-    if not delta > 0:
+    if not number("huber", "delta", delta) > 0:
         raise ValueError(f"huber: delta is {delta}, expected a positive number")
     return _of_elements("huber", cpu_loss.huber, "pred", pred, target, grad, reduction, (float(delta),))
 
@@ -146,8 +146,9 @@ def binary_cross_entropy(
         As `mse`.
     """
     op = "binary_cross_entropy"
+    weight = number(op, "pos_weight", pos_weight)
     return _of_elements(
-        op, cpu_loss.binary_cross_entropy, "logits", logits, target, grad, reduction, (float(pos_weight),)
+        op, cpu_loss.binary_cross_entropy, "logits", logits, target, grad, reduction, (weight,)
     )
 
 
@@ -229,7 +230,7 @@ def softmax_cross_entropy(
     if classes == 0:
         raise ValueError(f"{op}: logits has shape {logits.shape}, expected at least one class")
     known(op, "reduction", reduction, REDUCTIONS)
-    if not 0.0 <= label_smoothing <= 1.0:
+    if not 0.0 <= number(op, "label_smoothing", label_smoothing) <= 1.0:
         raise ValueError(f"{op}: label_smoothing is {label_smoothing}, expected a number in [0, 1]")
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer):
         raise TypeError(f"{op}: ignore_index is {ignore_index!r}, expected an integer")

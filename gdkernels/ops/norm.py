@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..cpu import norm as cpu_norm
-from .check import Array, array, deliver, dimensions, float_dtype, output
+from .check import Array, array, deliver, dimensions, float_dtype, number, output
 
 PER_COLUMN = "it has one number for each column of x"
 PER_ROW = "it has the statistics of each row of x"
@@ -22,7 +22,7 @@ def _like(op: str, name: str, value: Array | None, x: Array) -> Array | None:
 
 
 def _check_eps(op: str, eps: float) -> None:
-    if not eps >= 0:
+    if not number(op, "eps", eps) >= 0:
         raise ValueError(f"{op}: eps is {eps}, expected a number from 0 on")
 
 

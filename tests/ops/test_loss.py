@@ -263,6 +263,16 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(op, options, 
     assert (grad == 7).all()
 
 
+def test_options_that_are_no_numbers_are_named():
+    x = np.zeros(3)
+    with pytest.raises(TypeError, match="huber: delta is of type str, expected a number"):
+        huber(x, x, "1")
+    with pytest.raises(
+        TypeError, match="binary_cross_entropy: pos_weight is of type NoneType, expected a number"
+    ):
+        binary_cross_entropy(x, x, pos_weight=None)
+
+
 @pytest.mark.parametrize("delta", [0.0, -1.0, math.nan])
 def test_huber_asks_for_a_positive_delta(delta):
     with pytest.raises(ValueError, match=f"huber: delta is {delta}, expected a positive number"):

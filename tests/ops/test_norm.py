@@ -457,6 +457,8 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(rng):
         layernorm([[1.0]], gamma, beta)
     with pytest.raises(ValueError, match="layernorm: eps is -1, expected a number from 0 on"):
         layernorm(x, gamma, beta, eps=-1, out=out)
+    with pytest.raises(TypeError, match="rmsnorm: eps is of type NoneType, expected a number"):
+        rmsnorm(x, gamma, eps=None, out=out)
     with pytest.raises(ValueError, match="rmsnorm: eps is nan"):
         rmsnorm(x, gamma, eps=float("nan"), out=out)
     with pytest.raises(ValueError, match="layernorm: out partly overlaps an input"):
