@@ -1,6 +1,7 @@
 """Runs a plan on the CPU: passes for one's own loop, and whole epochs of training in one native call."""
 
 import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ class Engine:
     """Runs a plan over a network's flat buffers of parameters and gradients, with its own memory for everything else.
 
     `threads` is the number of workers; None takes as many as the work of a step keeps busy, up to `get_threads()`.
-    An engine may be used by one thread at a time.
+    Several threads may call `forward`, one waits for the other; anything else is for one thread at a time.
     """
 
     def __init__(self, plan: Plan, params: np.ndarray, grads: np.ndarray, threads: int | None = None):
@@ -62,6 +63,7 @@ class Engine:
         self._loss: LossCall | None = None
         self._update: Update | None = None
         self._rows_kept = 0  # of the last forward pass in training
+        self._lock = threading.Lock()  # held by a forward pass
         first_blocks = np.cumsum([0] + [blocks_of(p.shape, optim.BLOCK) for p in plan.parameters])
         self._first_blocks = first_blocks.astype(np.int64)
         self._sums = aligned_zeros(int(first_blocks[-1]), np.float64)
@@ -191,14 +193,15 @@ class Engine:
     def forward(self, x: np.ndarray, train: bool = False, samples: int = 0) -> np.ndarray:
         """The output for x (n, n_in). With `train`, dropout acts and what `backward` needs is kept."""
         rows = x.shape[0]
-        self._reserve(rows)
-        workers = self._workers(rows, False)
-        program = self._program("forward" if train else "evaluation", rows, workers)
-        self._view(self.plan.input, rows)[...] = x
-        self._counter[0] = samples
-        self._run(program, workers)
-        self._rows_kept = rows if train else 0
-        return self._view(self.plan.output, rows).copy()
+        with self._lock:
+            self._reserve(rows)
+            workers = self._workers(rows, False)
+            program = self._program("forward" if train else "evaluation", rows, workers)
+            self._view(self.plan.input, rows)[...] = x
+            self._counter[0] = samples
+            self._run(program, workers)
+            self._rows_kept = rows if train else 0
+            return self._view(self.plan.output, rows).copy()
 
     def backward(self, dy: np.ndarray, accumulate: bool = False) -> np.ndarray | None:
         """dL/dx from dL/dy of the last forward pass in training; the parameters' gradients are written, or added to."""

@@ -142,7 +142,10 @@ class Network:
         return dx
 
     def predict(self, x: Array, batch_size: int | None = None) -> Array:
-        """`forward` in chunks of `batch_size` rows, so that many rows need little memory; the same bits."""
+        """`forward` in chunks of `batch_size` rows, so that many rows need little memory; the same bits.
+
+        Several threads may predict at once; they take turns.
+        """
         x = matrix("Network.predict", "x", x, self.dtype, self.n_in)
         if batch_size is not None:
             batch_size = whole("Network.predict", "batch_size", batch_size, at_least=1)

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -417,3 +418,22 @@ def test_text_is_refused_and_a_missing_file_is_named(tmp_path):
 def test_save_into_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         Network(SMALL).save(tmp_path / "none" / "net.safetensors")
+
+
+def test_several_threads_may_predict_at_once():
+    net = mlp([64, 256, 8])
+    inputs = [np.random.default_rng(seed).standard_normal((300, 64)).astype("f4") for seed in range(2)]
+    expected = [net.predict(x).tobytes() for x in inputs]
+    wrong = []
+
+    def predict(caller):
+        for _ in range(200):
+            if net.predict(inputs[caller]).tobytes() != expected[caller]:
+                wrong.append(caller)
+
+    callers = [threading.Thread(target=predict, args=(caller,)) for caller in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
