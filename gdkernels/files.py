@@ -21,6 +21,12 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
         raise type(error)(f"cannot write {target}: {error.strerror}") from error
+    try:
+        os.lstat(_beside(target.resolve()))  # longer than the name itself
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise type(error)(f"cannot write {target}: {error.strerror}") from error
 
 
 @contextmanager
@@ -32,7 +38,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     check_writable(path)
     target = Path(path).resolve()
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    temporary = _beside(target)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -40,3 +46,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beside(target: Path) -> Path:
+    """The name under which a file is written first."""
+    return target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")

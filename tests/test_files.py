@@ -67,3 +67,9 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # rights do not stop the superuser
     with pytest.raises(PermissionError, match=r"cannot write .*a: Permission denied"):
         check_writable(tmp_path / "a")
+
+
+def test_a_name_too_long_for_the_work_beside_it_is_refused_before(tmp_path):
+    with pytest.raises(OSError, match=r"cannot write .*: File name too long"):
+        check_writable(tmp_path / ("a" * 248 + ".json"))
+    assert list(tmp_path.iterdir()) == []

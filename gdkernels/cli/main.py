@@ -4,14 +4,16 @@ Exit codes: 0 done, 1 a task that failed, 2 an option that is wrong, 130 interru
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from .. import __version__
 from . import info, train, verify, warmup
 
 # Mistakes in the request or in the world outside; anything else is a mistake of ours and shows its traceback.
-EXPECTED = (ValueError, OSError, FloatingPointError, ModuleNotFoundError)
+EXPECTED = (ValueError, OSError, FloatingPointError, ModuleNotFoundError, MemoryError)
 
 COMMANDS = {
     "train": (train, "train a network on a data set"),
@@ -31,6 +33,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command line. Building it imports nothing heavy: `gdkernels --help` answers at once."""
     whole = Parser(prog="gdkernels", description="Forward and backward kernels for dense neural networks.")
+    whole.add_argument("--version", action="version", version=f"gdkernels {__version__}")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, line) in COMMANDS.items():
         one = commands.add_parser(
@@ -45,10 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(argv)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print(f"gdkernels {options.command}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read the output (such as head) has left. Nothing may be written to it at the exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except EXPECTED as error:
-        print(f"gdkernels {options.command}: {error}", file=sys.stderr)
+        print(f"gdkernels {options.command}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1

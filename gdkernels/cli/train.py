@@ -75,7 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument("--plot", metavar="FILE.png", help="draw loss, quality and learning rate")
-    output.add_argument("--save", metavar="FILE.safetensors", help="save the trained network")
+    output.add_argument(
+        "--save",
+        metavar="FILE.safetensors",
+        help="save the trained network; the scaling that it expects of its input is in --json",
+    )
     output.add_argument("--json", metavar="FILE.json", help="save the result, with everything that led to it")
     output.add_argument("--quiet", action="store_true", help="print the last line only")
 
@@ -280,13 +284,16 @@ def describe(data: Prepared, recipe: Recipe, options: argparse.Namespace, parame
         f"{train.name}: {features} features, {goal} · {len(train)} samples to train, "
         f"{len(validation)} to validate, {len(test)} to test\n"
         f"network {sizes} {recipe.activation}, {parameters} parameters · {data.loss}, {recipe.optimizer}, "
-        f"{recipe.schedule} up to {recipe.lr:g} · {recipe.epochs} epochs · {options.dtype}"
+        f"{recipe.schedule} up to {recipe.lr:g} · {recipe.epochs} epoch{'s' * (recipe.epochs != 1)} · {options.dtype}"
     )
 
 
 def last_line(data: Prepared, quality: float) -> str:
     """The result."""
     samples = len(data.parts.test)
+    if math.isnan(quality):
+        said = "1 sample" if samples == 1 else f"{samples} samples without any spread"
+        return f"test R² undefined ({said})"
     if data.targets is not None:
         return f"test R² {quality:.4f} ({samples} samples)"
     return f"test accuracy {quality:.4f} ({round(quality * samples)} of {samples})"
@@ -336,7 +343,7 @@ def write(options: argparse.Namespace, net: Any, history: Any, result: dict[str,
 
         name = "accuracy" if "test_accuracy" in result else "R²"
         quality = result.get("test_accuracy", result.get("test_r2"))
-        plot_history(history, options.plot, title=f"{options.data} · test {name} {quality:.4f}")
+        plot_history(history, options.plot, title=f"{Path(options.data).name} · test {name} {quality:.4f}")
     if options.json:
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,6 @@ x_train, x_test = scaler.transform(parts.train.x), scaler.transform(parts.test.x
 import csv
 import importlib.util
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,12 +72,20 @@ class Standardizer:
     def fit(cls, x: NDArray[np.float64], shared: bool = False) -> "Standardizer":
         """Measure x (samples, features), column by column, or over all of it where `shared` is True.
 
-        A constant column has no scale of its own and keeps 1: it becomes zero.
+        A constant column has no scale of its own and keeps 1: it becomes zero. Raises ValueError where the squares of
+        a column overflow.
         """
         axis = None if shared else 0
         # The range tells a constant exactly; its standard deviation may be a rounding error above 0.
-        constant = np.ptp(x, axis=axis, keepdims=True) == 0
-        scale = np.where(constant, 1.0, x.std(axis=axis, keepdims=True))
+        with np.errstate(over="ignore", invalid="ignore"):
+            constant = np.ptp(x, axis=axis, keepdims=True) == 0
+            scale = np.where(constant, 1.0, x.std(axis=axis, keepdims=True))
+        if not np.isfinite(scale).all():
+            column = int(np.isfinite(scale[0]).argmin())
+            raise ValueError(
+                f"Standardizer: column {column + 1} goes from {x[:, column].min():g} to {x[:, column].max():g}, "
+                "expected values whose squares are finite"
+            )
         columns = x.shape[1]
         mean = x.mean(axis=axis, keepdims=True)
         return cls(np.broadcast_to(mean, (1, columns))[0], np.broadcast_to(scale, (1, columns))[0])
@@ -215,13 +222,20 @@ def _check_finite(path: Path, x: NDArray[np.float64], what: str) -> None:
 
 def _read_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
     try:
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with open(path, "rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("it is a single array, as of np.save, expected x and y, as of np.savez")
             missing = [name for name in ("x", "y") if name not in file.files]
             if missing:
                 raise ValueError(f"there is no array {missing[0]}, only {', '.join(file.files) or 'nothing'}")
             x, y = file["x"], file["y"]
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, zlib, tokenize and NumPy have many names for a broken file
         raise ValueError(f"load: {path}: {error}") from error
+    if not (isinstance(x, np.ndarray) and isinstance(y, np.ndarray)):
+        raise ValueError(f"load: {path}: x or y is no NumPy array")
     if x.dtype.kind not in "biuf":
         raise ValueError(f"load: {path}: x has dtype {x.dtype}, expected numbers")
     if x.ndim != 2 or x.size == 0:

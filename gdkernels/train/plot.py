@@ -68,7 +68,7 @@ def plot_history(history: Recorded, path: str | os.PathLike[str], title: str = "
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, parse_math=False)  # a file name may hold a $
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 

@@ -35,7 +35,7 @@ class Progress(Protocol):
 def progress(shown: bool = True, stream: TextIO | None = None) -> Progress:
     """A bar where `stream` (by default standard error) is a terminal, else lines; silence if not `shown`."""
     stream = sys.stderr if stream is None else stream
-    if not shown:
+    if not shown or stream is None:  # a process can be without standard error
         return Silence()
     return Bar(stream) if stream.isatty() else Lines(stream)
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import gdkernels
 from gdkernels.cli import train
 from gdkernels.cli.main import COMMANDS, main
 
@@ -25,6 +26,23 @@ def test_help_names_every_command():
     assert shown.returncode == 0
     for name in COMMANDS:
         assert f"\n    {name} " in shown.stdout
+
+
+def test_it_tells_its_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"gdkernels {gdkernels.__version__}\n"
+
+
+def test_a_reader_that_leaves_is_no_error_to_shout_about():
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "gdkernels", "info"], stdout=writer, stderr=subprocess.PIPE, timeout=300
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -135,7 +153,9 @@ def test_an_output_does_not_overwrite_the_data(capsys, tmp_path):
     assert data.read_text() == "a,y\n1,2\n"
 
 
-@pytest.mark.parametrize("error", [FloatingPointError("step 7: the loss is nan"), OSError("disk full")])
+@pytest.mark.parametrize(
+    "error", [FloatingPointError("step 7: the loss is nan"), OSError("disk full"), MemoryError("no room")]
+)
 def test_an_expected_error_is_one_line(error, monkeypatch, capsys):
     def fail(options):
         raise error

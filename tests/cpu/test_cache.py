@@ -62,10 +62,11 @@ def test_another_cpu_has_code_of_its_own(copy):
     assert compilations(copy) == 0
 
 
-def test_a_damaged_file_is_compiled_again(copy):
+@pytest.mark.parametrize("damage", [lambda old: old[:100], lambda old: b"\x80N" + old], ids=["cut", "other"])
+def test_a_damaged_file_is_compiled_again(copy, damage):
     compilations(copy)
     for path in (copy / "gdkernels" / "__pycache__" / "kernels").glob("*gemm.gemm.float32*"):
-        path.write_bytes(path.read_bytes()[:100])
+        path.write_bytes(damage(path.read_bytes()))
     assert compilations(copy) == 1
     assert compilations(copy) == 0
 

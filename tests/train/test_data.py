@@ -1,7 +1,9 @@
 """The data sets are what their packages say, files are read or refused with a place, parts do not overlap."""
 
 import importlib.util
+import io
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -235,7 +237,51 @@ def test_a_wrong_npz_names_the_array(npz_file, arrays, message):
         load(npz_file(**arrays))
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
+def archive(member, **options):
+    """A .npz whose arrays are these bytes."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", **options) as file:
+        file.writestr("x.npy", member)
+        file.writestr("y.npy", member)
+    return whole.getvalue()
+
+
+def member(shape):
+    """The header of an array of this shape, without its elements."""
+    raw = io.BytesIO()
+    np.lib.format.write_array_header_1_0(raw, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return raw.getvalue()
+
+
+def flipped(content, start):
+    return bytes(byte ^ 0x5A if start <= at < start + 40 else byte for at, byte in enumerate(content))
+
+
+def npy():
+    raw = io.BytesIO()
+    np.save(raw, np.ones((3, 2)))
+    return raw.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no archive",
+        b"PK\x03\x04 cut short",
+        npy(),
+        archive(b"text"),
+        archive(b"\x93NUMPY\x01\x00\x10\x00{'descr': import}"),
+        archive(member((10**13, 4))),
+        flipped(
+            archive(bytes(np.random.default_rng(0).bytes(999)), compression=zipfile.ZIP_DEFLATED), 100
+        ),
+        flipped(archive(b"0" * 999 + bytes(range(256)), compression=zipfile.ZIP_DEFLATED), 40),
+    ],
+    ids=[
+        "empty", "text", "cut", "single array", "no arrays", "header", "too large", "flipped", "compressed",
+    ],
+)  # fmt: skip
 def test_a_broken_npz_is_named(tmp_path, content):
     path = tmp_path / "broken.npz"
     path.write_bytes(content)
@@ -341,3 +387,10 @@ def test_the_test_part_does_not_shape_the_scale():
     parts.test.x[:] = 1e9
     after = Standardizer.fit(parts.train.x)
     np.testing.assert_array_equal(before.scale, after.scale)
+
+
+@pytest.mark.parametrize("far", [1e200, 1e308])
+def test_a_column_whose_squares_overflow_is_named(far):
+    x = np.column_stack([np.arange(4.0), [far, -far, far, 0.0]])
+    with pytest.raises(ValueError, match=r"column 2 goes from -1e\+\d+ to 1e\+\d+, expected"):
+        Standardizer.fit(x)

@@ -44,6 +44,14 @@ def test_silence_on_demand():
     assert run(Terminal(), 3, shown=False) == ""
 
 
+def test_a_process_without_standard_error_is_silent(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    display = progress()
+    display.start(1)
+    display.epoch({"train_loss": 1.0})
+    display.close()
+
+
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_closing_before_the_end_is_allowed(stream):
     display = progress(True, stream())
