@@ -10,6 +10,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 from .cases import CASES
@@ -28,9 +29,10 @@ class Contestant:
         environment = {
             k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
         }
+        self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.contestants", name, letter, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
         )  # fmt: skip
         words = self.process.stdout.readline().split()
         self.why = (
@@ -39,6 +41,12 @@ class Contestant:
             else (self.process.stderr.read().strip().splitlines() or ["died"])[-1]
         )
         self.epochs, self.rates, self.dirty = 1, [], 0
+
+    def last_words(self) -> str:
+        """Why the process ended."""
+        self.process.wait()
+        self.errors.seek(0)
+        return (self.errors.read().strip().splitlines() or ["it ended without a word"])[-1]
 
     def run(self) -> float:
         """Seconds of one block."""
@@ -91,6 +99,8 @@ def compare(letter: str, threads: int, names: list[str], rounds: int, seconds: f
         else:
             contestant.calibrate(seconds)
             contestants.append(contestant)
+    if not contestants:
+        return
     for _ in range(rounds):
         for contestant in contestants:
             contestant.measure()

@@ -36,14 +36,13 @@ def _candidates():
         yield Path.home() / "Library" / "Caches" / "gdkernels" / place
     else:
         yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdkernels" / place
-    yield (
-        Path(tempfile.gettempdir()) / f"gdkernels-{os.getuid() if hasattr(os, 'getuid') else 'user'}" / place
-    )
+    # What is found here is run: a folder that another user could have made first will not do.
+    yield Path(tempfile.mkdtemp(prefix="gdkernels-"))
 
 
 @cache
 def folder() -> Path:
-    """The first of: ``$GDKERNELS_CACHE_DIR``, the package's ``__pycache__``, the user's cache folder, a temporary one."""
+    """The first of: ``$GDKERNELS_CACHE_DIR``, the package's ``__pycache__``, the user's cache folder, one for this process."""
     for path in _candidates():
         try:
             path.mkdir(parents=True, exist_ok=True)

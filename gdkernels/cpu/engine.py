@@ -285,7 +285,7 @@ class Engine:
         None: a label is out of range. NaN: the loss or a gradient is not finite. Nothing is changed in either case.
         """
         rows = x.shape[0]
-        if self._single is None or self._single[0] != rows:
+        if self._single is None or self._single[0] != (rows, get_threads()):
             self._single = self._single_step(rows, y.dtype == np.int64)
         _, workers, entry, place, memory = self._single
         update = self._update
@@ -302,11 +302,19 @@ class Engine:
         return loss
 
     def _single_step(self, rows: int, indices: bool) -> tuple:
-        """What `step` needs for batches of so many rows: rows, workers, job, record, and what must stay in memory."""
+        """What `step` needs for batches of so many rows: what it is good for (rows, and the limit of threads), workers,
+        job, record, and what must stay in memory."""
         self._reserve(rows)
         workers = self._workers(rows, True)
         order, rate, loss, scale = np.arange(rows), np.zeros(1), np.zeros(1), np.zeros(1)
         record = self._record(rows, rows, workers, indices).copy()
         places = (address(order), address(rate), address(scale), address(loss))
         record[_SET_BY_TRAIN] = (0, 1, rows, 0, 0, *places, 0)
-        return rows, workers, train.address(self.dtype), address(record), (record, loss, order, rate, scale)
+        good_for = rows, get_threads()
+        return (
+            good_for,
+            workers,
+            train.address(self.dtype),
+            address(record),
+            (record, loss, order, rate, scale),
+        )

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gdkernels.cpu import optim
+from gdkernels.cpu import optim, team
 from gdkernels.cpu.engine import Engine, LossCall, Update
 from gdkernels.cpu.memory import aligned_zeros
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
@@ -229,3 +229,19 @@ def test_a_wrong_sign_in_the_backward_pass_would_be_caught():
     oracle.backward(dy)
     with pytest.raises(AssertionError):
         close(engine.grads, oracle.grads, "float64")
+
+
+def test_a_step_heeds_a_new_limit_of_threads():
+    """Work for two threads; the limit changes between two steps."""
+    plan = lower([Linear(300, 300), Linear(300, 4)], input_gradient=False)
+    engine = Engine(plan, *flat(plan, np.float32))
+    engine.prepare(LOSSES["softmax_cross_entropy_indices"], update_of("sgd", plan, np.float32))
+    x, y = training_data("softmax_cross_entropy_indices", 128, 300, 4, "float32")
+    before = team.get_threads()
+    try:
+        for threads in (2, 1):
+            team.set_threads(threads)
+            assert np.isfinite(engine.step(x, y, 1e-3, 1 / 128, 0))
+            assert engine._single[1] == threads
+    finally:
+        team.set_threads(before)
