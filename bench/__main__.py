@@ -29,17 +29,13 @@ class Contestant:
         environment = {
             k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
         }
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process lives)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.contestants", name, letter, str(threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
         )  # fmt: skip
         words = self.process.stdout.readline().split()
-        self.why = (
-            ""
-            if words[:1] == ["READY"]
-            else (self.process.stderr.read().strip().splitlines() or ["died"])[-1]
-        )
+        self.why = "" if words[:1] == ["READY"] else self.last_words()
         self.epochs, self.rates, self.dirty = 1, [], 0
 
     def last_words(self) -> str:

@@ -42,7 +42,7 @@ def _candidates():
 
 @cache
 def folder() -> Path:
-    """The first of: ``$GDKERNELS_CACHE_DIR``, the package's ``__pycache__``, the user's cache folder, one for this process."""
+    """The first that can be written of: ``$GDKERNELS_CACHE_DIR``, ``__pycache__``, the user's cache, a new one."""
     for path in _candidates():
         try:
             path.mkdir(parents=True, exist_ok=True)

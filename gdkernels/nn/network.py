@@ -16,6 +16,7 @@ from ..files import replacing
 from . import init
 from .check import Array, choice, matrix, whole
 from .layers import (
+    Activation,
     Dropout,
     Layer,
     LayerNorm,
@@ -289,6 +290,7 @@ def mlp(
     if len(sizes) < 2:
         raise ValueError(f"mlp: sizes is {sizes!r}, expected at least two numbers, of inputs and outputs")
     choice("mlp", "norm", norm, (None, *NORMS))
+    Activation(activation), Dropout(dropout)  # checked also where there is no hidden layer
     layers: list[Layer] = []
     for n_in, n_out in itertools.pairwise(sizes[:-1]):
         block: list[Layer] = [Linear(n_in, n_out, activation, init=init)]

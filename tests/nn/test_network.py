@@ -437,3 +437,10 @@ def test_several_threads_may_predict_at_once():
     for caller in callers:
         caller.join()
     assert not wrong
+
+
+def test_mlp_checks_its_options_also_without_a_hidden_layer():
+    with pytest.raises(ValueError, match="Activation: kind is 'swish', expected one of identity, sigmoid"):
+        mlp([4, 2], activation="swish")
+    with pytest.raises(ValueError, match="Dropout: p is 2"):
+        mlp([4, 2], dropout=2.0)
