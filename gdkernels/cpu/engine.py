@@ -10,7 +10,7 @@ from ..nn.plan import Buffer, Gradient, Plan
 from . import loss as loss_kernels
 from . import optim
 from .epoch import FIELDS, run_sections, set_step, train
-from .memory import aligned_zeros
+from .memory import PAGE, aligned_zeros, next_page
 from .program import Binder, Program, blocks_of, lay_out
 from .team import SCRATCH_BYTES, address, get_threads, invoke_alone, team
 from .tile import ROWS
@@ -121,7 +121,7 @@ class Engine:
     def _program(self, what: str, rows: int, workers: int, accumulate: bool = False) -> Program:
         """The bound program of "evaluation", "forward", "backward" or "train" for so many rows."""
         if self._scratch.size < workers * SCRATCH_BYTES:
-            self._scratch = np.empty(workers * SCRATCH_BYTES + 4096, np.uint8)
+            self._scratch = np.empty(workers * SCRATCH_BYTES + PAGE, np.uint8)
             self._forget_programs()
         key = (what, rows, accumulate)
         program = self._programs.pop(key, None)
@@ -129,7 +129,7 @@ class Engine:
             if len(self._programs) >= PROGRAMS_KEPT:  # drop the one that was not used for longest
                 del self._programs[next(iter(self._programs))]
                 self._records, self._single = {}, None
-            scratch = (address(self._scratch) + 4095) & ~4095
+            scratch = next_page(address(self._scratch))
             program = lay_out(self._sections(what, rows, accumulate), scratch, self.dtype)
         self._programs[key] = program
         return program

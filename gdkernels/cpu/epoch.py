@@ -12,6 +12,7 @@ number of ops, then (kernel address, record address, total, quantum) for each.
 import math
 
 from .jit import kernel, native
+from .optim import HYPER
 from .simd import float64_at, int64_at, invoke, noalias, offset, typed, unpack
 from .team import dispatcher, share, wait
 from .tile import ROWS
@@ -152,7 +153,7 @@ def train(record, start, stop, worker):
         if clip > 0.0:
             factor = min(1.0, clip / (math.sqrt(squares) + 1e-6))
         for segment in range(segments):
-            hyper = offset(hypers, segment * 8)
+            hyper = offset(hypers, segment * HYPER)
             hyper[0] = rates[step]
             hyper[2] = factor
             hyper[3] = float(first + step + 1)

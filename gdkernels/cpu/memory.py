@@ -9,6 +9,11 @@ LINE = 64  # bytes of a cache line, and of the widest vector
 PAGE = 4096
 
 
+def next_page(address: int) -> int:
+    """The first address from this one on at which a page begins."""
+    return -(-address // PAGE) * PAGE
+
+
 def aligned_zeros(count: int, dtype: np.dtype[Any] | type, line: int = 0) -> NDArray[Any]:
     """Zeros that begin `line` cache lines after the beginning of a page.
 

@@ -20,7 +20,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from . import cache as disk
 from .jit import FLAGS, device, kernel, native
 from .machine import cpu_count
-from .memory import aligned_zeros
+from .memory import PAGE, aligned_zeros, next_page
 from .simd import (
     address_of,
     atomic_add,
@@ -227,8 +227,8 @@ class Team:
     def scratch(self, workers: int) -> int:
         """Working memory for so many workers, SCRATCH_BYTES each. To be called with the lock held."""
         if self._scratch.size < workers * SCRATCH_BYTES:
-            self._scratch = np.empty(workers * SCRATCH_BYTES + 4096, np.uint8)
-        return (address(self._scratch) + 4095) & ~4095
+            self._scratch = np.empty(workers * SCRATCH_BYTES + PAGE, np.uint8)
+        return next_page(address(self._scratch))
 
     def run(self, entry: int, record: int, workers: int) -> None:
         """Run the job ``entry(record, worker, workers, worker)`` on every worker. To be called with the lock held."""
@@ -308,8 +308,8 @@ def _own_scratch() -> int:
     try:
         return _local.scratch
     except AttributeError:
-        _local.memory = np.empty(SCRATCH_BYTES + 4096, np.uint8)
-        _local.scratch = (address(_local.memory) + 4095) & ~4095
+        _local.memory = np.empty(SCRATCH_BYTES + PAGE, np.uint8)
+        _local.scratch = next_page(address(_local.memory))
         return _local.scratch
 
 
