@@ -26,8 +26,9 @@ def facts() -> dict[str, str]:
     import llvmlite.binding as llvm
 
     import gdkernels
-    from gdkernels.cpu import cache, machine, team
-    from gdkernels.cuda import target
+    from gdkernels import cache
+    from gdkernels.cpu import machine, team
+    from gdkernels import cuda
 
     bits = machine.VECTOR_BITS
     return {
@@ -38,7 +39,7 @@ def facts() -> dict[str, str]:
         "vectors": f"{bits} bits: {bits // 32} float32 or {bits // 64} float64",
         "threads": f"{team.get_threads()} used, {machine.cpu_count()} cores",
         "cache": _cache_line(cache.folder()),
-        "cuda": f"{target.describe()} (this version has no CUDA kernels)",
+        "cuda": f"{cuda.describe()} (this version has no CUDA kernels)",
     }
 
 

@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
     data = prepare(options, recipe)
 
     import gdkernels as gd
-    from gdkernels.cpu import cache
+    from gdkernels import cache
 
     if cache.is_empty() and not options.quiet:
         print("compiling kernels, once on this machine: some seconds", file=sys.stderr, flush=True)

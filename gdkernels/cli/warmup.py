@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     """Compile what is not in the cache yet."""
     from tqdm import tqdm
 
-    from gdkernels.cpu import cache
+    from gdkernels import cache
 
     start = time.perf_counter()
     jobs = [(native, dtype) for native in natives() for dtype in DTYPES]

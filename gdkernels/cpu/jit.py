@@ -32,7 +32,7 @@ from numba.core.typing import signature as make_signature
 from numba.core.typing.templates import AbstractTemplate
 from numba.extending import register_jitable, typeof_impl
 
-from . import cache as disk
+from .. import cache as disk
 from .simd import Record
 
 # contract and nsz keep every element's bits independent of where it stands in a vector, a tail or a thread's range.

@@ -1,19 +1,87 @@
-"""The only file that imports numba.cuda."""
+"""The only file that imports numba.cuda: the target's vocabulary, and Python functions to PTX.
 
-import importlib.util
+Everything else in this folder takes Numba's names from here, so that a change of the target changes one file.
+"""
 
+import re
+from contextlib import contextmanager
+from types import SimpleNamespace
 
-def describe() -> str:
-    """The GPU that is seen here, or why there is none."""
-    if importlib.util.find_spec("numba_cuda") is None:
-        return "not seen: numba-cuda is not installed"
+INSTALL = (
+    'pip install "gdkernels[cuda13]" (drivers from 580 on), or "gdkernels[cuda12]" (drivers from 525 on)'
+)
+
+try:
     from numba import cuda
+except ImportError as error:
+    raise ImportError(f"gdkernels: CUDA arrays need the package numba-cuda: {INSTALL}") from error
+if getattr(cuda, "implementation", "built-in") != "NVIDIA":
+    raise ImportError(
+        "gdkernels: numba.cuda is Numba's old built-in target, expected that of the package numba-cuda; it is not "
+        f"installed, or lies on PYTHONPATH, where it cannot take the place of the old one: {INSTALL}"
+    )
 
-    if getattr(cuda, "implementation", "built-in") != "NVIDIA":
-        return "not seen: numba.cuda is not the one of numba-cuda"
-    if not cuda.is_available():
-        return f"not seen: {cuda.cuda_error() or 'there is no usable GPU or driver'}"
-    device = cuda.get_current_device()
-    major, minor = device.compute_capability
-    name = device.name.decode() if isinstance(device.name, bytes) else device.name
-    return f"{name}, compute capability {major}.{minor}"
+from llvmlite import ir
+from numba.cuda import compiler, dispatcher, libdevice, types
+from numba.cuda.cudadecl import register_global
+from numba.cuda.cudadrv import nvvm
+from numba.cuda.cudaimpl import lower as lower_builtin
+from numba.cuda.extending import intrinsic, overload, register_model
+from numba.cuda.models import PrimitiveModel
+from numba.cuda.typing import signature as make_signature
+from numba.cuda.typing.templates import AbstractTemplate
+
+__all__ = [
+    "INSTALL", "AbstractTemplate", "PrimitiveModel", "cuda", "device", "intrinsic", "ir", "libdevice", "lower_builtin",
+    "entry_of", "make_signature", "overload", "register_global", "register_model", "to_cubin", "to_ptx", "types",
+]  # fmt: skip
+
+
+def device(function):
+    """A function that is inlined into the kernels that call it."""
+    return cuda.jit(device=True, forceinline=True)(function)
+
+
+@contextmanager
+def _compiling_for(capability):
+    """Numba asks the current device for its capability when it compiles a device function; here is the answer, which
+    also spares compilation a GPU."""
+    ask = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=capability)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = ask
+
+
+def to_ptx(function, arguments, capability, threads: int, blocks: int) -> str:
+    """The PTX of a kernel with these argument types, for at least `blocks` blocks of `threads` threads on a processor.
+
+    float32 divisions and roots are those that need no call (2 and 1 ulp); denormals are kept.
+    """
+    options = {"opt": 3, "prec_div": False, "prec_sqrt": False}
+    with compiler.global_compiler_lock, _compiling_for(capability):
+        compiled = compiler.compile_cuda(
+            function, types.void, arguments, nvvm_options=options, cc=capability, abi="numba"
+        )
+        library, entry = compiled.library, compiled.fndesc.llvm_func_name
+        kernel = library.get_function(entry)
+        library._entry_name = entry
+        compiler.kernel_fixup(kernel, False)
+        nvvm.set_launch_bounds(kernel, (threads, blocks))
+        return library.get_asm_str(cc=capability).rstrip("\0")
+
+
+def entry_of(ptx: str) -> str:
+    """The name of the kernel in a PTX text."""
+    found = re.search(r"\.entry\s+([\w$]+)", ptx)
+    assert found, "no kernel in the PTX"
+    return found.group(1)
+
+
+def to_cubin(ptx: str, capability) -> bytes:
+    """The machine code that nvJitLink makes of a PTX text."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
+    return bytes(Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code)

@@ -1,0 +1,207 @@
+"""Activations over memory: forward, backward, and the column sums that are the bias gradient.
+
+For each kind there is a kernel for four elements a thread (`load4`), and one for single elements: what is left over by
+fours, and what is not aligned. All of them may work in place.
+
+Bias gradients are summed in two stages with a fixed order: each block adds up a strip of rows, eight warps its rows in
+turn, then one thread a column adds up the strips. Same input, same bits.
+"""
+
+from ..scalar.activations import ACTIVATIONS
+from .intrinsics import is_wide, load4, store4
+from .jit import Launch, kernel, run
+from .pointer import BYTES, is_null, real, shared
+from .strided import blocks
+from .target import cuda, types
+
+EVERY = ("float32", "float64", "bfloat16", "float16")
+THREADS = 256
+WARPS = 8
+FOURS = 4 * THREADS
+STRIP = 64  # rows whose sums are one partial result
+
+
+def _forward(kind):
+    act, _, _ = ACTIVATIONS[kind]
+
+    def forward4(z, a, fours):
+        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if place < fours:
+            z0, z1, z2, z3 = load4(z, 4 * place)
+            store4(a, 4 * place, (act(z0), act(z1), act(z2), act(z3)))
+
+    def forward1(z, a, count):
+        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if place < count:
+            a[place] = act(z[place])
+
+    return _named(f"{kind}_forward", f"a = {kind}(z); a may be z.", "F*, F*, i8", forward4, forward1)
+
+
+def _backward(kind):
+    _, slope, saved_is = ACTIVATIONS[kind]
+
+    def backward4(da, saved, dz, fours):
+        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if place < fours:
+            d0, d1, d2, d3 = load4(da, 4 * place)
+            s0, s1, s2, s3 = load4(saved, 4 * place)
+            store4(dz, 4 * place, (d0 * slope(s0), d1 * slope(s1), d2 * slope(s2), d3 * slope(s3)))
+
+    def backward1(da, saved, dz, count):
+        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if place < count:
+            dz[place] = da[place] * slope(saved[place])
+
+    meaning = f"dz = da ⊙ {kind}′, from the {saved_is}; dz may be da or saved."
+    return _named(f"{kind}_backward", meaning, "F*, F*, F*, i8", backward4, backward1)
+
+
+def _named(name, meaning, signature, *bodies):
+    """Kernels of bodies that end in the number of elements that a thread takes."""
+    made = []
+    for body in bodies:
+        body.__name__, body.__doc__ = f"{name}{body.__name__[-1]}", meaning
+        made.append(kernel(signature, threads=THREADS, variants=EVERY)(body))
+    return made
+
+
+def _backward_sums(kind):
+    """The kernels of dz = da ⊙ act′ with the sums of strips of it: of 128 columns a block (four a lane), or of 32."""
+    _, slope, _ = ACTIVATIONS[kind]
+
+    def sums4(da, saved, dz, partial, rows, n):
+        warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
+        column = 4 * (cuda.blockIdx.x * 32 + lane)
+        zero = real(da, 0)
+        t0 = t1 = t2 = t3 = zero
+        if column < n:
+            row = cuda.blockIdx.y * STRIP + warp
+            last = min(rows, (cuda.blockIdx.y + 1) * STRIP)
+            while row < last:
+                d0, d1, d2, d3 = load4(da, row * n + column)
+                s0, s1, s2, s3 = load4(saved, row * n + column)
+                d0, d1, d2, d3 = d0 * slope(s0), d1 * slope(s1), d2 * slope(s2), d3 * slope(s3)
+                if not is_null(dz):
+                    store4(dz, row * n + column, (d0, d1, d2, d3))
+                t0, t1, t2, t3 = t0 + d0, t1 + d1, t2 + d2, t3 + d3
+                row += WARPS
+        sums = shared(da, FOURS)
+        store4(sums, 4 * cuda.threadIdx.x, (t0, t1, t2, t3))
+        cuda.syncthreads()
+        if cuda.threadIdx.x < 128:
+            column = cuda.blockIdx.x * 128 + cuda.threadIdx.x
+            total = zero
+            for w in range(WARPS):
+                total += sums[128 * w + cuda.threadIdx.x]
+            if column < n:
+                partial[cuda.blockIdx.y * n + column] = total
+
+    def sums1(da, saved, dz, partial, rows, n):
+        warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
+        column = cuda.blockIdx.x * 32 + lane
+        total = real(da, 0)
+        if column < n:
+            row = cuda.blockIdx.y * STRIP + warp
+            last = min(rows, (cuda.blockIdx.y + 1) * STRIP)
+            while row < last:
+                d = da[row * n + column] * slope(saved[row * n + column])
+                if not is_null(dz):
+                    dz[row * n + column] = d
+                total += d
+                row += WARPS
+        sums = shared(da, THREADS)
+        sums[cuda.threadIdx.x] = total
+        cuda.syncthreads()
+        if cuda.threadIdx.x < 32:
+            total = real(da, 0)
+            for w in range(WARPS):
+                total += sums[32 * w + cuda.threadIdx.x]
+            if column < n:
+                partial[cuda.blockIdx.y * n + column] = total
+
+    meaning = f"dz = da ⊙ {kind}′ (unless dz is absent) and its sums over strips of {STRIP} rows."
+    return _named(f"{kind}_backward_", meaning, "F*, F*, F*, R*, i8, i8", sums4, sums1)
+
+
+@kernel("R*, F*, i8, i8, i4", threads=THREADS, variants=EVERY)
+def sum_strips(partial, db, strips, n, accumulate):
+    """db (+)= Σ of the strips, in their order."""
+    column = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    if column < n:
+        total = real(partial, 0)
+        for strip in range(strips):
+            total += partial[strip * n + column]
+        db[column] = db[column] + total if accumulate != 0 else total
+
+
+FORWARD = {kind: _forward(kind) for kind in ACTIVATIONS}
+BACKWARD = {kind: _backward(kind) for kind in ACTIVATIONS}
+BACKWARD_SUMS = {kind: _backward_sums(kind) for kind in ACTIVATIONS}
+
+
+# ---------------------------------------------------------------------------------------------- launches
+
+
+def over_elements(kernels, storage: str, count: int, *addresses: int) -> list[Launch]:
+    """A kernel of four elements a thread for what is aligned, one of single elements for the rest."""
+    by_four, by_one = kernels
+    fours = count // 4 if is_wide(storage, *addresses) else 0
+    launches = []
+    if fours:
+        launches.append(Launch(by_four, storage, blocks(fours), (*addresses, fours)))
+    if rest := count - 4 * fours:
+        behind = (address + 4 * fours * BYTES[storage] for address in addresses)
+        launches.append(Launch(by_one, storage, blocks(rest), (*behind, rest)))
+    return launches
+
+
+def forward_launches(storage: str, kind: str, z: int, a: int, count: int) -> list[Launch]:
+    """a = act(z) for `count` elements at these addresses; a may be z."""
+    return over_elements(FORWARD[kind], storage, count, z, a)
+
+
+def backward_launches(storage: str, kind: str, da: int, saved: int, dz: int, count: int) -> list[Launch]:
+    """dz = da ⊙ act′; dz may be da or saved."""
+    return over_elements(BACKWARD[kind], storage, count, da, saved, dz)
+
+
+def sums_launches(
+    room, storage: str, kind: str, da: int, saved: int, dz: int, db: int, rows: int, n: int, accumulate: bool
+) -> list[Launch]:
+    """dz = da ⊙ act′ (dz = 0: not wanted) and db (+)= its column sums, in one pass. `room(bytes)` gives temporaries."""
+    strips = -(-rows // STRIP)
+    partial = room(max(1, strips) * n * (8 if storage == "float64" else 4))
+    wide = is_wide(storage, da, saved, dz, n * BYTES[storage])
+    columns = 128 if wide else 32
+    first = BACKWARD_SUMS[kind][0 if wide else 1]
+    return [
+        Launch(first, storage, (-(-n // columns), strips, 1), (da, saved, dz, partial, rows, n)),
+        Launch(sum_strips, storage, blocks(n), (partial, db, strips, n, int(accumulate))),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- the ops' way in
+
+
+def forward(z, kind: str, out) -> None:
+    """out = act(z), for C-contiguous arrays of any one shape; out may be z."""
+    run(forward_launches(z.dtype.name, kind, z.address, out.address, z.size), z.stream)
+
+
+def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> None:
+    """dz = da ⊙ act′, and db (+)= its sums over the rows if db is given; dz may be da or saved.
+
+    All arrays are C-contiguous. The identity reads no `saved`, and writes nothing where dz is da.
+    """
+    storage = da.dtype.name
+    kept = da if saved is None else saved
+    still = kind == "identity" and dz.address == da.address
+    if db is not None:
+        to = 0 if still else dz.address
+        launches = sums_launches(
+            da.workspace, storage, kind, da.address, kept.address, to, db.address, *da.shape, accumulate
+        )
+        run(launches, da.stream)
+    elif not still:
+        run(backward_launches(storage, kind, da.address, kept.address, dz.address, da.size), da.stream)

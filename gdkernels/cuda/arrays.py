@@ -1,0 +1,310 @@
+"""Arrays on the device, whoever owns them, as the operations see them.
+
+An `Array` has the look of a NumPy array (shape, strides, dtype, flags, T) over memory of the device. CuPy, PyTorch and
+Numba arrays are taken as they are, anything else through ``__cuda_array_interface__`` or DLPack. Results are allocated by
+the library of the first array of a call, on whose current stream everything is launched.
+"""
+
+import sys
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from . import driver
+from .target import cuda
+
+
+class BFloat16:
+    """The element type that NumPy lacks: the upper half of a float32."""
+
+    name, itemsize, kind = "bfloat16", 2, "f"
+
+    def __repr__(self) -> str:
+        return "bfloat16"
+
+
+BFLOAT16 = BFloat16()
+_BITS = np.dtype(np.uint16)  # what stands for bfloat16 in a shadow
+
+
+class _Memory:
+    """What NumPy is told about memory of the device, so that it computes shapes, strides and overlaps."""
+
+    def __init__(self, address: int, shape: tuple, strides: tuple | None, dtype: np.dtype, read_only: bool):
+        self.__array_interface__ = {
+            "data": (address, read_only), "shape": shape, "strides": strides, "typestr": dtype.str, "version": 3,
+        }  # fmt: skip
+
+
+class Array:
+    """An array of the device.
+
+    `shadow` is a NumPy array at the same address: good for shapes, strides and overlaps; its elements cannot be read.
+    `owner` is the array that the user knows, `library` what it belongs to.
+    """
+
+    __slots__ = ("__dict__", "dtype", "library", "owner", "shadow")
+
+    def __init__(self, shadow: np.ndarray, dtype: Any, library: "type[Library]", owner: Any):
+        self.shadow, self.dtype, self.library, self.owner = shadow, dtype, library, owner
+
+    @cached_property
+    def address(self) -> int:
+        return self.shadow.__array_interface__["data"][0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.shadow.shape
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.shadow.strides
+
+    @property
+    def ndim(self) -> int:
+        return self.shadow.ndim
+
+    @property
+    def size(self) -> int:
+        return self.shadow.size
+
+    @property
+    def nbytes(self) -> int:
+        return self.shadow.nbytes
+
+    @property
+    def itemsize(self) -> int:
+        return self.shadow.itemsize
+
+    @property
+    def flags(self) -> Any:
+        return self.shadow.flags
+
+    @property
+    def T(self) -> "Array":
+        return Array(self.shadow.T, self.dtype, self.library, self.owner)
+
+    @property
+    def stream(self) -> int:
+        """The current stream of the library."""
+        return self.library.stream()
+
+    def __len__(self) -> int:
+        return len(self.shadow)
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype} {self.shape} on the GPU, {self.library.__name__.lower()}>"
+
+    def reshape(self, *shape: int) -> "Array":
+        """The same memory with another shape, of a C-contiguous array."""
+        assert self.shadow.flags.c_contiguous
+        return Array(self.shadow.reshape(*shape), self.dtype, self.library, self.owner)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = None) -> "Array":
+        """A new array of the same library."""
+        return read(self.library.empty(shape, self.dtype if dtype is None else dtype))
+
+    def copy(self) -> "Array":
+        """A C-contiguous copy."""
+        target = self.empty(self.shape)
+        target[...] = self
+        return target
+
+    def astype(self, dtype: Any, order: str = "C") -> "Array":
+        """A C-contiguous copy of another element type: labels of 32 bits to 64, or the same type."""
+        from . import strided
+
+        target = self.empty(self.shape, np.dtype(dtype))
+        strided.convert(self, target)
+        return target
+
+    def __setitem__(self, everything: Any, source: "Array") -> None:
+        """``target[...] = source``, for any strides."""
+        from . import strided
+
+        assert everything is Ellipsis
+        strided.copy(source, self)
+
+    def to_numpy(self) -> np.ndarray:
+        """A copy on the host; bfloat16 becomes float32."""
+        source = self if self.flags.c_contiguous else self.copy()
+        values = np.empty(self.shape, _BITS if self.dtype is BFLOAT16 else self.dtype)
+        driver.to_host(values, source.address, self.stream)
+        if self.dtype is BFLOAT16:
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values
+
+    def fill_from(self, values: np.ndarray) -> "Array":
+        """Copy a NumPy array of the same shape and element type to the device."""
+        assert self.flags.c_contiguous and values.shape == self.shape and values.dtype == self.dtype
+        driver.to_device(self.address, np.ascontiguousarray(values), self.stream)
+        return self
+
+    def workspace(self, size: int) -> int:
+        """The address of so many bytes that last as long as this array: temporaries of a call."""
+        memory = self.empty((max(1, -(-size // 8)),), np.dtype(np.float64))
+        self.__dict__.setdefault("kept", []).append(memory)
+        return memory.address
+
+
+# ---------------------------------------------------------------------------------------------- libraries
+
+
+class Library:
+    """Where results are allocated and which stream is current."""
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def stream() -> int:
+        raise NotImplementedError
+
+
+class CuPy(Library):
+    @staticmethod
+    def empty(shape, dtype):
+        import cupy
+
+        try:
+            return cupy.empty(shape, dtype if dtype is not BFLOAT16 else _ml_bfloat16())
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise _no_room(shape, dtype) from error
+
+    @staticmethod
+    def stream():
+        import cupy
+
+        return cupy.cuda.get_current_stream().ptr
+
+
+class Torch(Library):
+    @staticmethod
+    def empty(shape, dtype):
+        import torch
+
+        try:
+            return torch.empty(shape, dtype=getattr(torch, dtype.name), device="cuda")
+        except torch.cuda.OutOfMemoryError as error:
+            raise _no_room(shape, dtype) from error
+
+    @staticmethod
+    def stream():
+        import torch
+
+        return torch.cuda.current_stream().cuda_stream
+
+
+class Numba(Library):
+    @staticmethod
+    def empty(shape, dtype):
+        driver.use()
+        try:
+            return cuda.device_array(shape, dtype if dtype is not BFLOAT16 else _ml_bfloat16())
+        except cuda.cudadrv.driver.CudaAPIError as error:
+            if "OUT_OF_MEMORY" in str(error):
+                raise _no_room(shape, dtype) from error
+            raise
+
+    @staticmethod
+    def stream():
+        return 0
+
+
+def _no_room(shape, dtype) -> MemoryError:
+    free, total = driver.memory()
+    size = int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
+    return MemoryError(
+        f"gdkernels: an array of shape {tuple(shape)} needs {size / 2**20:,.1f} MiB on the GPU, of whose "
+        f"{total / 2**20:,.0f} MiB {free / 2**20:,.0f} are free"
+    )
+
+
+def _ml_bfloat16():
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+@cache
+def default_library() -> type[Library]:
+    """CuPy where it is installed and finds a device, else Numba."""
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception:  # a CuPy for another CUDA fails in many ways
+        return Numba
+    return CuPy
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def read(value: Any) -> Array:
+    """Any array of the device as an `Array`; TypeError for what is none."""
+    if type(value) is Array:
+        return value
+    package = type(value).__module__.partition(".")[0]
+    if package == "torch":
+        return _read_torch(value)
+    if hasattr(value, "__cuda_array_interface__"):
+        library = {"cupy": CuPy, "numba": Numba}.get(package) or default_library()
+        return _read_interface(value, library)
+    return _read_dlpack(value)
+
+
+def _read_torch(value: Any) -> Array:
+    name = str(value.dtype).removeprefix("torch.")
+    dtype = BFLOAT16 if name == "bfloat16" else np.dtype(name)
+    strides = tuple(step * dtype.itemsize for step in value.stride())
+    return _array(value.data_ptr(), tuple(value.shape), strides, dtype, False, Torch, value)
+
+
+def _read_interface(value: Any, library: type[Library]) -> Array:
+    facts = value.__cuda_array_interface__
+    address, read_only = facts["data"]
+    name = getattr(getattr(value, "dtype", None), "name", "")
+    dtype = BFLOAT16 if name == "bfloat16" else np.dtype(facts["typestr"])
+    array = _array(address, facts["shape"], facts.get("strides"), dtype, read_only, library, value)
+    producer = facts.get("stream")
+    if producer is not None and int(producer) != array.stream and library is not CuPy:
+        driver.synchronize(int(producer))  # what the producer still does must be done
+    return array
+
+
+def _read_dlpack(value: Any) -> Array:
+    from cuda.core.utils import StridedMemoryView
+
+    view = StridedMemoryView.from_dlpack(value, stream_ptr=default_library().stream() or 1)
+    name = str(view.dtype)
+    dtype = BFLOAT16 if name == "bfloat16" else np.dtype(view.dtype)
+    strides = None if view.strides is None else tuple(step * dtype.itemsize for step in view.strides)
+    return _array(
+        view.ptr, tuple(view.shape), strides, dtype, view.readonly, default_library(), (value, view)
+    )
+
+
+def _array(address, shape, strides, dtype, read_only, library, owner) -> Array:
+    seen = _BITS if dtype is BFLOAT16 else dtype
+    shadow = np.asarray(_Memory(address, tuple(shape), strides, seen, bool(read_only)))
+    return Array(shadow, dtype, library, owner)
+
+
+def is_on_device(value: Any) -> bool:
+    """Whether this is an array of the device, without importing anything."""
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        return bool(value.is_cuda)
+    if hasattr(value, "__dlpack_device__"):
+        return value.__dlpack_device__()[0] in (2, 13)  # kDLCUDA, kDLCUDAManaged
+    return False
+
+
+def release(array: Array) -> Any:
+    """What the user gets: the array of the library."""
+    return array.owner

@@ -1,0 +1,204 @@
+"""The driver's calls: modules, launches, copies, streams and graphs, with errors in words.
+
+Kernels run in the context that is current, which is the primary context of a device: the one that CuPy, PyTorch and
+Numba share.
+"""
+
+import ctypes
+import threading
+from functools import cache
+
+from cuda.bindings import driver as api
+
+from .target import INSTALL, cuda, to_cubin
+
+_OK = api.CUresult.CUDA_SUCCESS
+_OUT_OF_MEMORY = api.CUresult.CUDA_ERROR_OUT_OF_MEMORY
+_NEWER_PTX = api.CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+
+
+def check(answer, doing: str):
+    """The results of a driver call; RuntimeError, or MemoryError, that says what failed."""
+    status, *results = answer
+    if status == _OK:
+        return results[0] if len(results) == 1 else results
+    if status == _OUT_OF_MEMORY:
+        free, total = memory()
+        raise MemoryError(
+            f"gdkernels: the GPU is out of memory while {doing}: {free / 2**20:,.0f} MiB of {total / 2**20:,.0f} are free"
+        )
+    _, name = api.cuGetErrorName(status)
+    _, text = api.cuGetErrorString(status)
+    raise RuntimeError(f"gdkernels: CUDA failed while {doing}: {_text(name)} ({_text(text)})")
+
+
+def _text(value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def memory() -> tuple[int, int]:
+    """(free, total) bytes of the current device."""
+    status, free, total = api.cuMemGetInfo()
+    return (free, total) if status == _OK else (0, 0)
+
+
+def use() -> int:
+    """Make a context current where none is; the number of its device."""
+    status, device = api.cuCtxGetDevice()
+    if status == _OK:
+        return int(device)
+    try:
+        cuda.current_context()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise RuntimeError(f"gdkernels: no GPU can be used: {reason or type(error).__name__}") from error
+    return int(check(api.cuCtxGetDevice(), "asking for the current device"))
+
+
+@cache
+def capability(device: int) -> tuple[int, int]:
+    """The compute capability of a device, as (major, minor)."""
+    kinds = api.CUdevice_attribute
+    doing = "asking for the compute capability"
+    major = kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    minor = kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
+    return tuple(int(check(api.cuDeviceGetAttribute(kind, device), doing)) for kind in (major, minor))
+
+
+@cache
+def processors(device: int) -> int:
+    """The streaming multiprocessors of a device."""
+    kind = api.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+    return int(check(api.cuDeviceGetAttribute(kind, device), "asking for the number of processors"))
+
+
+def version() -> tuple[int, int]:
+    """The newest CUDA that the driver knows, as (major, minor)."""
+    number = int(check(api.cuDriverGetVersion(), "asking for the driver's version"))
+    return number // 1000, number % 1000 // 10
+
+
+def load(ptx: str, name: str, device: int, shared: int) -> int:
+    """The handle of the kernel `name` of a PTX text, allowed to use `shared` bytes of dynamic shared memory.
+
+    A driver older than the compiler refuses its PTX; the machine code that nvJitLink makes of it, it takes within one
+    major version.
+    """
+    answer = api.cuModuleLoadData(ptx.encode() + b"\0")
+    if answer[0] == _NEWER_PTX:
+        try:
+            code = to_cubin(ptx, capability(device))
+        except Exception as error:
+            major, minor = version()
+            raise RuntimeError(
+                f"gdkernels: the driver is too old for the installed CUDA compiler: it knows CUDA {major}.{minor}. "
+                f"Update the driver, or install the packages that fit it: {INSTALL}"
+            ) from error
+        answer = api.cuModuleLoadData(code)
+    module = check(answer, f"loading {name}")
+    function = check(api.cuModuleGetFunction(module, name.encode()), f"loading {name}")
+    if shared > 48 * 1024:
+        kind = api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        check(api.cuFuncSetAttribute(function, kind, shared), f"asking for {shared} bytes of shared memory")
+    return int(function)
+
+
+class Parameters(threading.local):
+    """Room for the arguments of a launch: a slot of eight bytes each, and the table of their addresses."""
+
+    def __init__(self, count: int):
+        self.values = ctypes.create_string_buffer(8 * count)
+        start = ctypes.addressof(self.values)
+        self._table = (ctypes.c_void_p * count)(*(start + 8 * slot for slot in range(count)))
+        self.table = ctypes.addressof(self._table)
+
+
+def launch(function: int, grid, threads: int, shared: int, stream: int, table: int, name: str) -> None:
+    """Launch a kernel with the arguments that `table` points to."""
+    answer = api.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, table, 0)
+    if answer[0] != _OK:
+        check(answer, f"launching {name} on {grid} blocks of {threads} threads")
+
+
+# ---------------------------------------------------------------------------------------------- copies
+
+
+def to_device(place: int, source, stream: int) -> None:
+    """Copy a C-contiguous NumPy array to a device address; it may be changed when this returns."""
+    if source.nbytes:
+        check(api.cuMemcpyHtoDAsync(place, source.ctypes.data, source.nbytes, stream), "copying to the GPU")
+        synchronize(stream)
+
+
+def to_host(target, place: int, stream: int) -> None:
+    """Copy from a device address into a C-contiguous NumPy array, which is filled when this returns."""
+    if target.nbytes:
+        check(api.cuMemcpyDtoHAsync(target.ctypes.data, place, target.nbytes, stream), "copying from the GPU")
+    synchronize(stream)
+
+
+def copy(target: int, source: int, size: int, stream: int) -> None:
+    """Copy bytes from one device address to another."""
+    if size:
+        check(api.cuMemcpyDtoDAsync(target, source, size, stream), "copying on the GPU")
+
+
+def clear(place: int, size: int, stream: int) -> None:
+    """Set bytes at a device address to zero."""
+    if size:
+        check(api.cuMemsetD8Async(place, 0, size, stream), "clearing memory of the GPU")
+
+
+def synchronize(stream: int) -> None:
+    """Wait until everything on the stream is done."""
+    check(api.cuStreamSynchronize(stream), "waiting for the GPU")
+
+
+# ---------------------------------------------------------------------------------------------- streams and graphs
+
+
+class Stream:
+    """A stream of our own, which waits for nobody."""
+
+    def __init__(self):
+        use()
+        flag = api.CUstream_flags.CU_STREAM_NON_BLOCKING
+        self._stream = check(api.cuStreamCreate(flag), "making a stream")
+        self.handle = int(self._stream)
+
+    def __del__(self):
+        if api is not None and getattr(self, "_stream", None) is not None:
+            api.cuStreamDestroy(self._stream)
+
+
+def is_capturing(stream: int) -> bool:
+    """Whether what is launched on the stream goes into a graph."""
+    status = check(api.cuStreamIsCapturing(stream), "asking whether a stream is captured")
+    return status != api.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
+
+
+class Graph:
+    """Launches that were captured once and are replayed by one call."""
+
+    def __init__(self, stream: int, record):
+        """Capture what `record()` launches on the stream."""
+        mode = api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        check(api.cuStreamBeginCapture(stream, mode), "beginning to capture a graph")
+        try:
+            record()
+        except BaseException:
+            _, graph = api.cuStreamEndCapture(stream)
+            if int(graph):
+                api.cuGraphDestroy(graph)
+            raise
+        graph = check(api.cuStreamEndCapture(stream), "capturing a graph")
+        self._replayed = check(api.cuGraphInstantiate(graph, 0), "making a graph ready")
+        check(api.cuGraphDestroy(graph), "dropping a graph")
+
+    def replay(self, stream: int) -> None:
+        """Launch everything again, in the captured order."""
+        check(api.cuGraphLaunch(self._replayed, stream), "launching a graph")
+
+    def __del__(self):
+        if api is not None and getattr(self, "_replayed", None) is not None:
+            api.cuGraphExecDestroy(self._replayed)
