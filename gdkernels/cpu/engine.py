@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..nn.plan import Buffer, Gradient, Plan
+from ..scalar.hyper import HYPER
 from . import loss as loss_kernels
 from . import optim
 from .epoch import FIELDS, run_sections, set_step, train
@@ -34,7 +35,7 @@ class LossCall:
 
 @dataclass
 class Update:
-    """An optimizer at work: its name, hyper-parameters (`optim.hyper`), state buffers and the number of steps done.
+    """An optimizer at work: its name, hyper-parameters (`scalar.hyper`), state buffers and the number of steps done.
 
     `decay` lists (start, stop, weight_decay): segments of the flat parameter buffer, in elements.
     """
@@ -167,7 +168,7 @@ class Engine:
         buffers = [address(buffer) for buffer in (self.params, self.grads, *update.states)]
         for index, (start, stop, _) in enumerate(update.decay):
             places = [place + start * itemsize for place in buffers] + [0] * (5 - len(buffers))
-            hyper = address(self._hypers) + index * 8 * optim.HYPER
+            hyper = address(self._hypers) + index * 8 * HYPER
             yield optim.UPDATE[update.name], (*places, hyper), stop - start, UPDATE_QUANTUM
 
     def _do(self, job, record: np.ndarray, workers: int) -> None:
@@ -216,9 +217,9 @@ class Engine:
     def prepare(self, loss: LossCall, update: Update, clip_norm: float | None = None) -> None:
         """State what a step of training consists of."""
         self._loss, self._update = loss, update
-        self._hypers = aligned_zeros(optim.HYPER * len(update.decay), np.float64)
+        self._hypers = aligned_zeros(HYPER * len(update.decay), np.float64)
         for index, (_, _, decay) in enumerate(update.decay):
-            hyper = self._hypers[optim.HYPER * index : optim.HYPER * (index + 1)]
+            hyper = self._hypers[HYPER * index : HYPER * (index + 1)]
             hyper[:] = update.hyper
             hyper[1] = decay
         self._clip = float(clip_norm or 0.0)

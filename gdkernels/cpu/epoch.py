@@ -11,8 +11,8 @@ number of ops, then (kernel address, record address, total, quantum) for each.
 
 import math
 
+from ..scalar.hyper import HYPER
 from .jit import kernel, native
-from .optim import HYPER
 from .simd import float64_at, int64_at, invoke, noalias, offset, typed, unpack
 from .team import dispatcher, share, wait
 from .tile import ROWS

@@ -5,7 +5,7 @@ corrections, 1 − beta) is computed once a call, in float64. Adam is bound by t
 room for everything else: estimates refined by Newton steps (vrsqrt14ps, vrcp14ps) were tried in their place and are
 slower by 5 to 25 % on Zen 4.
 
-HYPER: 0 lr, 1 weight_decay, 2 scale of the gradient (from clipping), 3 step (from 1), 4… what `SPECIFIC` lists.
+The kernels take the hyper-parameters as the vector that `scalar.hyper` makes.
 """
 
 import numpy as np
@@ -15,22 +15,8 @@ from .jit import kernel, native
 from .simd import noalias, offset, unpack
 from .team import address, float_bits, launch
 
-HYPER = 8  # float64 numbers
 BLOCK = 4096  # elements whose squares are one sum: the norm does not depend on the number of threads
 QUANTUM = 64  # elements; a range of them is dealt out in multiples of this
-
-SPECIFIC = {
-    "sgd": ("momentum", "nesterov"),
-    "rmsprop": ("alpha", "eps"),
-    "adagrad": ("eps",),
-    "adam": ("beta1", "beta2", "eps"),
-    "adamw": ("beta1", "beta2", "eps"),
-    "amsgrad": ("beta1", "beta2", "eps"),
-    "lion": ("beta1", "beta2"),
-}
-# State buffers: sgd velocity (unused, may be null, without momentum); rmsprop, adagrad v; adam(w) m, v; amsgrad m, v,
-# vmax; lion m.
-STATES = {"sgd": 1, "rmsprop": 1, "adagrad": 1, "adam": 2, "adamw": 2, "amsgrad": 3, "lion": 1}
 
 
 # ---------------------------------------------------------------------------------------------- loops
@@ -260,17 +246,6 @@ UPDATE = {
 
 # Nanoseconds for each byte of an array, on one core and from its caches.
 UPDATE_COST, SQUARES_COST, SCALE_COST = 0.08, 0.02, 0.02
-
-
-def hyper(name: str, lr: float, weight_decay: float = 0.0, scale: float = 1.0, step: int = 1, **options):
-    """The hyper-parameters of an optimizer as its kernel reads them: a float64 vector of HYPER numbers."""
-    vector = np.zeros(HYPER)
-    vector[:4] = lr, weight_decay, scale, step
-    for place, option in enumerate(SPECIFIC[name], start=4):
-        vector[place] = options.pop(option)
-    if options:
-        raise TypeError(f"{name}: unknown option {', '.join(options)}, expected {', '.join(SPECIFIC[name])}")
-    return vector
 
 
 def _dtype(array: np.ndarray) -> str:

@@ -11,6 +11,7 @@ import operator
 import numpy as np
 
 from ..cpu import optim
+from ..scalar.hyper import hyper as hyper_vector
 from .check import Array, array, float_dtype, writable
 
 _WHY = "p has it"
@@ -58,7 +59,7 @@ def sgd_step(
     if velocity is None and momentum != 0:
         raise ValueError(f"{op}: velocity is None, expected an array because momentum is {momentum}")
     states = () if velocity is None else (("velocity", velocity),)
-    hyper = optim.hyper("sgd", lr, weight_decay, momentum=momentum, nesterov=bool(nesterov))
+    hyper = hyper_vector("sgd", lr, weight_decay, momentum=momentum, nesterov=bool(nesterov))
     _step(op, "sgd", p, g, states, hyper)
 
 
@@ -96,7 +97,7 @@ def rmsprop_step(
     _number(op, "alpha", alpha, below=1.0)
     _number(op, "eps", eps)
     _number(op, "weight_decay", weight_decay)
-    _step(op, "rmsprop", p, g, (("v", v),), optim.hyper("rmsprop", lr, weight_decay, alpha=alpha, eps=eps))
+    _step(op, "rmsprop", p, g, (("v", v),), hyper_vector("rmsprop", lr, weight_decay, alpha=alpha, eps=eps))
 
 
 def adagrad_step(
@@ -124,7 +125,7 @@ def adagrad_step(
     _number(op, "lr", lr)
     _number(op, "eps", eps)
     _number(op, "weight_decay", weight_decay)
-    _step(op, "adagrad", p, g, (("v", v),), optim.hyper("adagrad", lr, weight_decay, eps=eps))
+    _step(op, "adagrad", p, g, (("v", v),), hyper_vector("adagrad", lr, weight_decay, eps=eps))
 
 
 def adam_step(
@@ -253,7 +254,7 @@ def lion_step(
     _number(op, "beta1", beta1, below=1.0)
     _number(op, "beta2", beta2, below=1.0)
     _number(op, "weight_decay", weight_decay)
-    _step(op, "lion", p, g, (("m", m),), optim.hyper("lion", lr, weight_decay, beta1=beta1, beta2=beta2))
+    _step(op, "lion", p, g, (("m", m),), hyper_vector("lion", lr, weight_decay, beta1=beta1, beta2=beta2))
 
 
 def _adam_hyper(
@@ -279,7 +280,7 @@ def _adam_hyper(
     _number(op, "beta2", beta2, below=1.0)
     _number(op, "eps", eps)
     _number(op, "weight_decay", weight_decay)
-    return optim.hyper(name, lr, weight_decay, step=count, beta1=beta1, beta2=beta2, eps=eps)
+    return hyper_vector(name, lr, weight_decay, step=count, beta1=beta1, beta2=beta2, eps=eps)
 
 
 def _number(op: str, name: str, value: float, below: float = math.inf) -> None:

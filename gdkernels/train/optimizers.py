@@ -15,6 +15,7 @@ import numpy as np
 from ..cpu.memory import aligned_zeros
 from ..nn.check import number, truth
 from ..nn.plan import Plan
+from ..scalar.hyper import STATES, hyper
 
 if TYPE_CHECKING:
     from ..cpu.engine import Update
@@ -47,16 +48,15 @@ class Optimizer:
 
         `decay` says which parameters decay: "all", or "weights" for those named "w" alone.
         """
-        from ..cpu import optim
         from ..cpu.engine import Update
 
         options = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return Update(
             name=self.kernel,
-            hyper=optim.hyper(self.kernel, **options),
+            hyper=hyper(self.kernel, **options),
             states=[
                 aligned_zeros(plan.size, dtype, line=24 + 12 * state)
-                for state in range(self._states(optim.STATES[self.kernel]))
+                for state in range(self._states(STATES[self.kernel]))
             ],
             step=0,
             decay=_segments(plan, self.weight_decay, decay),

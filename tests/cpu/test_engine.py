@@ -5,11 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gdkernels.cpu import optim, team
+from gdkernels.cpu import team
 from gdkernels.cpu.engine import Engine, LossCall, Update
 from gdkernels.cpu.memory import aligned_zeros
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
 from gdkernels.nn.plan import lower
+from gdkernels.scalar.hyper import STATES, hyper
 from tests.nn.plan_interpreter import Interpreter
 from tests.nn.test_plan import NETWORKS
 
@@ -106,10 +107,10 @@ OPTIONS = {
 
 
 def update_of(name, plan, dtype, weight_decay=0.0, segments=1):
-    states = [aligned_zeros(plan.size, dtype) for _ in range(optim.STATES[name])]
+    states = [aligned_zeros(plan.size, dtype) for _ in range(STATES[name])]
     bounds = [0, *(p.offset for p in plan.parameters[1:segments]), plan.size]
     decay = [(a, b, weight_decay * (i % 2 == 0)) for i, (a, b) in enumerate(pairwise(bounds))]
-    return Update(name, optim.hyper(name, 0.0, **OPTIONS[name]), states, 0, decay)
+    return Update(name, hyper(name, 0.0, **OPTIONS[name]), states, 0, decay)
 
 
 def trained(
@@ -146,7 +147,7 @@ def test_training_with_every_loss_equals_that_of_the_interpreter(kernel, dtype):
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])
-@pytest.mark.parametrize("optimizer", list(optim.STATES))
+@pytest.mark.parametrize("optimizer", list(STATES))
 def test_training_with_every_optimizer_equals_that_of_the_interpreter(optimizer, clip):
     engine, oracle = pair(DEEP, "float64", input_gradient=False)
     losses, norms = trained(engine, "mse", optimizer, "float64", clip)

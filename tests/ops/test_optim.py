@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import gdkernels as gd
 import reference
 from gdkernels.cpu import optim
+from gdkernels.scalar.hyper import hyper
 from tests.layouts import LAYOUTS, laid_out
 
 DTYPES = ("float32", "float64")
@@ -330,7 +331,7 @@ def test_steps_say_what_is_wrong_and_write_nothing(call, words):
 
 def test_hyper_refuses_an_option_of_another_optimizer():
     with pytest.raises(TypeError, match="adagrad: unknown option alpha, expected eps"):
-        optim.hyper("adagrad", 0.1, eps=1e-10, alpha=0.9)
+        hyper("adagrad", 0.1, eps=1e-10, alpha=0.9)
 
 
 @pytest.mark.parametrize(
