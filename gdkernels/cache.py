@@ -10,8 +10,10 @@ import os
 import pickle
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -26,7 +28,7 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def _candidates():
+def _candidates() -> Iterator[Path]:
     chosen = os.environ.get("GDKERNELS_CACHE_DIR")
     if chosen:
         yield Path(chosen).expanduser()
@@ -53,7 +55,7 @@ def folder() -> Path:
     raise OSError("gdkernels: no writable folder for compiled kernels; set GDKERNELS_CACHE_DIR")
 
 
-def _path(symbol: str, target: tuple) -> Path:
+def _path(symbol: str, target: tuple[Any, ...]) -> Path:
     identity = hashlib.sha256(repr((symbol, target)).encode()).hexdigest()[:12]
     return folder() / f"{symbol}.{identity}.{fingerprint()}.kernel"
 
@@ -63,7 +65,7 @@ def is_empty() -> bool:
     return next(folder().glob(f"*.{fingerprint()}.kernel"), None) is None
 
 
-def load(symbol: str, target: tuple):
+def load(symbol: str, target: tuple[Any, ...]) -> Any:
     """What `save` stored for this symbol on this target (CPU and versions), or None."""
     try:
         return pickle.loads(_path(symbol, target).read_bytes())
@@ -71,7 +73,7 @@ def load(symbol: str, target: tuple):
         return None
 
 
-def save(symbol: str, target: tuple, payload) -> None:
+def save(symbol: str, target: tuple[Any, ...], payload: Any) -> None:
     """Store a payload, replacing older versions of the same kernel. A full disk is not an error: nothing is cached."""
     path = _path(symbol, target)
     stem = path.name.removesuffix(f".{fingerprint()}.kernel")

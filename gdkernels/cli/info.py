@@ -26,9 +26,8 @@ def facts() -> dict[str, str]:
     import llvmlite.binding as llvm
 
     import gdkernels
-    from gdkernels import cache
+    from gdkernels import cache, cuda
     from gdkernels.cpu import machine, team
-    from gdkernels import cuda
 
     bits = machine.VECTOR_BITS
     return {

@@ -5,6 +5,8 @@ scale · d(row loss)/d pred. The loss of the batch is scale · Σ row_loss; ``sc
 a training step can change it without a new record. ``grad`` must not overlap ``pred`` or ``target``.
 """
 
+import math
+
 import numpy as np
 
 from ..scalar import losses
@@ -318,3 +320,59 @@ def of_rows(logits, target, grad, scale: float, label_smoothing: float, class_we
     else:
         launch(softmax_cross_entropy_probabilities, logits.dtype, operands, batch, work=work)
     return results[1:]
+
+
+def elements(name: str, pred, target, grad, reduction: str, options: tuple = ()):
+    """The loss of arrays of any one shape: of every element ("none"), their sum or their mean."""
+    size = pred.size
+    scale = 1.0 / size if reduction == "mean" and size else 1.0
+    slope = None if grad is None else grad.reshape(-1)
+    one_by_one = reduction == "none"
+    terms = of_elements(
+        KERNELS[name], pred.reshape(-1), target.reshape(-1), slope, scale, options, one_by_one
+    )
+    if one_by_one:
+        return terms.astype(pred.dtype).reshape(pred.shape)
+    total = float(np.add.reduce(terms))
+    if reduction == "sum":
+        return total
+    return total / size if size else math.nan
+
+
+def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
+    """ValueError that names the first row whose label is no class, unless it is ignored."""
+    if largest_label(target) < classes:
+        return
+    wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"{op}: target[{row}] is {target[row]}, expected a class in [0, {classes})")
+
+
+def largest_label(target) -> int:
+    """As unsigned numbers negative labels are the largest: one look at the maximum tells whether all are in range."""
+    return int(np.maximum.reduce(target.view(np.uint64), initial=0))
+
+
+def rows(
+    op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
+):
+    """The cross-entropy of each row ("none"), their sum or their mean; the labels have been checked."""
+    batch, classes = logits.shape
+    count = mass = batch
+    if reduction == "mean" and target.ndim == 1:
+        counting = target
+        if 0 <= ignore_index < classes or largest_label(target) >= classes:
+            counting = target[target != ignore_index]
+        count = counting.size
+        mass = count if class_weight is None else float(class_weight[counting].sum(dtype=np.float64))
+    scale = 1.0
+    if reduction == "mean":
+        scale = 1.0 / mass if mass else (math.nan if count else 0.0)
+    terms = of_rows(logits, target, grad, scale, label_smoothing, class_weight, ignore_index)
+    if reduction == "none":
+        return terms.astype(logits.dtype)
+    total = float(np.add.reduce(terms))
+    if reduction == "sum":
+        return total
+    return total / mass if mass else math.nan

@@ -8,6 +8,8 @@ slower by 5 to 25 % on Zen 4.
 The kernels take the hyper-parameters as the vector that `scalar.hyper` makes.
 """
 
+import math
+
 import numpy as np
 
 from ..scalar import optimizers
@@ -252,25 +254,31 @@ def _dtype(array: np.ndarray) -> str:
     return "float32" if array.itemsize == 4 else "float64"
 
 
-def update(name: str, p: np.ndarray, g: np.ndarray, states: tuple, hyper: np.ndarray) -> None:
-    """One step of an optimizer on C-contiguous arrays of the same size."""
-    operands = (address(p), address(g), *map(address, states), *(0, 0, 0)[len(states) :], address(hyper))
+def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
+    """One step of an optimizer on p, g and its states: C-contiguous arrays of the same size."""
+    p, count = arrays[0], len(arrays)
+    operands = (*map(address, arrays), *(0, 0, 0)[count - 2 :], address(hyper))
     launch(UPDATE[name], _dtype(p), operands, p.size, QUANTUM, UPDATE_COST * p.nbytes)
 
 
-def squares(arrays: list) -> float:
-    """Σ g² over C-contiguous arrays: within blocks of BLOCK elements, then over the blocks in their order."""
+def norm(arrays: list) -> float:
+    """√(Σ g²) over C-contiguous arrays: squares within blocks of BLOCK elements, then over the blocks in their order."""
     counts = [-(-array.size // BLOCK) for array in arrays]
-    sums = np.zeros(sum(counts) + 1)  # the last one stays 0: the sum over no arrays
+    sums = np.zeros(sum(counts))
     first = address(sums)
     for array, blocks in zip(arrays, counts, strict=True):
         operands = (address(array), array.size, first)
         launch(square_sums, _dtype(array), operands, blocks, 1, SQUARES_COST * array.nbytes)
         first += 8 * blocks
-    return float(np.add.accumulate(sums)[-1])
+    return math.sqrt(np.add.accumulate(sums)[-1]) if sums.size else 0.0
 
 
-def scale(array: np.ndarray, factor: float) -> None:
-    """array = factor array, for a C-contiguous array."""
-    operands = (address(array), float_bits(factor))
-    launch(scale_elements, _dtype(array), operands, array.size, QUANTUM, SCALE_COST * array.nbytes)
+def clip(max_norm: float, arrays: list) -> float:
+    """Scale C-contiguous arrays by min(1, max_norm / (norm + 1e-6)); the norm before."""
+    size = norm(arrays)
+    factor = max_norm / (size + 1e-6)
+    if not factor >= 1.0:
+        for array in arrays:
+            operands = (address(array), float_bits(factor))
+            launch(scale_elements, _dtype(array), operands, array.size, QUANTUM, SCALE_COST * array.nbytes)
+    return size

@@ -12,7 +12,7 @@ from .intrinsics import is_wide, load4, store4
 from .jit import Launch, kernel, run
 from .pointer import BYTES, is_null, real, shared
 from .strided import blocks
-from .target import cuda, types
+from .target import cuda
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
 THREADS = 256
@@ -199,8 +199,9 @@ def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> Non
     still = kind == "identity" and dz.address == da.address
     if db is not None:
         to = 0 if still else dz.address
+        rows, n = da.shape
         launches = sums_launches(
-            da.workspace, storage, kind, da.address, kept.address, to, db.address, *da.shape, accumulate
+            da.workspace, storage, kind, da.address, kept.address, to, db.address, rows, n, accumulate
         )
         run(launches, da.stream)
     elif not still:

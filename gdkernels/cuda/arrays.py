@@ -5,7 +5,6 @@ Numba arrays are taken as they are, anything else through ``__cuda_array_interfa
 the library of the first array of a call, on whose current stream everything is launched.
 """
 
-import sys
 from functools import cache, cached_property
 from typing import Any
 
@@ -293,18 +292,6 @@ def _array(address, shape, strides, dtype, read_only, library, owner) -> Array:
     return Array(shadow, dtype, library, owner)
 
 
-def is_on_device(value: Any) -> bool:
-    """Whether this is an array of the device, without importing anything."""
-    if hasattr(value, "__cuda_array_interface__"):
-        return True
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return bool(value.is_cuda)
-    if hasattr(value, "__dlpack_device__"):
-        return value.__dlpack_device__()[0] in (2, 13)  # kDLCUDA, kDLCUDAManaged
-    return False
-
-
-def release(array: Array) -> Any:
-    """What the user gets: the array of the library."""
-    return array.owner
+def release(value: Any) -> Any:
+    """What the user gets for an `Array`: the array of the library."""
+    return value.owner if type(value) is Array else value

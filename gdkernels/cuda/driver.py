@@ -62,7 +62,8 @@ def capability(device: int) -> tuple[int, int]:
     doing = "asking for the compute capability"
     major = kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
     minor = kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
-    return tuple(int(check(api.cuDeviceGetAttribute(kind, device), doing)) for kind in (major, minor))
+    first, second = (int(check(api.cuDeviceGetAttribute(kind, device), doing)) for kind in (major, minor))
+    return first, second
 
 
 @cache

@@ -1,6 +1,6 @@
 """Instructions of the GPU that Python has no words for, each with a line of meaning."""
 
-from .pointer import BYTES, COMPUTED, STORED, Pointer, element, narrow, widen
+from .pointer import BYTES, COMPUTED, STORED, element, narrow, widen
 from .target import cuda, device, intrinsic, ir, types
 
 FULL = 0xFFFFFFFF  # all lanes of a warp

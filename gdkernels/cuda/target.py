@@ -32,9 +32,24 @@ from numba.cuda.typing import signature as make_signature
 from numba.cuda.typing.templates import AbstractTemplate
 
 __all__ = [
-    "INSTALL", "AbstractTemplate", "PrimitiveModel", "cuda", "device", "intrinsic", "ir", "libdevice", "lower_builtin",
-    "entry_of", "make_signature", "overload", "register_global", "register_model", "to_cubin", "to_ptx", "types",
-]  # fmt: skip
+    "INSTALL",
+    "AbstractTemplate",
+    "PrimitiveModel",
+    "cuda",
+    "device",
+    "entry_of",
+    "intrinsic",
+    "ir",
+    "libdevice",
+    "lower_builtin",
+    "make_signature",
+    "overload",
+    "register_global",
+    "register_model",
+    "to_cubin",
+    "to_ptx",
+    "types",
+]
 
 
 def device(function):

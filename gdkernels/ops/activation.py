@@ -1,8 +1,8 @@
 """The activations, element by element, and the chain rule through them."""
 
-from ..cpu import activation as cpu_activation
 from ..scalar.activations import SAVED
 from .check import Array, array, deliver, dimensions, float_dtype, known, output
+from .wings import everywhere, wing
 
 KINDS = tuple(SAVED)
 
@@ -29,6 +29,7 @@ def saved_for(kind: str) -> str:
     return SAVED[kind]
 
 
+@everywhere
 def activation(z: Array, kind: str, out: Array | None = None) -> Array:
     """a = act(z), element by element.
 
@@ -69,14 +70,15 @@ def activation(z: Array, kind: str, out: Array | None = None) -> Array:
     The formulas, with their sources, are those of `gdkernels.scalar.activations`; the derivations stand in
     `gdkernels.reference.activation`.
     """
-    dtype = float_dtype("activation", "z", z)
+    dtype = float_dtype("activation", "z", z, halves=True)
     known("activation", "kind", kind, KINDS)
     source = array("activation", "z", z, dtype)
-    result = output("activation", "out", out, dtype, z.shape, f"z has shape {z.shape}", in_place=(z,))
-    cpu_activation.forward(source, kind, result)
+    result = output("activation", "out", out, source, z.shape, f"z has shape {z.shape}", in_place=(z,))
+    wing(source, "activation").forward(source, kind, result)
     return deliver(result, out)
 
 
+@everywhere
 def activation_backward(
     da: Array, saved: Array | None, kind: str, out: Array | None = None, db: Array | None = None
 ) -> Array:
@@ -110,7 +112,7 @@ def activation_backward(
         Where the activation is unknown, shapes do not fit, `out` partly overlaps an input, or `db` overlaps anything.
     """
     op = "activation_backward"
-    dtype = float_dtype(op, "da", da)
+    dtype = float_dtype(op, "da", da, halves=True)
     known(op, "kind", kind, KINDS)
     gradient = array(op, "da", da, dtype)
     why = f"da has shape {da.shape}"
@@ -119,12 +121,12 @@ def activation_backward(
         kept = array(op, "saved", saved, dtype, da.shape, why)
     elif kind != "identity":
         raise ValueError(f"{op}: saved is None, expected the {SAVED[kind]} of {kind}")
-    result = output(op, "out", out, dtype, da.shape, why, in_place=(da, saved))
+    result = output(op, "out", out, gradient, da.shape, why, in_place=(da, saved))
     sums = None
     if db is not None:
         dimensions(op, "da", da, 2)
-        sums = output(op, "db", db, dtype, da.shape[1:], why, apart_from=(da, saved, out))
-    cpu_activation.backward(gradient, kept, kind, result, sums)
+        sums = output(op, "db", db, gradient, da.shape[1:], why, apart_from=(da, saved, out))
+    wing(gradient, "activation").backward(gradient, kept, kind, result, sums)
     if sums is not None:
         deliver(sums, db)
     return deliver(result, out)

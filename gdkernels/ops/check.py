@@ -13,26 +13,51 @@ Array = NDArray[Any]
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _NAMES = {FLOAT32: "float32", FLOAT64: "float64"}
+_HALVES = ("float16", "bfloat16")
 
 
 def _must_be_array(op: str, name: str, value: object) -> None:
-    if isinstance(value, np.ndarray):
+    """NumPy's arrays are, and `cuda.arrays.Array`, which `wings.everywhere` has made of arrays on the GPU."""
+    if isinstance(value, np.ndarray) or hasattr(type(value), "shadow"):
         return
-    if hasattr(value, "__cuda_array_interface__"):
-        raise TypeError(
-            f"{op}: {name} is a CUDA array, expected a NumPy array (this version has no CUDA kernels)"
-        )
-    raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a NumPy array")
+    raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a NumPy or CUDA array")
 
 
-def float_dtype(op: str, name: str, value: Array) -> np.dtype[Any]:
-    """The element type of the array that decides it: float32 or float64."""
+def float_dtype(op: str, name: str, value: Array, halves: bool = False) -> np.dtype[Any]:
+    """The element type of the array that decides it: float32 or float64, and on the GPU, with `halves`, 16 bits."""
     if type(value) is not np.ndarray:
         _must_be_array(op, name, value)
     dtype = value.dtype
     if dtype not in _NAMES:
-        raise TypeError(f"{op}: {name} has dtype {dtype}, expected float32 or float64")
+        on_device = not isinstance(value, np.ndarray)
+        if on_device and halves and dtype.name in _HALVES:
+            return dtype
+        kinds = "float32, float64, float16 or bfloat16" if on_device and halves else "float32 or float64"
+        raise TypeError(f"{op}: {name} has dtype {dtype}, expected {kinds}")
     return dtype
+
+
+def contiguous(value: Array) -> Array:
+    """The array itself where it is C-contiguous and aligned, else a copy that is."""
+    flags = value.flags
+    if flags.c_contiguous and flags.aligned:
+        return value
+    return np.array(value, order="C", copy=True) if isinstance(value, np.ndarray) else value.copy()
+
+
+def empty(like: Array, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> Array:
+    """A new array where `like` is, of its element type unless another is named."""
+    if isinstance(like, np.ndarray):
+        return np.empty(shape, like.dtype if dtype is None else dtype)
+    made: Array = like.empty(shape, dtype)
+    return made
+
+
+def overlap(left: Array, right: Array) -> bool:
+    """Whether two arrays have an element in common."""
+    if not isinstance(left, np.ndarray):
+        left, right = left.shadow, right.shadow
+    return np.may_share_memory(left, right) and np.shares_memory(left, right)
 
 
 def array(
@@ -50,10 +75,7 @@ def array(
         raise TypeError(f"{op}: {name} has dtype {value.dtype}, expected {dtype}{why and f' because {why}'}")
     if shape is not None and value.shape != shape:
         raise ValueError(f"{op}: {name} has shape {value.shape}, expected {shape}{why and f' because {why}'}")
-    flags = value.flags
-    if flags.c_contiguous and flags.aligned:
-        return value
-    return np.array(value, order="C", copy=True)
+    return contiguous(value)
 
 
 def dimensions(op: str, name: str, value: Array, ndim: int) -> None:
@@ -87,6 +109,8 @@ def number(op: str, name: str, value: object) -> float:
 
 def same_memory(left: Array, right: Array) -> bool:
     """Whether two arrays are the same elements in the same order."""
+    if not isinstance(left, np.ndarray):
+        left, right = left.shadow, right.shadow
     return (
         left.__array_interface__["data"][0] == right.__array_interface__["data"][0]
         and left.strides == right.strides
@@ -98,7 +122,7 @@ def output(
     op: str,
     name: str,
     out: Array | None,
-    dtype: np.dtype[Any],
+    like: Array,
     shape: tuple[int, ...],
     why: str = "",
     apart_from: tuple[Array | None, ...] = (),
@@ -106,29 +130,22 @@ def output(
 ) -> Array:
     """Where a result goes: a new array, or `out` after its checks, or a contiguous stand-in for a strided `out`.
 
-    `out` must not overlap the arrays of `apart_from`; those of `in_place` it may be, element for element, but not
-    overlap otherwise. What a stand-in receives is copied by `deliver`.
+    It lies where `like` does and has its element type. `out` must not overlap the arrays of `apart_from`; those of
+    `in_place` it may be, element for element, but not overlap otherwise. What a stand-in receives is copied by `deliver`.
     """
     if out is None:
-        return np.empty(shape, dtype)
-    writable(op, name, out, dtype, shape, why)
+        return empty(like, shape)
+    writable(op, name, out, like.dtype, shape, why)
     for other in apart_from:
-        if other is not None and np.may_share_memory(out, other) and np.shares_memory(out, other):
+        if other is not None and overlap(out, other):
             raise ValueError(f"{op}: {name} overlaps another argument, expected memory of its own")
     for other in in_place:
-        if (
-            other is not None
-            and np.may_share_memory(out, other)
-            and not same_memory(out, other)
-            and np.shares_memory(out, other)
-        ):
+        if other is not None and not same_memory(out, other) and overlap(out, other):
             raise ValueError(
                 f"{op}: {name} partly overlaps an input, expected the same array or memory of its own"
             )
     flags = out.flags
-    if flags.c_contiguous and flags.aligned:
-        return out
-    return np.empty(shape, dtype)
+    return out if flags.c_contiguous and flags.aligned else empty(like, shape)
 
 
 def deliver(result: Array, out: Array | None) -> Array:

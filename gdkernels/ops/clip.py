@@ -1,14 +1,13 @@
 """Clipping by global norm: one bound for the length of the whole gradient, so that its direction stays."""
 
-import math
+from .check import Array, array, float_dtype, overlap, writable
+from .wings import everywhere, wing
 
-import numpy as np
-
-from ..cpu import optim
-from .check import Array, array, float_dtype, writable
+Norm = float | Array
 
 
-def global_norm(*arrays: Array) -> float:
+@everywhere
+def global_norm(*arrays: Array) -> Norm:
     """√(Σ g²) over all elements of all arrays, as if they were one vector; 0.0 for none.
 
     Parameters
@@ -26,10 +25,13 @@ def global_norm(*arrays: Array) -> float:
     TypeError
         Where an argument is no NumPy array or the dtypes differ.
     """
-    return math.sqrt(optim.squares(_checked("global_norm", arrays)))
+    flat = _checked("global_norm", arrays)
+    norm: Norm = wing(flat[0], "optim").norm(flat) if flat else 0.0
+    return norm
 
 
-def clip_by_global_norm(max_norm: float, *arrays: Array) -> float:
+@everywhere
+def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
     """Scale all arrays by min(1, max_norm / (norm + 1e-6)), in place; return the norm before.
 
     Parameters
@@ -68,12 +70,10 @@ def clip_by_global_norm(max_norm: float, *arrays: Array) -> float:
     for index, one in enumerate(arrays):
         writable(op, f"arrays[{index}]", one, one.dtype, one.shape)
     _refuse_overlap(op, arrays)
-    norm = math.sqrt(optim.squares(flat))
-    factor = float(max_norm) / (norm + 1e-6)
-    if factor >= 1.0:
-        return norm
+    if not flat:
+        return 0.0
+    norm: Norm = wing(flat[0], "optim").clip(float(max_norm), flat)
     for given, one in zip(arrays, flat, strict=True):
-        optim.scale(one, factor)
         if one is not given:
             given[...] = one
     return norm
@@ -90,7 +90,7 @@ def _checked(op: str, arrays: tuple[Array, ...]) -> list[Array]:
 
 def _bytes(one: Array) -> tuple[int, int]:
     """Between which addresses an array's elements lie."""
-    start: int = one.__array_interface__["data"][0]
+    start: int = getattr(one, "shadow", one).__array_interface__["data"][0]
     spans = [(n - 1) * stride for n, stride in zip(one.shape, one.strides, strict=True)]
     below, above = sum(min(span, 0) for span in spans), sum(max(span, 0) for span in spans)
     return start + below, start + above + one.itemsize
@@ -103,7 +103,7 @@ def _refuse_overlap(op: str, arrays: tuple[Array, ...]) -> None:
     for start, stop, index in sorted(places):
         open_ = [place for place in open_ if place[1] > start]
         for _, _, other in open_:
-            if np.shares_memory(arrays[index], arrays[other]):
+            if overlap(arrays[index], arrays[other]):
                 first, second = sorted((index, other))
                 raise ValueError(
                     f"{op}: arrays[{second}] overlaps arrays[{first}], expected memory of its own"

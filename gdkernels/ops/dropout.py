@@ -3,8 +3,8 @@
 import operator
 from numbers import Real
 
-from ..cpu import dropout as cpu_dropout
 from .check import Array, array, deliver, float_dtype, output
+from .wings import everywhere, wing
 
 
 def _probability(op: str, p: object) -> float:
@@ -30,11 +30,12 @@ def _masked(op: str, name: str, x: Array, p: float, seed: int, offset: int, out:
     probability = _probability(op, p)
     key, begin = _word(op, "seed", seed), _word(op, "offset", offset)
     source = array(op, name, x, dtype)
-    result = output(op, "out", out, dtype, x.shape, f"{name} has shape {x.shape}", in_place=(x,))
-    cpu_dropout.forward(source, probability, key, begin, result)
+    result = output(op, "out", out, source, x.shape, f"{name} has shape {x.shape}", in_place=(x,))
+    wing(source, "dropout").forward(source, probability, key, begin, result)
     return deliver(result, out)
 
 
+@everywhere
 def dropout(x: Array, p: float, seed: int, offset: int = 0, out: Array | None = None) -> Array:
     """Set elements to zero with probability p and scale the others by 1 / (1 − p), so that the mean stays.
 
@@ -77,6 +78,7 @@ def dropout(x: Array, p: float, seed: int, offset: int = 0, out: Array | None = 
     return _masked("dropout", "x", x, p, seed, offset, out)
 
 
+@everywhere
 def dropout_backward(dy: Array, p: float, seed: int, offset: int = 0, out: Array | None = None) -> Array:
     """Gradient through `dropout`: dx = dy / (1 − p) where x was kept, else 0.
 

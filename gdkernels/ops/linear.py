@@ -1,15 +1,12 @@
 """The dense layer with its activation, forward and backward."""
 
-import numpy as np
-
-from ..cpu import activation as cpu_activation
-from ..cpu import gemm
-from ..cpu import linear as cpu_linear
 from .activation import KINDS, saved_for
-from .check import Array, array, deliver, dimensions, float_dtype, known, output
+from .check import Array, array, deliver, dimensions, empty, float_dtype, known, output
 from .matmul import operand
+from .wings import everywhere, wing
 
 
+@everywhere
 def linear(
     x: Array,
     w: Array,
@@ -44,7 +41,7 @@ def linear(
     ValueError
         Where shapes do not fit, the activation is unknown, or a result overlaps an input or the other result.
     """
-    dtype = float_dtype("linear", "x", x)
+    dtype = float_dtype("linear", "x", x, halves=True)
     known("linear", "activation", activation, KINDS)
     rows = operand("linear", "x", x, dtype, "x")
     weights = operand("linear", "w", w, dtype, "x")
@@ -57,14 +54,15 @@ def linear(
     if b is not None:
         bias = array("linear", "b", b, dtype, shape[1:], f"w has shape {w.shape}")
     why = f"x has shape {x.shape} and w {w.shape}"
-    result = output("linear", "out", out, dtype, shape, why, apart_from=(x, w, b, z))
-    before = None if z is None else output("linear", "z", z, dtype, shape, why, apart_from=(x, w, b))
-    cpu_linear.run(rows, weights, bias, activation, result, before)
+    result = output("linear", "out", out, rows, shape, why, apart_from=(x, w, b, z))
+    before = None if z is None else output("linear", "z", z, rows, shape, why, apart_from=(x, w, b))
+    wing(rows, "linear").run(rows, weights, bias, activation, result, before)
     if before is not None:
         deliver(before, z)
     return deliver(result, out)
 
 
+@everywhere
 def linear_backward(
     da: Array,
     x: Array,
@@ -110,7 +108,7 @@ def linear_backward(
         As `linear`.
     """
     op = "linear_backward"
-    dtype = float_dtype(op, "da", da)
+    dtype = float_dtype(op, "da", da, halves=True)
     known(op, "activation", activation, KINDS)
     dimensions(op, "da", da, 2)
     batch, n_out = da.shape
@@ -139,15 +137,16 @@ def linear_backward(
     why = "of the inputs' shapes"
     dx_result = None
     if need_dx:
-        dx_result = output(op, "dx", dx, dtype, rows.shape, why, apart_from=(*inputs, dw, db))
-    dw_result = output(op, "dw", dw, dtype, weights.shape, why, apart_from=(*inputs, db))
-    db_result = output(op, "db", db, dtype, (n_out,), why, apart_from=inputs)
+        dx_result = output(op, "dx", dx, gradient, rows.shape, why, apart_from=(*inputs, dw, db))
+    dw_result = output(op, "dw", dw, gradient, weights.shape, why, apart_from=(*inputs, db))
+    db_result = output(op, "db", db, gradient, (n_out,), why, apart_from=inputs)
     if accumulate:
         for result, given in ((dw_result, dw), (db_result, db)):
             if result is not given:
                 result[...] = given
-    dz = gradient if kept is None else np.empty_like(gradient)
-    cpu_activation.backward(gradient, kept, activation, dz, db_result, accumulate)
+    dz = gradient if kept is None else empty(gradient, gradient.shape)
+    wing(dz, "activation").backward(gradient, kept, activation, dz, db_result, accumulate)
+    gemm = wing(dz, "gemm")
     gemm.matmul(rows.T, dz, dw_result, accumulate)
     if dx_result is not None:
         gemm.matmul(dz, weights.T, dx_result)

@@ -1,12 +1,9 @@
 """The losses, each with its gradient in the same pass."""
 
-import math
-from typing import Any
-
 import numpy as np
 
-from ..cpu import loss as cpu_loss
-from .check import Array, array, deliver, dimensions, float_dtype, known, number, output
+from .check import Array, array, contiguous, deliver, dimensions, float_dtype, known, number, output
+from .wings import everywhere, wing
 
 REDUCTIONS = ("mean", "sum", "none")
 INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)
@@ -15,7 +12,6 @@ Loss = float | Array
 
 def _of_elements(
     op: str,
-    kernel: Any,
     name: str,
     pred: Array,
     target: Array,
@@ -29,29 +25,14 @@ def _of_elements(
     known(op, "reduction", reduction, REDUCTIONS)
     slope = None
     if grad is not None:
-        slope = output(op, "grad", grad, dtype, pred.shape, why, apart_from=(pred, target))
-    size = given.size
-    scale = 1.0 / size if reduction == "mean" and size else 1.0
-    terms = cpu_loss.of_elements(
-        kernel,
-        given.reshape(-1),
-        wanted.reshape(-1),
-        None if slope is None else slope.reshape(-1),
-        scale,
-        options,
-        reduction == "none",
-    )
+        slope = output(op, "grad", grad, given, pred.shape, why, apart_from=(pred, target))
+    result: Loss = wing(given, "loss").elements(op, given, wanted, slope, reduction, options)
     if slope is not None:
         deliver(slope, grad)
-    if reduction == "none":
-        each: Array = terms.astype(dtype).reshape(pred.shape)
-        return each
-    total = float(np.add.reduce(terms))
-    if reduction == "sum":
-        return total
-    return total / size if size else math.nan
+    return result
 
 
+@everywhere
 def mse(pred: Array, target: Array, grad: Array | None = None, reduction: str = "mean") -> Loss:
     """Mean squared error: (1/n) Σ (pred − target)², n = number of elements.
 
@@ -76,9 +57,10 @@ def mse(pred: Array, target: Array, grad: Array | None = None, reduction: str = 
     ValueError
         Where the shapes differ (nothing is broadcast), the reduction is unknown, or `grad` overlaps an input.
     """
-    return _of_elements("mse", cpu_loss.mse, "pred", pred, target, grad, reduction)
+    return _of_elements("mse", "pred", pred, target, grad, reduction)
 
 
+@everywhere
 def huber(
     pred: Array, target: Array, delta: float = 1.0, grad: Array | None = None, reduction: str = "mean"
 ) -> Loss:
@@ -110,9 +92,10 @@ def huber(
     """
     if not number("huber", "delta", delta) > 0:
         raise ValueError(f"huber: delta is {delta}, expected a positive number")
-    return _of_elements("huber", cpu_loss.huber, "pred", pred, target, grad, reduction, (float(delta),))
+    return _of_elements("huber", "pred", pred, target, grad, reduction, (float(delta),))
 
 
+@everywhere
 def binary_cross_entropy(
     logits: Array,
     target: Array,
@@ -147,34 +130,10 @@ def binary_cross_entropy(
     """
     op = "binary_cross_entropy"
     weight = number(op, "pos_weight", pos_weight)
-    return _of_elements(
-        op, cpu_loss.binary_cross_entropy, "logits", logits, target, grad, reduction, (weight,)
-    )
+    return _of_elements(op, "logits", logits, target, grad, reduction, (weight,))
 
 
-def _labels(
-    op: str, target: Array, batch: int, classes: int, ignore_index: int, weight: Array | None
-) -> tuple[Array, int, float]:
-    """The labels as int64, how many of them count, and what those weigh together."""
-    if target.shape != (batch,):
-        raise ValueError(
-            f"{op}: target has shape {target.shape}, expected {(batch,)} because it holds labels"
-        )
-    labels = array(op, "target", target, INT64) if target.dtype == INT64 else target.astype(INT64, order="C")
-    counting = labels
-    # As unsigned numbers negative labels are the largest: one look at the maximum tells whether all are in range.
-    largest = np.maximum.reduce(labels.view(np.uint64)) if batch else 0
-    if largest >= classes or 0 <= ignore_index < classes:
-        counts = labels != ignore_index
-        wrong = counts & ((labels < 0) | (labels >= classes))
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise ValueError(f"{op}: target[{row}] is {labels[row]}, expected a class in [0, {classes})")
-        counting = labels[counts]
-    count = counting.size
-    return labels, count, float(count if weight is None else weight[counting].sum(dtype=np.float64))
-
-
+@everywhere
 def softmax_cross_entropy(
     logits: Array,
     target: Array,
@@ -238,30 +197,27 @@ def softmax_cross_entropy(
     if class_weight is not None:
         weight = array(op, "class_weight", class_weight, dtype, (classes,), "it must match logits")
     rows = array(op, "logits", logits, dtype)
-    if isinstance(target, np.ndarray) and (target.dtype == INT64 or target.dtype == INT32):
-        goal, count, mass = _labels(op, target, batch, classes, ignore_index, weight)
+    kernels = wing(rows, "loss")
+    if getattr(target, "dtype", None) in (INT64, INT32):
+        if target.shape != (batch,):
+            raise ValueError(
+                f"{op}: target has shape {target.shape}, expected {(batch,)} because it holds labels"
+            )
+        goal = contiguous(target) if target.dtype == INT64 else target.astype(INT64, order="C")
+        kernels.check_labels(op, goal, classes, ignore_index)
     else:
-        if isinstance(target, np.ndarray) and target.dtype != dtype:
+        if hasattr(target, "dtype") and target.dtype != dtype:
             raise TypeError(
                 f"{op}: target has dtype {target.dtype}, expected int32 or int64 labels, or {dtype} probabilities"
             )
         goal = array(op, "target", target, dtype, logits.shape, "it holds probabilities")
-        count, mass = batch, float(batch)
     slope = None
     if grad is not None:
         others = (logits, target, class_weight)
-        slope = output(op, "grad", grad, dtype, logits.shape, "it must match logits", apart_from=others)
-
-    scale = 1.0
-    if reduction == "mean":
-        scale = 1.0 / mass if mass else (math.nan if count else 0.0)
-    terms = cpu_loss.of_rows(rows, goal, slope, scale, float(label_smoothing), weight, ignore_index)
+        slope = output(op, "grad", grad, rows, logits.shape, "it must match logits", apart_from=others)
+    result: Loss = kernels.rows(
+        op, rows, goal, slope, reduction, float(label_smoothing), weight, int(ignore_index)
+    )
     if slope is not None:
         deliver(slope, grad)
-    if reduction == "none":
-        each: Array = terms.astype(dtype)
-        return each
-    total = float(np.add.reduce(terms))
-    if reduction == "sum":
-        return total
-    return total / mass if mass else math.nan
+    return result

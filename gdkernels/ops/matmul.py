@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..cpu import gemm
 from .check import Array, deliver, dimensions, float_dtype, output
+from .wings import everywhere, wing
 
 
 def strided(value: Array) -> Array:
@@ -11,17 +11,18 @@ def strided(value: Array) -> Array:
     flags = value.flags
     if flags.aligned and (flags.c_contiguous or all(step % value.itemsize == 0 for step in value.strides)):
         return value
-    return np.array(value, order="C", copy=True)
+    return np.array(value, order="C", copy=True) if isinstance(value, np.ndarray) else value.copy()
 
 
 def operand(op: str, name: str, value: Array, dtype: "np.dtype[np.generic]", first: str) -> Array:
     """A matrix of the dtype that the argument `first` has, as the product reads it (transposed views are not copied)."""
-    if float_dtype(op, name, value) != dtype:
+    if float_dtype(op, name, value, halves=True) != dtype:
         raise TypeError(f"{op}: {name} has dtype {value.dtype}, expected {dtype} because {first} has {dtype}")
     dimensions(op, name, value, 2)
     return strided(value)
 
 
+@everywhere
 def matmul(
     a: Array,
     b: Array,
@@ -62,7 +63,7 @@ def matmul(
 
     .. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.5.
     """
-    dtype = float_dtype("matmul", "a", a)
+    dtype = float_dtype("matmul", "a", a, halves=True)
     left = operand("matmul", "a", a, dtype, "a")
     right = operand("matmul", "b", b, dtype, "a")
     if trans_a:
@@ -78,8 +79,8 @@ def matmul(
     if accumulate and out is None:
         raise ValueError("matmul: accumulate is set but out is not given, expected an array to add to")
     shape = (left.shape[0], right.shape[1])
-    result = output("matmul", "out", out, dtype, shape, "of the operands", apart_from=(a, b))
+    result = output("matmul", "out", out, left, shape, "of the operands", apart_from=(a, b))
     if accumulate and result is not out:
         result[...] = out
-    gemm.matmul(left, right, result, accumulate)
+    wing(left, "gemm").matmul(left, right, result, accumulate)
     return deliver(result, out)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..cpu import norm as cpu_norm
 from .check import Array, array, deliver, dimensions, float_dtype, number, output
+from .wings import everywhere, wing
 
 PER_COLUMN = "it has one number for each column of x"
 PER_ROW = "it has the statistics of each row of x"
@@ -26,6 +26,7 @@ def _check_eps(op: str, eps: float) -> None:
         raise ValueError(f"{op}: eps is {eps}, expected a number from 0 on")
 
 
+@everywhere
 def layernorm(
     x: Array,
     gamma: Array,
@@ -77,14 +78,15 @@ def layernorm(
     shift = array(op, "beta", beta, dtype, (n,), PER_COLUMN)
     added = _like(op, "residual", residual, rows)
     _check_eps(op, eps)
-    result = output(op, "out", out, dtype, (batch, n), LIKE_X, (gamma, beta), in_place=(x, residual))
+    result = output(op, "out", out, rows, (batch, n), LIKE_X, (gamma, beta), in_place=(x, residual))
     others = (x, gamma, beta, residual, out)
-    moments = output(op, "stats", stats, dtype, (batch, 2), PER_ROW, apart_from=others)
-    cpu_norm.layernorm(rows, added, scale, shift, result, moments, eps)
+    moments = output(op, "stats", stats, rows, (batch, 2), PER_ROW, apart_from=others)
+    wing(rows, "norm").layernorm(rows, added, scale, shift, result, moments, eps)
     deliver(moments, stats)
     return deliver(result, out)
 
 
+@everywhere
 def layernorm_backward(
     dy: Array,
     x: Array,
@@ -131,13 +133,14 @@ def layernorm_backward(
     moments = array(op, "stats", stats, dtype, (batch, 2), PER_ROW)
     added = _like(op, "residual", residual, rows)
     inputs = (dy, x, gamma, stats, residual)
-    to_x = output(op, "dx", dx, dtype, (batch, n), LIKE_X, (gamma, stats), in_place=(dy, x, residual))
-    to_gamma = output(op, "dgamma", dgamma, dtype, (n,), PER_COLUMN, apart_from=(*inputs, dx))
-    to_beta = output(op, "dbeta", dbeta, dtype, (n,), PER_COLUMN, apart_from=(*inputs, dx, dgamma))
-    cpu_norm.layernorm_backward(gradient, rows, added, scale, moments, to_x, to_gamma, to_beta)
+    to_x = output(op, "dx", dx, rows, (batch, n), LIKE_X, (gamma, stats), in_place=(dy, x, residual))
+    to_gamma = output(op, "dgamma", dgamma, rows, (n,), PER_COLUMN, apart_from=(*inputs, dx))
+    to_beta = output(op, "dbeta", dbeta, rows, (n,), PER_COLUMN, apart_from=(*inputs, dx, dgamma))
+    wing(rows, "norm").layernorm_backward(gradient, rows, added, scale, moments, to_x, to_gamma, to_beta)
     return deliver(to_x, dx), deliver(to_gamma, dgamma), deliver(to_beta, dbeta)
 
 
+@everywhere
 def rmsnorm(
     x: Array,
     gamma: Array,
@@ -183,13 +186,14 @@ def rmsnorm(
     scale = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
     added = _like(op, "residual", residual, rows)
     _check_eps(op, eps)
-    result = output(op, "out", out, dtype, (batch, n), LIKE_X, (gamma,), in_place=(x, residual))
-    moments = output(op, "stats", stats, dtype, (batch,), PER_ROW, apart_from=(x, gamma, residual, out))
-    cpu_norm.rmsnorm(rows, added, scale, result, moments, eps)
+    result = output(op, "out", out, rows, (batch, n), LIKE_X, (gamma,), in_place=(x, residual))
+    moments = output(op, "stats", stats, rows, (batch,), PER_ROW, apart_from=(x, gamma, residual, out))
+    wing(rows, "norm").rmsnorm(rows, added, scale, result, moments, eps)
     deliver(moments, stats)
     return deliver(result, out)
 
 
+@everywhere
 def rmsnorm_backward(
     dy: Array,
     x: Array,
@@ -233,8 +237,8 @@ def rmsnorm_backward(
     scale = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
     moments = array(op, "stats", stats, dtype, (batch,), PER_ROW)
     added = _like(op, "residual", residual, rows)
-    to_x = output(op, "dx", dx, dtype, (batch, n), LIKE_X, (gamma, stats), in_place=(dy, x, residual))
+    to_x = output(op, "dx", dx, rows, (batch, n), LIKE_X, (gamma, stats), in_place=(dy, x, residual))
     inputs = (dy, x, gamma, stats, residual, dx)
-    to_gamma = output(op, "dgamma", dgamma, dtype, (n,), PER_COLUMN, apart_from=inputs)
-    cpu_norm.rmsnorm_backward(gradient, rows, added, scale, moments, to_x, to_gamma)
+    to_gamma = output(op, "dgamma", dgamma, rows, (n,), PER_COLUMN, apart_from=inputs)
+    wing(rows, "norm").rmsnorm_backward(gradient, rows, added, scale, moments, to_x, to_gamma)
     return deliver(to_x, dx), deliver(to_gamma, dgamma)

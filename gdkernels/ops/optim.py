@@ -8,15 +8,14 @@ at zero. L2 decay adds weight_decay · p to the gradient; decoupled decay (AdamW
 import math
 import operator
 
-import numpy as np
-
-from ..cpu import optim
 from ..scalar.hyper import hyper as hyper_vector
-from .check import Array, array, float_dtype, writable
+from .check import Array, array, contiguous, float_dtype, overlap, writable
+from .wings import everywhere, wing
 
 _WHY = "p has it"
 
 
+@everywhere
 def sgd_step(
     p: Array,
     g: Array,
@@ -63,6 +62,7 @@ def sgd_step(
     _step(op, "sgd", p, g, states, hyper)
 
 
+@everywhere
 def rmsprop_step(
     p: Array,
     g: Array,
@@ -100,6 +100,7 @@ def rmsprop_step(
     _step(op, "rmsprop", p, g, (("v", v),), hyper_vector("rmsprop", lr, weight_decay, alpha=alpha, eps=eps))
 
 
+@everywhere
 def adagrad_step(
     p: Array, g: Array, v: Array, lr: float, eps: float = 1e-10, weight_decay: float = 0.0
 ) -> None:
@@ -128,6 +129,7 @@ def adagrad_step(
     _step(op, "adagrad", p, g, (("v", v),), hyper_vector("adagrad", lr, weight_decay, eps=eps))
 
 
+@everywhere
 def adam_step(
     p: Array,
     g: Array,
@@ -171,6 +173,7 @@ def adam_step(
     _step("adam_step", "adam", p, g, (("m", m), ("v", v)), hyper)
 
 
+@everywhere
 def adamw_step(
     p: Array,
     g: Array,
@@ -195,6 +198,7 @@ def adamw_step(
     _step("adamw_step", "adamw", p, g, (("m", m), ("v", v)), hyper)
 
 
+@everywhere
 def amsgrad_step(
     p: Array,
     g: Array,
@@ -220,6 +224,7 @@ def amsgrad_step(
     _step("amsgrad_step", "amsgrad", p, g, (("m", m), ("v", v), ("vmax", vmax)), hyper)
 
 
+@everywhere
 def lion_step(
     p: Array,
     g: Array,
@@ -307,16 +312,11 @@ def _step(
     named = (("p", p), ("g", g), *states)
     for index, (name, one) in enumerate(named):
         for before, other in named[:index]:
-            if np.may_share_memory(one, other) and np.shares_memory(one, other):
+            if overlap(one, other):
                 raise ValueError(f"{op}: {name} overlaps {before}, expected memory of its own")
     written = (p, *(state for _, state in states))
-    flat = tuple(_contiguous(one) for one in written)
-    optim.update(kind, flat[0], gradient, flat[1:], hyper)
+    flat = tuple(contiguous(one) for one in written)
+    wing(p, "optim").step(kind, (flat[0], gradient, *flat[1:]), hyper)
     for one, copy in zip(written, flat, strict=True):
         if one is not copy:
             one[...] = copy
-
-
-def _contiguous(one: Array) -> Array:
-    flags = one.flags
-    return one if flags.c_contiguous and flags.aligned else np.array(one, order="C", copy=True)

@@ -1,21 +1,20 @@
 """Softmax and its logarithm."""
 
-from typing import Any
-
-from ..cpu import softmax as cpu_softmax
 from .check import Array, array, deliver, float_dtype, output
+from .wings import everywhere, wing
 
 
-def _over_rows(op: str, run: Any, x: Array, out: Array | None) -> Array:
+def _over_rows(op: str, x: Array, out: Array | None) -> Array:
     dtype = float_dtype(op, "x", x)
     if x.ndim == 0:
         raise ValueError(f"{op}: x has shape (), expected at least 1 dimension")
     rows = array(op, "x", x, dtype)
-    result = output(op, "out", out, dtype, x.shape, "it must match x", in_place=(x,))
-    run(rows, result)
+    result = output(op, "out", out, rows, x.shape, "it must match x", in_place=(x,))
+    getattr(wing(rows, "softmax"), op)(rows, result)
     return deliver(result, out)
 
 
+@everywhere
 def softmax(x: Array, out: Array | None = None) -> Array:
     """p = exp(x) / Σ exp(x) by rows.
 
@@ -41,9 +40,10 @@ def softmax(x: Array, out: Array | None = None) -> Array:
     ValueError
         Where the shapes differ, or `out` partly overlaps x.
     """
-    return _over_rows("softmax", cpu_softmax.softmax, x, out)
+    return _over_rows("softmax", x, out)
 
 
+@everywhere
 def log_softmax(x: Array, out: Array | None = None) -> Array:
     """log p = x − max − log Σ exp(x − max) by rows.
 
@@ -66,4 +66,4 @@ def log_softmax(x: Array, out: Array | None = None) -> Array:
     TypeError, ValueError
         As `softmax`.
     """
-    return _over_rows("log_softmax", cpu_softmax.log_softmax, x, out)
+    return _over_rows("log_softmax", x, out)

@@ -338,7 +338,7 @@ Z = np.ones((3, 4), "f4")
     [
         (lambda: saved_for("swish"), ValueError, "saved_for: kind is 'swish', expected one of identity, .*mish"),
         (lambda: activation(Z, "swish"), ValueError, "activation: kind is 'swish', expected one of identity, "),
-        (lambda: activation([1.0], "relu"), TypeError, "activation: z is of type list, expected a NumPy array"),
+        (lambda: activation([1.0], "relu"), TypeError, "activation: z is of type list, expected a NumPy or CUDA array"),
         (lambda: activation(Z.astype("i4"), "relu"), TypeError, "activation: z has dtype int32, expected float32 or"),
         (lambda: activation(Z, "relu", np.ones((4, 3), "f4")), ValueError, r"out has shape \(4, 3\), expected \(3, 4\) b"),
         (lambda: activation(Z, "relu", np.ones((3, 4))), TypeError, "activation: out has dtype float64, expected float32"),

@@ -165,7 +165,11 @@ X = np.ones((3, 4), "f4")
         (lambda: dropout(X, "0.5", 0), TypeError, "dropout: p is of type str, expected a probability"),
         (lambda: dropout(X, 0.5, 0.5), TypeError, "dropout: seed is of type float, expected an integer"),
         (lambda: dropout(X, 0.5, 0, 1.0), TypeError, "dropout: offset is of type float, expected an integer"),
-        (lambda: dropout([1.0], 0.5, 0), TypeError, "dropout: x is of type list, expected a NumPy array"),
+        (
+            lambda: dropout([1.0], 0.5, 0),
+            TypeError,
+            "dropout: x is of type list, expected a NumPy or CUDA array",
+        ),
         (
             lambda: dropout_backward(X.astype("i8"), 0.5, 0),
             TypeError,

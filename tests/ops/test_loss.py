@@ -249,7 +249,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(op, options, 
         op(pred, target.astype("f8"), grad=grad, **options)
     with pytest.raises(TypeError, match=f"{name}: {first} has dtype int64, expected float32 or float64"):
         op(np.arange(4), target, grad=grad, **options)
-    with pytest.raises(TypeError, match=f"{name}: target is of type list, expected a NumPy array"):
+    with pytest.raises(TypeError, match=f"{name}: target is of type list, expected a NumPy or CUDA array"):
         op(pred, [1.0], grad=grad, **options)
     with pytest.raises(ValueError, match=f"{name}: reduction is 'average', expected one of mean, sum, none"):
         op(pred, target, grad=grad, reduction="average", **options)

@@ -127,7 +127,7 @@ def test_matmul_passes_nan_and_inf_through():
         (lambda a, b: (a, b[:-1]), ValueError, r"b has shape \(4, 6\), expected \(5, n\) because a has shape \(3, 5\)"),
         (lambda a, b: (a, b.astype("f8")), TypeError, "matmul: b has dtype float64, expected float32 because a has float32"),
         (lambda a, b: (a.astype("f2"), b), TypeError, "matmul: a has dtype float16, expected float32 or float64"),
-        (lambda a, b: (a.tolist(), b), TypeError, "matmul: a is of type list, expected a NumPy array"),
+        (lambda a, b: (a.tolist(), b), TypeError, "matmul: a is of type list, expected a NumPy or CUDA array"),
         (lambda a, b: (a[0], b), ValueError, r"matmul: a has shape \(5,\), expected 2 dimensions"),
         (lambda a, b: (a, b, False, False, np.zeros((3, 5), "f4")), ValueError, r"shape \(3, 5\), expected \(3, 6\)"),
         (lambda a, b: (a, b, False, False, np.zeros((3, 6), "f8")), TypeError, "out has dtype float64, expected float32"),

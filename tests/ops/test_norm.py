@@ -453,7 +453,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(rng):
         layernorm(x, gamma.astype("f8"), beta, out=out)
     with pytest.raises(TypeError, match="rmsnorm: x has dtype int64, expected float32 or float64"):
         rmsnorm(np.zeros((2, 2), np.int64), gamma)
-    with pytest.raises(TypeError, match="layernorm: x is of type list, expected a NumPy array"):
+    with pytest.raises(TypeError, match="layernorm: x is of type list, expected a NumPy or CUDA array"):
         layernorm([[1.0]], gamma, beta)
     with pytest.raises(ValueError, match="layernorm: eps is -1, expected a number from 0 on"):
         layernorm(x, gamma, beta, eps=-1, out=out)

@@ -187,7 +187,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(op, rng):
     before = x.copy()
     with pytest.raises(TypeError, match=f"{name}: x has dtype int64, expected float32 or float64"):
         op(np.zeros((2, 2), np.int64))
-    with pytest.raises(TypeError, match=f"{name}: x is of type float, expected a NumPy array"):
+    with pytest.raises(TypeError, match=f"{name}: x is of type float, expected a NumPy or CUDA array"):
         op(1.0)
     with pytest.raises(ValueError, match=rf"{name}: x has shape \(\), expected at least 1 dimension"):
         op(np.array(1.0))

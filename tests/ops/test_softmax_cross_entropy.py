@@ -381,7 +381,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(rng):
         TypeError, "target has dtype uint8, expected int32 or int64 labels, or", target=target.astype("u1")
     )
     refuse(TypeError, "target has dtype float64, expected .* or float32 prob", target=logits.astype("f8"))
-    refuse(TypeError, "target is of type list, expected a NumPy array", target=[1, 2])
+    refuse(TypeError, "target is of type list, expected a NumPy or CUDA array", target=[1, 2])
     refuse(TypeError, "logits has dtype int64, expected float32 or float64", logits=np.zeros((7, 5), int))
     refuse(ValueError, "reduction is 'median', expected one of mean, sum, none", reduction="median")
     for smoothing in (-0.1, 1.5, math.nan):
