@@ -1,7 +1,7 @@
 """PTX emulator: run CUDA kernels on the CPU.  `launch` runs one kernel over numpy arrays; `last_fault()`
 describes the latest fault seen by the emulated driver (see `run`)."""
 
-from .build import BuildError
+from .compile import BuildError
 
 __all__ = ["BuildError", "PtxError", "PtxModule", "compile_kernel", "last_fault", "launch"]
 

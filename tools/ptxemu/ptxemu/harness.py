@@ -8,7 +8,8 @@ import struct
 
 import numpy as np
 
-from .build import build_dir, build_module
+from .build import build_dir
+from .compile import OPTIMISATION, compile_ptx
 
 RACE, POISON, COOPERATIVE, UNINIT = 1, 2, 4, 8  # EMU_* in emurt.h
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
@@ -81,10 +82,10 @@ class PtxModule:
 
     def __init__(self, texts, check=True, race=False, strict=True):
         texts = [texts] if isinstance(texts, str) else list(texts)
-        key = hashlib.sha256(repr((texts, check, race)).encode()).hexdigest()[:32]
+        key = hashlib.sha256(repr((texts, check, race, OPTIMISATION)).encode()).hexdigest()[:32]
         so = os.path.join(build_dir(), "modules", f"py-{key}.so")
         if not os.path.exists(so):
-            build_module(texts, so, check, race)
+            compile_ptx(build_dir(), texts, so, check, race)
         self.rt, self.lib, self.race = _runtime(), ctypes.CDLL(so), race
         self.meta = load_meta(
             ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(self.lib, "emu_meta"))).decode()

@@ -145,7 +145,10 @@ def parse_params(s):
         quals, name, count = m.groups()
         # an .align after .ptr is that of the pointed-to memory, not of the parameter
         align = re.search(r"\.align\s+(\d+)", quals.split(".ptr")[0])
-        width = bits(next(q for q in re.findall(r"\.(\w+)", quals) if q in TYPES)) // 8
+        types = [q for q in re.findall(r"\.(\w+)", quals) if q in TYPES]
+        if not types:
+            raise Unsupported("type of parameter " + p)
+        width = bits(types[0]) // 8
         out.append((name, width * int(count or 1), max(width, int(align.group(1)) if align else 1)))
     return out
 

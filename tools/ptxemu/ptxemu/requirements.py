@@ -1,12 +1,12 @@
 """What ptxemu needs of the machine and of the Python that it runs (standard library only)."""
 
 import os
-import platform
 import re
 import shutil
 import subprocess
 
-CC = os.environ.get("CC", "gcc")
+from .compile import CC
+
 CPU_FLAGS = ("avx2", "fma", "f16c")
 PACKAGES = ("numba-cuda", "cuda-bindings", "nvidia-nvvm", "nvidia-cuda-nvrtc")
 LIST_MISSING = f"""
@@ -28,8 +28,9 @@ def cpu_description():
 
 def missing_from_machine():
     """Why the runtime cannot be built or run here, one string per reason."""
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return [f"needs Linux on x86-64; this is {platform.system()} on {platform.machine()}"]
+    system = os.uname()
+    if (system.sysname, system.machine) != ("Linux", "x86_64"):
+        return [f"needs Linux on x86-64; this is {system.sysname} on {system.machine}"]
     missing, flags = [], set(cpu_description().split())
     if lacking := [f for f in CPU_FLAGS if f not in flags]:
         missing.append(f"needs a processor with {', '.join(lacking).upper()}")

@@ -1,47 +1,13 @@
 """Ordinary CUDA programs on the emulated device: numba-cuda, cuda.core and the driver API."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import ptxemu
 from cuda.bindings import driver as drv
+from expect import check, raises, script
 from numba import cuda, float32
 from test_instructions import f32, last_block, matmul, matmul_missing_barrier, vadd
 
-RUN = os.environ["PTXEMU_RUN"]
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def check(result):
-    assert result[0] == drv.CUresult.CUDA_SUCCESS, result[0]
-    return result[1] if len(result) == 2 else result[1:]
-
-
-def raises(name, fn, *args):
-    """fn must fail with the CUDA error of that name."""
-    try:
-        fn(*args)
-    except Exception as e:
-        assert name in str(e), repr(e)
-        return
-    raise AssertionError(f"no {name}")
-
-
-def script(code, **env):
-    """Run a program that uses these test modules in a fresh emulated process; returns its output."""
-    code = (
-        f"import sys; sys.path.insert(0, {HERE!r})\nimport numpy as np\nfrom numba import cuda, float32\n"
-        f"import test_instructions as t\n{code}"
-    )
-    p = subprocess.run(
-        [RUN, sys.executable, "-W", "ignore", "-c", code],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-    )
-    return p.stdout + p.stderr
+NUMBA = "import numpy as np; from numba import cuda, float32; import test_instructions as t\n"  # for script()
 
 
 @cuda.jit
@@ -82,7 +48,8 @@ def test_device_attributes():
     assert d.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN == 163 << 10 and tuple(d.compute_capability) == (8, 0)
     assert cuda.current_context().get_memory_info().total > 1 << 30
     out = script(
-        "d = cuda.get_current_device(); print(d.compute_capability[:], d.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)",
+        NUMBA
+        + "d = cuda.get_current_device(); print(d.compute_capability[:], d.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)",
         PTXEMU_CC="9.0",
     )
     assert "(9, 0) 232448" in out, out
@@ -169,9 +136,9 @@ def test_removed_barrier_in_race_mode():
         'A, B = t.f32(2, 64, 64); C = np.zeros((64, 64), "f4"); cuda.jit(t.{})[(4, 4), (16, 16)](A, B, C); '
         'cuda.synchronize(); print("finished", np.abs(C - A @ B).max() < 1e-4)'
     )
-    out = script(code.format(matmul.__name__), PTXEMU_RACE="1")
+    out = script(NUMBA + code.format(matmul.__name__), PTXEMU_RACE="1")
     assert "finished True" in out, out
-    out = script(code.format(matmul_missing_barrier.__name__), PTXEMU_RACE="1", PTXEMU_ORDER="random")
+    out = script(NUMBA + code.format(matmul_missing_barrier.__name__), PTXEMU_RACE="1", PTXEMU_ORDER="random")
     assert "finished" not in out and "shared-memory race" in out and "matmul_missing_barrier" in out, out
 
 
@@ -185,7 +152,7 @@ def test_orders_and_threads():
         {"PTXEMU_ORDER": "random", "PTXEMU_SEED": "7", "PTXEMU_THREADS": "2"},
         {"PTXEMU_CHECK": "0"},
     ):
-        assert "finished True" in script(code, **env)
+        assert "finished True" in script(NUMBA + code, **env)
     assert last_block.__name__ in code
 
 
@@ -330,7 +297,7 @@ def test_cuda_core_graph_builder():
 
 def test_numba_types_and_print():
     out = script(
-        "@cuda.jit\ndef hello(x):\n    if cuda.threadIdx.x < 2: print(cuda.threadIdx.x, x)\n"
+        NUMBA + "@cuda.jit\ndef hello(x):\n    if cuda.threadIdx.x < 2: print(cuda.threadIdx.x, x)\n"
         "hello[1, 32](2.5); cuda.synchronize()"
     )
     assert "0 2.5" in out and "1 2.5" in out, out
