@@ -101,3 +101,23 @@ def warp_max(value):
     value = larger(value, cuda.shfl_xor_sync(FULL, value, 4))
     value = larger(value, cuda.shfl_xor_sync(FULL, value, 2))
     return larger(value, cuda.shfl_xor_sync(FULL, value, 1))
+
+
+# ---------------------------------------------------------------------------------------------- conversions
+
+
+@intrinsic
+def bfloat16_bits(typing, x):
+    """The bits (int16) of x in bfloat16, to nearest even: integer arithmetic, which GPUs without bfloat16 have too."""
+
+    def code(context, builder, signature, arguments):
+        word = ir.IntType(32)
+        single = context.cast(builder, arguments[0], signature.args[0], types.float32)
+        bits = builder.bitcast(single, word)
+        odd = builder.and_(builder.lshr(bits, word(16)), word(1))
+        nearest = builder.add(bits, builder.add(odd, word(0x7FFF)))
+        quiet = builder.or_(bits, word(0x400000))  # rounding would carry the bits of a NaN into an infinity
+        chosen = builder.select(builder.fcmp_unordered("uno", single, single), quiet, nearest)
+        return builder.trunc(builder.lshr(chosen, word(16)), ir.IntType(16))
+
+    return types.int16(x), code

@@ -2,8 +2,9 @@
 
 ``@kernel(signature)`` makes a `Kernel`, compiled at the first use of a storage type on a device. Its PTX is cached on disk
 (`gdkernels.cache`), whose files cannot be stale. A signature is written ``"F*, F*, R*, i8"``: ``F*`` points to elements of
-the kernel's storage type, ``R`` and ``R*`` are the type that is computed with (float32 for 16-bit storage), ``f4 f8 i4 i8
-u4`` are float32, float64, int32, int64, uint32. An absent array is passed as address 0 (`pointer.is_null`).
+the kernel's storage type, ``R`` and ``R*`` are the type that is computed with (float32 for 16-bit storage), ``f4 f8 i2 i4
+i8 u4`` are float32, float64, int16 (pointers only), int32, int64, uint32. An absent array is passed as address 0
+(`pointer.is_null`).
 """
 
 import struct
@@ -17,7 +18,7 @@ from .target import device, entry_of, to_ptx, types
 
 __all__ = ["Kernel", "Launch", "device", "kernel", "run"]
 
-_NAMES = {"i8": "int64", "i4": "int32", "u4": "uint32", "f4": "float32", "f8": "float64"}
+_NAMES = {"i8": "int64", "i4": "int32", "i2": "int16", "u4": "uint32", "f4": "float32", "f8": "float64"}
 _CODES = {
     types.int64: "q",
     types.int32: "i4x",

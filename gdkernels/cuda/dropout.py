@@ -1,0 +1,102 @@
+"""Dropout: the mask is computed from the place of an element, never stored.
+
+Element number c, counted over everything that a seed is used for, takes word c mod 4 of the Philox block c // 4, as on the
+CPU. A thread takes four elements: the words of one block where their numbers begin at a multiple of 4, of two otherwise.
+"""
+
+import numpy as np
+
+from ..scalar.philox import WORD, WORD_BITS, philox4x32
+from .intrinsics import is_wide, load4, store4
+from .jit import Launch, device, kernel, run
+from .pointer import BYTES, is_null
+from .strided import blocks
+from .target import cuda
+
+EVERY = ("float32", "float64", "bfloat16", "float16")
+THREADS = 256
+LAST_BLOCK = np.uint64(2**62 - 1)  # counters are modulo 2^64, blocks of four modulo 2^62
+
+
+@device
+def _block(seed, number):
+    """The four words of the block that the element with this number belongs to."""
+    block, key = number >> np.uint64(2), np.uint64(seed)
+    return philox4x32(block & WORD, block >> WORD_BITS, key & WORD, key >> WORD_BITS)
+
+
+@device
+def _words(seed, number):
+    """The words of four elements, the first of which has this number."""
+    skipped = number & np.uint64(3)
+    w0, w1, w2, w3 = _block(seed, number)
+    if skipped != 0:
+        v0, v1, v2, v3 = _block(seed, number + np.uint64(4))
+        if skipped >= 2:
+            w0, w1, w2, w3, v0 = w2, w3, v0, v1, v2
+        if skipped != 2:
+            w0, w1, w2, w3 = w1, w2, w3, v0
+    return w0, w1, w2, w3
+
+
+@device
+def _number(begin, samples, n, place):
+    """begin + samples[0] n + place, modulo 2^64; without samples, begin + place."""
+    return np.uint64(begin + place if is_null(samples) else begin + samples[0] * n + place)
+
+
+@device
+def _kept(x, word, threshold, scale):
+    return scale * x if word >= threshold else type(x)(0)
+
+
+@kernel("F*, F*, i8, R, i8, i8, i8*, i8, i8", threads=THREADS, variants=EVERY)
+def drop4(x, out, threshold, scale, seed, begin, samples, n, fours):
+    """out = scale x where the word of an element ≥ threshold (at most 2^32), else 0; out may be x."""
+    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    if place < fours:
+        x0, x1, x2, x3 = load4(x, 4 * place)
+        lowest = np.uint64(threshold)
+        w0, w1, w2, w3 = _words(seed, _number(begin, samples, n, 4 * place))
+        y0, y1 = _kept(x0, w0, lowest, scale), _kept(x1, w1, lowest, scale)
+        y2, y3 = _kept(x2, w2, lowest, scale), _kept(x3, w3, lowest, scale)
+        store4(out, 4 * place, (y0, y1, y2, y3))
+
+
+@kernel("F*, F*, i8, R, i8, i8, i8*, i8, i8", threads=THREADS, variants=EVERY)
+def drop1(x, out, threshold, scale, seed, begin, samples, n, count):
+    """As `drop4`, for single elements."""
+    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    if place < count:
+        number = _number(begin, samples, n, place)
+        w0, w1, w2, w3 = _block(seed, number)
+        low, high = (w1, w3) if number & np.uint64(1) != 0 else (w0, w2)
+        word = high if number & np.uint64(2) != 0 else low
+        out[place] = _kept(x[place], word, np.uint64(threshold), scale)
+
+
+def launches(
+    storage: str, x: int, out: int, count: int, n: int, p: float, seed: int, begin: int, samples: int
+) -> list[Launch]:
+    """out = x / (1 − p) with probability 1 − p, else 0; also the backward pass, of dy. out may be x.
+
+    Element i has number begin + samples[0] n + i; `samples` is the address of an int64, or 0.
+    """
+    threshold, scale = int(p * 2.0**32), 1.0 / (1.0 - p) if p < 1.0 else 0.0
+    fours = count // 4 if is_wide(storage, x, out) else 0
+    made = []
+    if fours:
+        operands = (x, out, threshold, scale, seed, begin, samples, n, fours)
+        made.append(Launch(drop4, storage, blocks(fours), operands))
+    if rest := count - 4 * fours:
+        behind = 4 * fours * BYTES[storage]
+        wrapped = (begin + 4 * fours + 2**63) % 2**64 - 2**63
+        operands = (x + behind, out + behind, threshold, scale, seed, wrapped, samples, n, rest)
+        made.append(Launch(drop1, storage, blocks(rest), operands))
+    return made
+
+
+def forward(x, p: float, seed: int, begin: int, out) -> None:
+    """out = dropout(x), for C-contiguous arrays of any one shape; out may be x. `begin` is the number of x[0]."""
+    made = launches(x.dtype.name, x.address, out.address, x.size, 0, p, seed, begin, 0)
+    run(made, x.stream)
