@@ -2,11 +2,10 @@
 
 import math
 import threading
-from dataclasses import dataclass
 
 import numpy as np
 
-from ..nn.plan import Buffer, Gradient, Plan
+from ..plan import Buffer, Gradient, LossCall, Plan, Update
 from ..scalar.hyper import HYPER
 from . import loss as loss_kernels
 from . import optim
@@ -23,28 +22,6 @@ _SET_BY_TRAIN = [
     for name in ("first", "steps", "samples", "x", "y", "order", "rates", "scales", "losses", "norms")
 ]
 WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
-
-
-@dataclass
-class LossCall:
-    """A loss kernel (a name of `loss.KERNELS`) and what its record holds after the scale."""
-
-    kernel: str
-    options: tuple = ()
-
-
-@dataclass
-class Update:
-    """An optimizer at work: its name, hyper-parameters (`scalar.hyper`), state buffers and the number of steps done.
-
-    `decay` lists (start, stop, weight_decay): segments of the flat parameter buffer, in elements.
-    """
-
-    name: str
-    hyper: np.ndarray
-    states: list[np.ndarray]
-    step: int
-    decay: list[tuple[int, int, float]]
 
 
 class Engine:
@@ -190,6 +167,10 @@ class Engine:
         self._do(run_sections, np.array([0, team().address, first, second], np.int64), workers)
 
     # ------------------------------------------------------------------------------------------ passes
+
+    def empty(self, rows: int) -> np.ndarray:
+        """Room for outputs."""
+        return np.empty((rows, self.plan.output.columns), self.dtype)
 
     def forward(self, x: np.ndarray, train: bool = False, samples: int = 0) -> np.ndarray:
         """The output for x (n, n_in). With `train`, dropout acts and what `backward` needs is kept."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..nn.plan import Buffer, Call, Gradient, Parameter
+from ..plan import Buffer, Call, Gradient, Parameter
 from . import activation, dropout, gemm, linear, norm
 from .epoch import OP
 from .team import address, float_bits

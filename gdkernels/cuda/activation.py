@@ -167,9 +167,13 @@ def backward_launches(storage: str, kind: str, da: int, saved: int, dz: int, cou
 
 
 def sums_launches(
-    room, storage: str, kind: str, da: int, saved: int, dz: int, db: int, rows: int, n: int, accumulate: bool
-) -> list[Launch]:
-    """dz = da ⊙ act′ (dz = 0: not wanted) and db (+)= its column sums, in one pass. `room(bytes)` gives temporaries."""
+    room, storage: str, kind: str, da: int, saved: int, dz: int, db: int, rows: int, n: int, accumulate: bool,
+    sum_storage: str | None = None,
+) -> list[Launch]:  # fmt: skip
+    """dz = da ⊙ act′ (dz = 0: not wanted) and db (+)= its column sums, in one pass. `room(bytes)` gives temporaries.
+
+    db is of type `sum_storage`, which is `storage` unless it is given.
+    """
     strips = -(-rows // STRIP)
     partial = room(max(1, strips) * n * (8 if storage == "float64" else 4))
     wide = is_wide(storage, da, saved, dz, n * BYTES[storage])
@@ -177,7 +181,7 @@ def sums_launches(
     first = BACKWARD_SUMS[kind][0 if wide else 1]
     return [
         Launch(first, storage, (-(-n // columns), strips, 1), (da, saved, dz, partial, rows, n)),
-        Launch(sum_strips, storage, blocks(n), (partial, db, strips, n, int(accumulate))),
+        Launch(sum_strips, sum_storage or storage, blocks(n), (partial, db, strips, n, int(accumulate))),
     ]
 
 

@@ -118,6 +118,10 @@ class Array:
         strided.convert(self, target)
         return target
 
+    def __getitem__(self, rows: slice) -> "Array":
+        """A range of rows, the same memory."""
+        return Array(self.shadow[rows], self.dtype, self.library, self.owner)
+
     def __setitem__(self, everything: Any, source: "Array") -> None:
         """``target[...] = source``, for any strides."""
         from . import strided

@@ -8,9 +8,8 @@ import ctypes
 import threading
 from functools import cache
 
-from cuda.bindings import driver as api
-
 from .target import INSTALL, cuda, to_cubin
+from .target import driver_api as api
 
 _OK = api.CUresult.CUDA_SUCCESS
 _OUT_OF_MEMORY = api.CUresult.CUDA_ERROR_OUT_OF_MEMORY

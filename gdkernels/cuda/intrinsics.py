@@ -1,6 +1,6 @@
 """Instructions of the GPU that Python has no words for, each with a line of meaning."""
 
-from .pointer import BYTES, COMPUTED, STORED, element, narrow, widen
+from .pointer import BYTES, COMPUTED, SHARED, STORED, element, narrow, widen
 from .target import cuda, device, intrinsic, ir, types
 
 FULL = 0xFFFFFFFF  # all lanes of a warp
@@ -121,3 +121,128 @@ def bfloat16_bits(typing, x):
         return builder.trunc(builder.lshr(chosen, word(16)), ir.IntType(16))
 
     return types.int16(x), code
+
+
+# ---------------------------------------------------------------------------------------------- written out
+
+
+def unrolled(step, count: int):
+    """step(i, …) for i below `count`, a power of two, written out one after the other.
+
+    A loop would do, if every compiler unrolled it: NVVM does not where inline PTX stands in it (for sm_100 on), and an
+    array that a loop indexes lies in local memory instead of registers.
+    """
+    if count == 1:
+        return step
+    half = count // 2
+    steps = unrolled(step, half)
+
+    @device
+    def both(i, *arguments):
+        steps(i, *arguments)
+        steps(i + half, *arguments)
+
+    return both
+
+
+# ---------------------------------------------------------------------------------------------- tensor cores
+
+_REGISTERS = {
+    "r": (types.uint32, ir.IntType(32)),
+    "l": (types.int64, ir.IntType(64)),
+    "f": (types.float32, ir.FloatType()),
+}
+
+
+def _assembly(builder, text: str, results: str, operands: str, values, effect: bool = False):
+    """A PTX instruction; `results` and `operands` are letters: r for 32 bits, l for 64 bits, f for float32."""
+    given = [_REGISTERS[letter][1] for letter in results]
+    kind = ir.VoidType() if not given else given[0] if len(given) == 1 else ir.LiteralStructType(given)
+    taken = [_REGISTERS[letter][1] for letter in operands]
+    constraints = [f"={letter}" for letter in results] + list(operands) + ["~{memory}"] * effect
+    code = ir.InlineAsm(ir.FunctionType(kind, taken), text, ",".join(constraints), side_effect=effect)
+    return builder.call(code, values, attrs=("convergent",))
+
+
+def _instruction(text: str, results: str = "", operands: str = "", effect: bool = False):
+    """An intrinsic of one PTX instruction: operands to result, or to a tuple of results.
+
+    With `effect` it keeps its place among accesses to memory.
+    """
+    kinds = [_REGISTERS[letter][0] for letter in results]
+    kind = types.void if not kinds else kinds[0] if len(kinds) == 1 else types.UniTuple(kinds[0], len(kinds))
+    signature = kind(*(_REGISTERS[letter][0] for letter in operands))
+
+    def code(context, builder, signature, values):
+        result = _assembly(builder, text, results, operands, values, effect)
+        if not results:
+            return context.get_dummy_value()
+        if len(results) == 1:
+            return result
+        parts = [builder.extract_value(result, part) for part in range(len(results))]
+        return context.make_tuple(builder, signature.return_type, parts)
+
+    typed = {  # by the number of operands: Numba wants them named
+        0: lambda typing: (signature, code),
+        1: lambda typing, x: (signature, code),
+        3: lambda typing, x, y, z: (signature, code),
+    }
+    return intrinsic(typed[len(operands)])
+
+
+# ldmatrix(at) -> four registers, one of each of four 8x8 matrices of 16 bits: lanes 8i to 8i + 7 give the shared addresses of
+# the rows (16 bytes) of matrix i, and lane l receives of each matrix the elements 2(l % 4) and 2(l % 4) + 1 of row l / 4
+ldmatrix = _instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];", "rrrr", "r", True)
+# likewise with the matrices transposed: lane l receives the elements of column l / 4 in the rows 2(l % 4) and 2(l % 4) + 1
+ldmatrix_transposed = _instruction(
+    "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {$0,$1,$2,$3}, [$4];", "rrrr", "r", True
+)
+# load_word(at): the 32 bits at a shared address
+load_word = _instruction("ld.shared.b32 $0, [$1];", "r", "r", True)
+# to_tf32(bits): a float32 rounded to the 10 bits after the point that tensor cores read, ties away from zero
+to_tf32 = _instruction("cvt.rna.tf32.f32 $0, $1;", "r", "r")
+# copy_async(to, source, size): start to copy `size` of 16 bytes from global to shared memory, and fill up with zeros
+copy_async = _instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "", "rlr", True)
+# copy_commit(): close the group of the copies that were started
+copy_commit = _instruction("cp.async.commit_group;", effect=True)
+# copies_but_one(), all_copies(): wait for this thread's groups, for all but the newest or for all
+copies_but_one = _instruction("cp.async.wait_group 1;", effect=True)
+all_copies = _instruction("cp.async.wait_group 0;", effect=True)
+
+_PRODUCTS = {
+    "bfloat16": "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+    "float16": "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+    "float32": "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32",
+}
+
+
+@intrinsic
+def multiply_add(typing, like, a, b, sums):
+    """sums + a @ b on a tensor core, of 16x8 float32 sums that a warp holds: four a lane. a is 16 rows and b 8 columns of
+    32 bytes along k, of the storage of `like` (float32: tf32), in four registers and two."""
+
+    def code(context, builder, signature, arguments):
+        text = _PRODUCTS[signature.args[0].storage] + " {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+        values = [
+            builder.extract_value(argument, part)
+            for argument, parts in zip(arguments[1:], (4, 2, 4), strict=True)
+            for part in range(parts)
+        ]
+        result = _assembly(builder, text, "ffff", "rrrrrrffff", values)
+        parts = [builder.extract_value(result, part) for part in range(4)]
+        return context.make_tuple(builder, signature.return_type, parts)
+
+    registers, four = types.uint32, types.UniTuple(types.float32, 4)
+    return four(like, types.UniTuple(registers, 4), types.UniTuple(registers, 2), four), code
+
+
+@intrinsic
+def address(typing, pointer):
+    """The address of a pointer as the instructions above take it: 32 bits in shared memory, 64 in global memory."""
+    name = "r" if pointer.space == SHARED else "l"
+    kind, bits = _REGISTERS[name]
+
+    def code(context, builder, signature, arguments):
+        return builder.ptrtoint(arguments[0], bits)
+
+    return kind(pointer), code

@@ -111,6 +111,10 @@ class Launch(NamedTuple):
     grid: tuple[int, int, int]
     arguments: tuple
 
+    def load(self) -> None:
+        """Compile, or load from the cache, what the launch needs."""
+        self.kernel.ready(self.storage, driver.use())
+
     def run(self, stream: int) -> None:
         """Launch on a stream."""
         self.kernel.launch(self.storage, self.grid, self.arguments, stream)

@@ -45,16 +45,16 @@ BYTES = {
     name: 8 if kind == ir.DoubleType() else 4 if kind == ir.FloatType() else kind.width // 8
     for name, kind in STORED.items()
 }
-GLOBAL, SHARED = 1, 3  # address spaces of NVVM
+PRIVATE, GLOBAL, SHARED = 0, 1, 3  # address spaces of NVVM; private is what a thread has for itself
 
 
 class Pointer(types.Type):
-    """To elements of a storage type, in global or shared memory."""
+    """To elements of a storage type, in global or shared memory, or in registers."""
 
     def __init__(self, storage: str, space: int = GLOBAL):
         self.storage, self.space = storage, space
         self.dtype = COMPUTED[storage]
-        super().__init__(name=f"Pointer({storage}, {'global' if space == GLOBAL else 'shared'})")
+        super().__init__(name=f"Pointer({storage}, {space})")
 
     def llvm(self):
         return ir.PointerType(STORED[self.storage], self.space)
@@ -150,6 +150,35 @@ def shared(typing, like, count):
         return builder.bitcast(memory, signature.return_type.llvm())
 
     return Pointer(str(like.dtype), SHARED)(like, count), code
+
+
+@intrinsic
+def registers(typing, like, count):
+    """`count` (a constant) numbers of a thread, of the type that those of `like` are computed with.
+
+    They are registers as long as every index is a constant when loops are unrolled; otherwise they are local memory.
+    """
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+
+    def code(context, builder, signature, arguments):
+        kind = ir.ArrayType(STORED[signature.return_type.storage], count.literal_value)
+        with builder.goto_entry_block():
+            memory = builder.alloca(kind)
+            memory.align = 16
+        return builder.bitcast(memory, signature.return_type.llvm())
+
+    return Pointer(str(like.dtype), PRIVATE)(like, count), code
+
+
+@intrinsic
+def at(typing, like, address):
+    """The pointer of the kind of `like` to an address that was read from memory."""
+
+    def code(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[1], signature.return_type.llvm())
+
+    return like(like, types.int64), code
 
 
 @intrinsic

@@ -21,6 +21,7 @@ if getattr(cuda, "implementation", "built-in") != "NVIDIA":
         f"installed, or lies on PYTHONPATH, where it cannot take the place of the old one: {INSTALL}"
     )
 
+from cuda.bindings import driver as driver_api
 from llvmlite import ir
 from numba.cuda import compiler, dispatcher, libdevice, types
 from numba.cuda.cudadecl import register_global
@@ -37,6 +38,7 @@ __all__ = [
     "PrimitiveModel",
     "cuda",
     "device",
+    "driver_api",
     "entry_of",
     "intrinsic",
     "ir",

@@ -6,15 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..cpu.memory import aligned_zeros
 from ..files import replacing
+from ..plan import Plan
 from . import init
-from .check import Array, choice, matrix, whole
+from .check import Array, choice, whole
 from .layers import (
     Activation,
     Dropout,
@@ -27,12 +27,10 @@ from .layers import (
     from_plain,
     to_plain,
 )
-from .plan import Plan, lower
+from .place import CPU, Cuda, Engine, Place
+from .plan import lower
 
-if TYPE_CHECKING:
-    from ..cpu.engine import Engine
-
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16")
 NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}
 
 FORMAT = "gdkernels.network.1"
@@ -49,7 +47,8 @@ class Network:
     ----------
     layers : sequence of layers; each must take as many columns as the one before it gives
     seed : of the initial weights, which are drawn in the order of the layers, and of dropout
-    dtype : "float32" or "float64", of the parameters and of everything that goes in and out
+    dtype : "float32" or "float64", of the parameters and of everything that goes in and out; "bfloat16" is float32
+        outside, but stores its matrices and multiplies in bfloat16, with float32 sums: on the GPU only
 
     Attributes
     ----------
@@ -57,6 +56,7 @@ class Network:
         "1.beta" scale and shift of a norm, "2.0.w" stands inside the residual layer 2. The arrays are views of
         one flat buffer: write into them (``net.params["0.w"][...] = w``), they cannot be replaced
     n_in, n_out : columns of x and y
+    device : "cpu" or "cuda"
     samples : how many were seen in training; tells dropout which random numbers come next
 
     Raises ValueError that names the layer where widths do not agree, TypeError for what is no layer.
@@ -76,14 +76,20 @@ class Network:
         """Check the description and make room for the parameters, which are zero."""
         self.layers = checked("Network", layers)
         self.seed = whole("Network", "seed", seed, at_least=0)
-        self.dtype = _float_dtype(dtype)
+        self.storage = _storage(dtype)
+        self.dtype = np.dtype("float32" if self.storage == "bfloat16" else self.storage)
         self._plan = lower(self.layers, input_gradient=True, seed=self.seed)
         self.n_in, self.n_out = self._plan.input.columns, self._plan.output.columns
-        self._flat_params = aligned_zeros(self._plan.size, self.dtype, line=0)
-        self._flat_grads = aligned_zeros(self._plan.size, self.dtype, line=12)
+        self.samples = 0
+        self._settle(CPU)
+
+    def _settle(self, place: Place) -> None:
+        """Make room for parameters and gradients, which are zero, in this place."""
+        flat_params = place.zeros(self._plan.size, self.dtype, line=0)
+        flat_grads = place.zeros(self._plan.size, self.dtype, line=12)
+        self.place, self._flat_params, self._flat_grads = place, flat_params, flat_grads
         self.params = _views(self._plan, self._flat_params)
         self.grads = _views(self._plan, self._flat_grads)
-        self.samples = 0
         self._engine: Engine | None = None
         self._rows: int | None = None  # of the forward pass that backward would go back through
 
@@ -101,7 +107,8 @@ class Network:
     def __repr__(self) -> str:
         count = sum(values.size for values in self.params.values())
         lines = "".join(f"\n  {number}: {layer!r}" for number, layer in enumerate(self.layers))
-        return f"Network of {count:,} parameters, {self.dtype}:{lines}"
+        where = " on the GPU" if self.device == "cuda" else ""
+        return f"Network of {count:,} parameters, {self.storage}{where}:{lines}"
 
     # ------------------------------------------------------------------------------------------ passes
 
@@ -112,13 +119,13 @@ class Network:
 
         Raises TypeError where x has another dtype than the network, ValueError where its shape is wrong.
         """
-        x = matrix("Network.forward", "x", x, self.dtype, self.n_in)
+        rows = self.place.matrix("Network.forward", "x", x, self.dtype, self.n_in)
         self._rows = None
-        y = self._own_engine().forward(x, train, self.samples)
+        y = self._own_engine().forward(rows, train, self.samples)
         if train:
-            self._rows = len(x)
-            self.samples += len(x)
-        return y
+            self._rows = len(rows)
+            self.samples += len(rows)
+        return self.place.give(y, x)
 
     def backward(self, dy: Array, accumulate: bool = False) -> Array:
         """dL/dx (batch, n_in), a new array, from dL/dy (batch, n_out), after ``forward(x, train=True)``.
@@ -132,63 +139,77 @@ class Network:
             raise RuntimeError(
                 "Network.backward: nothing to go back through, call forward(x, train=True) first"
             )
-        dy = matrix("Network.backward", "dy", dy, self.dtype, self.n_out)
-        if len(dy) != self._rows:
+        rows = self.place.matrix("Network.backward", "dy", dy, self.dtype, self.n_out)
+        if len(rows) != self._rows:
             raise ValueError(
                 f"Network.backward: dy has shape {dy.shape}, expected {(self._rows, self.n_out)} "
                 f"because x had {self._rows} rows"
             )
-        dx = self._own_engine().backward(dy, accumulate)
+        dx = self._own_engine().backward(rows, accumulate)
         assert dx is not None  # the plan was lowered with it
-        return dx
+        return self.place.give(dx, dy)
 
     def predict(self, x: Array, batch_size: int | None = None) -> Array:
         """`forward` in chunks of `batch_size` rows, so that many rows need little memory; the same bits.
 
         Several threads may predict at once; they take turns.
         """
-        x = matrix("Network.predict", "x", x, self.dtype, self.n_in)
+        rows = self.place.matrix("Network.predict", "x", x, self.dtype, self.n_in)
         if batch_size is not None:
             batch_size = whole("Network.predict", "batch_size", batch_size, at_least=1)
         self._rows = None
-        return in_chunks(self._own_engine(), x, batch_size)
+        return self.place.give(in_chunks(self._own_engine(), rows, batch_size), x)
+
+    @property
+    def device(self) -> str:
+        """Where the network computes: "cpu" or "cuda"."""
+        return self.place.name
 
     def to(self, device: str) -> "Network":
-        """Move to "cpu" and return the network. "cuda" is a RuntimeError: this version has no CUDA kernels."""
-        if device == "cuda":
-            raise RuntimeError(
-                "Network.to: device is 'cuda', expected 'cpu': this version has no CUDA kernels"
-            )
-        if device != "cpu":
+        """Move parameters and gradients to "cpu" or "cuda", in place, and return the network.
+
+        On the GPU `params` and `grads` hold CuPy arrays where CuPy is installed, else arrays of Numba. Passes take arrays
+        of the GPU, or NumPy arrays, which are copied there and whose results are copied back.
+
+        Raises ValueError for another device, ImportError where packages are missing, RuntimeError where there is no GPU,
+        MemoryError where it has no room; the network is then as it was.
+        """
+        if device not in ("cpu", "cuda"):
             raise ValueError(f"Network.to: device is {device!r}, expected 'cpu' or 'cuda'")
+        if device != self.device:
+            params, grads = map(self.place.to_numpy, (self._flat_params, self._flat_grads))
+            self._settle(CPU if device == "cpu" else Cuda())
+            self.place.fill(self._flat_params, params)
+            self.place.fill(self._flat_grads, grads)
+            self._rows = None
         return self
 
-    def _own_engine(self) -> "Engine":
+    def _own_engine(self) -> Engine:
         """The engine of the passes, made when it is first needed: it loads the kernels."""
         if self._engine is None:
             self._engine = self.new_engine(self._plan, None)
         return self._engine
 
-    def new_engine(self, plan: Plan, threads: int | None) -> "Engine":
+    def new_engine(self, plan: Plan, threads: int | None) -> Engine:
         """An engine over this network's parameters and gradients."""
-        from ..cpu.engine import Engine
-
-        return Engine(plan, self._flat_params, self._flat_grads, threads)
+        return self.place.engine(plan, self._flat_params, self._flat_grads, threads, self.storage)
 
     # ------------------------------------------------------------------------------------------ copies
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle: views of the flat buffer must be made anew. Gradients are left behind."""
         return {
-            "description": (self.layers, self.seed, self.dtype.name),
-            "parameters": self._flat_params.copy(),
+            "description": (self.layers, self.seed, self.storage),
+            "parameters": self.place.to_numpy(self._flat_params).copy(),
             "samples": self.samples,
+            "device": self.device,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._set_up(*state["description"])
         self._flat_params[...] = state["parameters"]
         self.samples = state["samples"]
+        self.to(state["device"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write layers and parameters as a safetensors file, which `load` reads.
@@ -202,13 +223,13 @@ class Network:
 
         description = {
             "layers": [to_plain(layer) for layer in self.layers],
-            "dtype": self.dtype.name,
+            "dtype": self.storage,
             "seed": self.seed,
             "samples": self.samples,
         }
         metadata = {"format": FORMAT, "version": __version__, "network": json.dumps(description)}
         with replacing(path) as temporary:
-            save_file(dict(self.params), temporary, metadata)
+            save_file(dict(_views(self._plan, self.place.to_numpy(self._flat_params))), temporary, metadata)
 
 
 def load(path: str | os.PathLike[str]) -> Network:
@@ -303,13 +324,12 @@ def mlp(
     return Network(layers, seed, dtype)
 
 
-def in_chunks(engine: "Engine", x: Array, batch_size: int | None = None) -> Array:
+def in_chunks(engine: Engine, x: Array, batch_size: int | None = None) -> Array:
     """The engine's outputs for x in evaluation, in chunks of `batch_size` rows, or of as many as `CHUNK` allows."""
-    plan = engine.plan
-    rows = batch_size or max(1, CHUNK // sum(buffer.columns for buffer in plan.buffers))
-    y = np.empty((len(x), plan.output.columns), x.dtype)
+    rows = batch_size or max(1, CHUNK // sum(buffer.columns for buffer in engine.plan.buffers))
+    y = engine.empty(len(x))
     for start in range(0, len(x), rows):
-        y[start : start + rows] = engine.forward(x[start : start + rows])
+        y[start : start + rows][...] = engine.forward(x[start : start + rows])
     return y
 
 
@@ -324,14 +344,15 @@ def _linear_layers(layers: Sequence[Layer]) -> list[Linear]:
     return found
 
 
-def _float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+def _storage(dtype: DTypeLike) -> str:
+    """The type that a network's matrices are stored in."""
     try:
-        name = np.dtype(dtype).name if dtype is not None else "None"
+        name = "bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name if dtype is not None else "None"
     except TypeError:
         name = str(dtype)
     if name not in DTYPES:
         raise ValueError(f"Network: dtype is {name}, expected {' or '.join(DTYPES)}")
-    return np.dtype(name)
+    return name
 
 
 def _views(plan: Plan, flat: Array) -> Mapping[str, Array]:

@@ -4,88 +4,17 @@
 stands in one function: it writes its forward calls and returns the function that writes its backward calls,
 by the chain rule, when the gradient comes back through the layers in reverse order.
 
-The calls and their operands (matrices are row-major, samples are rows; | None: operands that may be absent):
-
-    linear (x, w, b | None, z | None, a, kind, n_in, n_out)         a = act(z), z = x @ w + b
-    activation (z, a, kind, n)                                      a = act(z)
-    activation_backward (da, saved, dz, kind, n)                    dz = da ⊙ act′
-    linear_dx (dz, w, dx, add | None, n_in, n_out)                  dx = dz @ wᵀ (+ add)
-    layernorm (x, residual | None, gamma, beta, out, stats, n, eps) of x (+ residual); stats has 2 columns
-    layernorm_dx (dy, x, residual | None, gamma, stats, dx, n)
-    rmsnorm (x, residual | None, gamma, out, stats, n, eps)         of x (+ residual); stats has 1 column
-    rmsnorm_dx (dy, x, residual | None, gamma, stats, dx, n)
-    dropout (x, out, n, p, seed)                                    also on the way back: the same mask
-    add (a, b, out, n)                                              out = a + b
-
-and for the parameters, sums over all samples:
-
-    linear_dw (x, dz, dw, n_in, n_out)                              dw = xᵀ @ dz
-    bias_gradient (dz, db, n)                                       db = Σ dz
-    layernorm_gradients (dy, x, residual | None, stats, dgamma, dbeta, n)
-    rmsnorm_gradients (dy, x, residual | None, stats, dgamma, n)
-
-dz may be da itself, and `out` of add and dropout one of the inputs; other results have matrices of their own.
+The calls and their operands stand in `gdkernels.plan`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ..plan import Buffer, Call, Gradient, Operand, Parameter, Plan
 from ..scalar.activations import SAVED
 from .layers import Activation, Dropout, Layer, LayerNorm, Linear, Residual, RMSNorm
 
 ALIGNMENT = 16  # elements; in float32 a cache line and the widest vector
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A matrix (batch, columns) in the engine's arena."""
-
-    name: str
-    columns: int
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A view of the flat parameter buffer; `offset` counts elements."""
-
-    name: str
-    offset: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """The same place in the flat gradient buffer."""
-
-    parameter: Parameter
-
-
-Operand = Buffer | Parameter | Gradient | int | float | str | None
-
-
-@dataclass(frozen=True)
-class Call:
-    """One kernel on its operands."""
-
-    kernel: str
-    operands: tuple[Operand, ...]
-
-
-@dataclass
-class Plan:
-    """A network as an engine sees it."""
-
-    input: Buffer
-    output: Buffer
-    output_gradient: Buffer
-    input_gradient: Buffer | None
-    buffers: list[Buffer]
-    parameters: list[Parameter]
-    size: int  # of the flat buffers, in elements
-    evaluation: list[Call]  # forward, without dropout
-    forward: list[Call]  # forward of training
-    backward: list[Call]  # from output_gradient to the gradient of every matrix that `gradients` reads
-    gradients: list[Call]  # of the parameters
 
 
 @dataclass(frozen=True)

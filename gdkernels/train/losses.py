@@ -11,15 +11,13 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..nn.check import Array, matrix, number
-
-if TYPE_CHECKING:
-    from ..cpu.engine import LossCall
+from ..plan import LossCall
 
 Weights = float | NDArray[np.float64]  # of every sample in the mean: one number for all, or one each
 
@@ -41,10 +39,8 @@ class Loss:
         """
         return _values(op, y, rows, n_out, dtype), float(n_out)
 
-    def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> "LossCall":
+    def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> LossCall:
         """The kernel for such targets, with its options."""
-        from ..cpu.engine import LossCall
-
         return LossCall(self.name, self._options())
 
     def _options(self) -> tuple[float, ...]:
@@ -187,9 +183,7 @@ class SoftmaxCrossEntropy(Loss):
             return y, counts.astype(np.float64)
         return y, np.where(counts, np.asarray(self.class_weight)[np.where(counts, y, 0)], 0.0)
 
-    def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> "LossCall":
-        from ..cpu.engine import LossCall
-
+    def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> LossCall:
         weight = None if self.class_weight is None else np.asarray(self.class_weight, dtype)
         if target.ndim == 1:
             return LossCall(f"{self.name}_indices", (self.label_smoothing, weight, self.ignore_index))

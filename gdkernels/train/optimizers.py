@@ -8,17 +8,14 @@ L2, added to the gradient, except in AdamW and Lion, which shrink the parameters
 import math
 import sys
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..cpu.memory import aligned_zeros
 from ..nn.check import number, truth
-from ..nn.plan import Plan
+from ..nn.place import CPU, Place
+from ..plan import Plan, Update
 from ..scalar.hyper import STATES, hyper
-
-if TYPE_CHECKING:
-    from ..cpu.engine import Update
 
 # What each hyper-parameter may be: the largest value and the words. Each may be 0.
 _MEMORY = (math.nextafter(1.0, 0.0), "a number in [0, 1)")
@@ -43,19 +40,17 @@ class Optimizer:
                 highest, expected = _RANGES.get(name, _SIZE)
                 object.__setattr__(self, name, number(op, name, value, 0.0, highest, expected))
 
-    def update(self, plan: Plan, dtype: np.dtype[Any], decay: str) -> "Update":
-        """The optimizer at work on the parameters of a plan: state of zeros, no step done.
+    def update(self, plan: Plan, dtype: np.dtype[Any], decay: str, place: Place = CPU) -> Update:
+        """The optimizer at work on the parameters of a plan: state of zeros in `place`, no step done.
 
         `decay` says which parameters decay: "all", or "weights" for those named "w" alone.
         """
-        from ..cpu.engine import Update
-
         options = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return Update(
             name=self.kernel,
             hyper=hyper(self.kernel, **options),
             states=[
-                aligned_zeros(plan.size, dtype, line=24 + 12 * state)
+                place.zeros(plan.size, dtype, line=24 + 12 * state)
                 for state in range(self._states(STATES[self.kernel]))
             ],
             step=0,

@@ -9,20 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..nn.check import Array, choice, matrix, number, truth, whole
+from ..nn.check import Array, choice, number, truth, whole
 from ..nn.network import Network, in_chunks
+from ..nn.place import CPU, Engine
 from ..nn.plan import lower
 from .losses import INT64, LOSSES, Loss, SoftmaxCrossEntropy, Weights
 from .optimizers import AdamW, Optimizer
 from .progress import progress as display
-
-if TYPE_CHECKING:
-    from ..cpu.engine import Engine
 
 Schedule = Callable[[int], float]
 Record = dict[str, Any]
@@ -58,10 +56,12 @@ class History:
 
 
 class _Data(NamedTuple):
-    """Samples as the engine reads them: x (n, n_in), targets, and the weights of the samples in the loss."""
+    """Samples: x (n, n_in) as the engine reads it, targets in NumPy and as the engine reads them, and the weights of
+    the samples in the loss."""
 
-    x: Array
+    x: Any
     y: Array
+    goal: Any
     weights: Weights
 
 
@@ -124,14 +124,31 @@ class Trainer:
                 raise ValueError(f"Trainer: threads is {threads}, expected at most {MOST_THREADS}")
         self.threads = threads
         self.epochs = 0
+        self._decay = decay
         self._plan = lower(net.layers, input_gradient=False, seed=net.seed)
-        self._engine = net.new_engine(self._plan, self.threads)
-        self._judge: Engine | None = None  # for `evaluate`, whose batches are larger
-        self._update = optimizer.update(self._plan, net.dtype, decay)
-        self._ready_for = 0  # dimensions of the targets that the engine is prepared for: 1 labels, 2 values
+        self._place = net.place
+        self._update = optimizer.update(self._plan, net.dtype, decay, net.place)
+        self._settle()
         # Labels that all count the same need no look from Python before a step.
         self._plain_labels = isinstance(loss, SoftmaxCrossEntropy) and loss.counts_alike(net.n_out)
         self._steps_a_call = 1
+
+    def _settle(self) -> None:
+        """Make engines where the network is."""
+        self._engine = self.net.new_engine(self._plan, self.threads)
+        self._judge: Engine | None = None  # for `evaluate`, whose batches are larger
+        self._ready_for = 0  # dimensions of the targets that the engine is prepared for: 1 labels, 2 values
+
+    def _follow(self) -> None:
+        """Go where the network went, with the optimizer's state."""
+        place = self.net.place
+        if self._place is not place:
+            update = self.optimizer.update(self._plan, self.net.dtype, self._decay, place)
+            for old, new in zip(self._update.states, update.states, strict=True):
+                place.fill(new, self._place.to_numpy(old))
+            update.step = self._update.step
+            self._update, self._place = update, place
+            self._settle()
 
     @property
     def steps(self) -> int:
@@ -162,16 +179,18 @@ class Trainer:
         finite; the parameters then stay as they were.
         """
         net = self.net
-        x = matrix("Trainer.step", "x", x, net.dtype, net.n_in)
+        if self._place is not net.place:
+            self._follow()
+        x = net.place.matrix("Trainer.step", "x", x, net.dtype, net.n_in)
         rows = len(x) or _no_rows("Trainer.step", x)
-        if self._plain_labels and _is_plain(y, rows):
+        if self._plain_labels and net.place is CPU and _is_plain(y, rows):
             weights: Weights = 1.0  # the engine looks whether they are in range
         else:
-            y, weights = self.loss.target("Trainer.step", y, rows, net.n_out, net.dtype)
+            y, weights = self._targets("Trainer.step", y, rows)
         if y.ndim != self._ready_for:
             self._prepare(y)
         rate = self.optimizer.lr if self.schedule is None else float(self._rates(1)[0])
-        loss = self._engine.step(x, y, rate, _scale(weights, rows), net.samples)
+        loss = self._engine.step(x, net.place.targets(y), rate, _scale(weights, rows), net.samples)
         if loss is None:
             loss = self._step_without_ignored(x, y, rate)
         if math.isnan(loss):
@@ -182,7 +201,7 @@ class Trainer:
     def _step_without_ignored(self, x: Array, y: Array, rate: float) -> float:
         """A step on labels that are not all in range, which is right if the others are to be ignored."""
         rows = len(x)
-        y, weights = self.loss.target("Trainer.step", y, rows, self.net.n_out, self.net.dtype)
+        y, weights = self._targets("Trainer.step", y, rows)
         loss, scale = np.full(1, np.nan), np.full(1, _scale(weights, rows))
         self._engine.train(x, y, np.arange(rows), rows, np.full(1, rate), scale, self.net.samples, loss)
         return float(loss[0])
@@ -240,7 +259,8 @@ class Trainer:
         history = History(tuple(self.net.params))
         shown = display(progress)
         shown.start(epochs)
-        self._steps_a_call = 1  # until it is known how long a step takes
+        # Until it is known how long a step takes; on the GPU an epoch is one call, which waits once.
+        self._steps_a_call = 1 if self.net.place is CPU else sys.maxsize
         try:
             for _ in range(epochs):
                 order = self._order(len(data.x), shuffle, seed)
@@ -283,7 +303,7 @@ class Trainer:
             chosen = order[start * batch : stop * batch]
             begin = time.perf_counter()
             done = self._engine.train(
-                data.x, data.y, chosen, batch, rates[now], scales[now], self.net.samples, losses[now],
+                data.x, data.goal, chosen, batch, rates[now], scales[now], self.net.samples, losses[now],
                 None if norms is None else norms[now],
             )  # fmt: skip
             elapsed = time.perf_counter() - begin
@@ -291,8 +311,9 @@ class Trainer:
             self.net.samples += min(done * batch, len(chosen))
             if done < stop - start:
                 raise self._not_finite("Trainer.fit")
-            # The first steps may have waited for kernels to be loaded: approach the goal, do not jump to it.
-            self._steps_a_call = max(1, min(8 * done, int(CALL_SECONDS * done / max(elapsed, 1e-9))))
+            if self.net.place is CPU:
+                # The first steps may have waited for kernels to be loaded: approach the goal, do not jump to it.
+                self._steps_a_call = max(1, min(8 * done, int(CALL_SECONDS * done / max(elapsed, 1e-9))))
             start = stop
         total = float(totals.sum())
         mean = float((losses * totals).sum() / total) if total else math.nan
@@ -312,7 +333,7 @@ class Trainer:
         """The loss and the quality of checked data."""
         if self._judge is None:
             self._judge = self.net.new_engine(self._plan, self.threads)
-        output = in_chunks(self._judge, data.x)
+        output = self.net.place.to_numpy(in_chunks(self._judge, data.x))
         name, quality = self.loss.quality(output, data.y)
         return {"loss": self.loss.value(output, data.y, data.weights), name: quality}
 
@@ -334,10 +355,18 @@ class Trainer:
     def _data(self, op: str, x: Array, y: Array) -> _Data:
         """Check samples and targets."""
         net = self.net
-        x = matrix(op, "x", x, net.dtype, net.n_in)
+        self._follow()
+        x = net.place.matrix(op, "x", x, net.dtype, net.n_in)
         rows = len(x) or _no_rows(op, x)
-        y, weights = self.loss.target(op, y, rows, net.n_out, net.dtype)
-        return _Data(x, y, weights)
+        y, weights = self._targets(op, y, rows)
+        return _Data(x, y, net.place.targets(y), weights)
+
+    def _targets(self, op: str, y: Any, rows: int) -> tuple[Array, Weights]:
+        """Checked targets in NumPy, and the weights of the samples."""
+        net = self.net
+        if net.place is not CPU and not isinstance(y, np.ndarray | list | tuple):
+            y = net.place.to_numpy(y)
+        return self.loss.target(op, y, rows, net.n_out, net.dtype)
 
     def _prepare(self, y: Array) -> None:
         """Make the engine ready for targets of this kind."""

@@ -1,0 +1,373 @@
+"""Runs a plan on the GPU: passes for one's own loop, and whole epochs of training as replayed CUDA graphs.
+
+The twin of `cpu.engine`. Parameters and gradients are flat device buffers of the type that is computed with; where the
+plan stores matrices in bfloat16, its kernels read a bfloat16 copy of the parameters, which the update renews in its own
+pass.
+"""
+
+import math
+
+import numpy as np
+
+from ..plan import Buffer, LossCall, Plan, Update
+from . import driver, epoch, loss, optim
+from .arrays import Array, read
+from .jit import Launch, run
+from .pointer import BYTES
+from .program import Binder
+from .strided import blocks
+
+ALIGNED = 256  # bytes: where a buffer begins
+GRAPHS_KEPT = 16
+
+
+class Room:
+    """Temporaries of one call at a time, in one piece of memory as large as the largest call needs."""
+
+    def __init__(self) -> None:
+        self.base, self.needed, self._used = 0, 0, 0
+
+    def start(self) -> None:
+        self._used = 0
+
+    def __call__(self, size: int) -> int:
+        place = self._used
+        self._used += -(-size // ALIGNED) * ALIGNED
+        self.needed = max(self.needed, self._used)
+        return self.base + place
+
+
+class Engine:
+    """Runs a plan over a network's flat buffers of parameters and gradients, with its own memory for everything else.
+
+    `storage` is the type of the plan's matrices: that of the parameters, or "bfloat16".
+    """
+
+    def __init__(self, plan: Plan, params: Array, grads: Array, storage: str):
+        self.plan, self.params, self.grads, self.storage = plan, params, grads, storage
+        self.real = params.dtype.name
+        self.dtype = params.dtype
+        self._mixed = storage != self.real
+        self._half = self._bytes(plan.size * BYTES[storage]) if self._mixed else None
+        self._samples = self._bytes(8)
+        self._small = self._bytes(64)  # scale, value, factor and the flag that stops, 16 bytes apart
+        self._room = Room()
+        self._temporaries: Array | None = None
+        self._call: Array | None = None
+        self._results: Array | None = None
+        self._loss: LossCall | None = None
+        self._update: Update | None = None
+        self._rows_kept = 0  # of the last forward pass in training
+        self._launches: dict[tuple, list[Launch]] = {}
+        self._graphs: dict[tuple, driver.Graph] = {}
+        self._capacity = 0
+        self._reserve(1)
+
+    def __getstate__(self):
+        """For copy and pickle: launches are addresses, which mean nothing elsewhere."""
+        raise TypeError(
+            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
+            "save the network, and make a new Trainer"
+        )
+
+    # ------------------------------------------------------------------------------------------ memory
+
+    def _bytes(self, size: int) -> Array:
+        return self.params.empty((max(1, -(-size // 8)),), np.dtype(np.float64))
+
+    @property
+    def _stream(self) -> int:
+        return self.params.stream
+
+    def _reserve(self, rows: int) -> None:
+        """Make room for so many rows. What was bound before is forgotten."""
+        if rows <= self._capacity:
+            return
+        places, at = {}, 0
+        statistics = _statistics(self.plan)
+        for buffer in self.plan.buffers:
+            places[buffer.name] = at
+            size = BYTES[self.real if buffer.name in statistics else self.storage]
+            at += -(-rows * buffer.columns * size // ALIGNED) * ALIGNED
+        self._forget()
+        self._arena = self._bytes(at)
+        self._places = {name: self._arena.address + start for name, start in places.items()}
+        self._target = self._bytes(rows * self.plan.output.columns * 8)  # labels or values
+        self._row_loss = self._bytes(rows * 8)
+        self._capacity, self._rows_kept = rows, 0
+        params = self.params.address if self._half is None else self._half.address
+        self._binder = Binder(
+            self.storage,
+            self.real,
+            self._places,
+            params,
+            self.grads.address,
+            self._samples.address,
+            self._room,
+        )
+
+    def _forget(self) -> None:
+        self._launches, self._graphs = {}, {}
+
+    def _bound(self, key: tuple, make) -> list[Launch]:
+        """The launches of a kind, made once; the temporaries of all calls share one piece of memory."""
+        launches = self._launches.get(key)
+        if launches is None:
+            launches = make()
+            if self._temporaries is None or self._room.needed > self._temporaries.nbytes:
+                self._forget()
+                self._temporaries = self._bytes(self._room.needed)
+                self._room.base = self._temporaries.address
+                launches = make()
+            self._launches[key] = launches
+        return launches
+
+    def _place(self, buffer: Buffer) -> int:
+        return self._places[buffer.name]
+
+    def _renew_copy(self) -> list[Launch]:
+        """The bfloat16 copy of the parameters, which their owner may have written to."""
+        if self._half is None:
+            return []
+        operands = (self.params.address, self._half.address, self.plan.size)
+        return [Launch(epoch.narrowed, self.storage, blocks(self.plan.size), operands)]
+
+    def _carry_in(self, source: Array, buffer: Buffer) -> list[Launch]:
+        count = source.size
+        return [
+            Launch(epoch.narrowed, self.storage, blocks(count), (source.address, self._place(buffer), count))
+        ]
+
+    def _carry_out(self, buffer: Buffer, rows: int) -> Array:
+        target = self.params.empty((rows, buffer.columns))
+        operands = (self._place(buffer), target.address, target.size)
+        run([Launch(epoch.widened, self.storage, blocks(target.size), operands)], self._stream)
+        return target
+
+    # ------------------------------------------------------------------------------------------ passes
+
+    def empty(self, rows: int) -> Array:
+        """Room for outputs."""
+        return self.params.empty((rows, self.plan.output.columns))
+
+    def forward(self, x: Array, train: bool = False, samples: int = 0) -> Array:
+        """The output for x (n, n_in). With `train`, dropout acts and what `backward` needs is kept."""
+        rows = len(x)
+        if rows == 0:
+            self._rows_kept = 0
+            return self.empty(0)
+        self._reserve(rows)
+        what = "forward" if train else "evaluation"
+        calls = getattr(self.plan, what)
+        launches = self._bound((what, rows), lambda: self._binder.launches(calls, rows))
+        if train:
+            driver.to_device(self._samples.address, np.array([samples], np.int64), self._stream)
+        run([*self._renew_copy(), *self._carry_in(x, self.plan.input), *launches], self._stream)
+        self._rows_kept = rows if train else 0
+        return self._carry_out(self.plan.output, rows)
+
+    def backward(self, dy: Array, accumulate: bool = False) -> Array | None:
+        """dL/dx from dL/dy of the last forward pass in training; the parameters' gradients are written, or added to."""
+        rows, plan = self._rows_kept, self.plan
+        if rows == 0:
+            if not accumulate:
+                driver.clear(self.grads.address, self.grads.nbytes, self._stream)
+            return None if plan.input_gradient is None else self.params.empty((0, plan.input.columns))
+        launches = self._bound(
+            ("backward", rows, accumulate),
+            lambda: [
+                *self._binder.launches(plan.backward, rows),
+                *self._binder.launches(plan.gradients, rows, accumulate),
+            ],
+        )
+        run([*self._carry_in(dy, plan.output_gradient), *launches], self._stream)
+        return None if plan.input_gradient is None else self._carry_out(plan.input_gradient, rows)
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def prepare(self, loss: LossCall, update: Update, clip_norm: float | None = None) -> None:
+        """State what a step of training consists of."""
+        self._loss, self._update = loss, update
+        self._buffers = [self.params, self.grads, *map(read, update.states)]
+        self._clip = float(clip_norm or 0.0)
+        self._options = tuple(self._on_device(option) for option in loss.options)
+        self._hyper = self._bytes(8 * optim.TABLE * len(update.decay))
+        counts = [optim.squares_count(math.prod(p.shape)) for p in self.plan.parameters]
+        self._blocks = int(sum(counts))
+        self._squares = self._bytes(8 * self._blocks)
+        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._first = self.params.empty(first.shape, first.dtype).fill_from(first)
+        self._fields = self.params.empty((len(epoch.FIELDS),), np.dtype(np.int64))
+        self._forget()
+
+    def _on_device(self, option):
+        """An option of the loss as its kernel takes it: arrays by address."""
+        if not isinstance(option, np.ndarray):
+            return 0 if option is None else option
+        values = option.astype(self.dtype)
+        self._kept = self.params.empty(values.shape).fill_from(values)
+        return self._kept.address
+
+    def _step_launches(self, rows: int, labels: bool) -> list[Launch]:
+        """All kernels of a step for a batch of so many rows."""
+        plan, update, call = self.plan, self._update, self._loss
+        assert update is not None and call is not None
+        real, fields, n = self.real, self._fields.address, plan.output.columns
+        scale, value, factor, stop = (self._small.address + 16 * slot for slot in range(4))
+        hyper, squares = self._hyper.address, self._squares.address
+        width = optim.TABLE * len(update.decay)
+        begin = (fields, self._samples.address, scale, hyper, width)
+        loss_operands = (self._row_loss.address, rows, scale, value, stop)
+        finish = (
+            fields, squares, self._first.address, len(plan.parameters), self._clip, value, factor, stop,
+        )  # fmt: skip
+        return [
+            Launch(epoch.begin, real, (1, 1, 1), begin),
+            *epoch.gather_launches(self.storage, fields, self._place(plan.input), rows, plan.input.columns),
+            *epoch.target_launches(real, fields, self._target.address, rows, n, labels),
+            *self._binder.launches(plan.forward, rows),
+            *loss.row_launches(
+                self.storage, call.kernel, self._place(plan.output), self._target.address,
+                self._place(plan.output_gradient), self._row_loss.address, rows, n, scale, self._options,
+            ),
+            Launch(epoch.loss_of_batch, real, (1, 1, 1), loss_operands),
+            *self._binder.launches(plan.backward, rows),
+            *self._binder.launches(plan.gradients, rows),
+            *self._square_launches(squares),
+            Launch(epoch.finish, real, (1, 1, 1), finish),
+            *self._update_launches(hyper, factor, stop),
+        ]  # fmt: skip
+
+    def _square_launches(self, squares: int) -> list[Launch]:
+        launches = []
+        for parameter in self.plan.parameters:
+            count = math.prod(parameter.shape)
+            place = self.grads.address + parameter.offset * BYTES[self.real]
+            launches += optim.squares_launches(self.real, place, count, squares)
+            squares += optim.squares_count(count) * BYTES[self.real]
+        return launches
+
+    def _update_launches(self, hyper: int, factor: int, stop: int) -> list[Launch]:
+        update, size = self._update, BYTES[self.real]
+        assert update is not None
+        launches = []
+        for index, (start, end, _) in enumerate(update.decay):
+            p, g, *states = (buffer.address + start * size for buffer in self._buffers)
+            table = hyper + index * optim.TABLE * size
+            half = 0 if self._half is None else self._half.address + start * BYTES[self.storage]
+            launches += optim.update_launches(
+                self.real, update.name, p, g, states, end - start, table, factor, stop, half
+            )
+        return launches
+
+    def _graph(self, rows: int, labels: bool) -> driver.Graph:
+        """The captured step for so many rows."""
+        key = rows, labels
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            launches = self._bound(("step", *key), lambda: self._step_launches(rows, labels))
+            for one in launches:
+                one.load()  # what a capture must not do: compile, and allocate
+            stream = driver.Stream()
+            graph = driver.Graph(stream.handle, lambda: run(launches, stream.handle))
+            if len(self._graphs) >= GRAPHS_KEPT:
+                del self._graphs[next(iter(self._graphs))]
+        self._graphs[key] = graph
+        return graph
+
+    def warm_up(self) -> None:
+        """Compile, or load, every kernel that a step of training needs."""
+        for one in self._bound(("step", 1, False), lambda: self._step_launches(1, False)):
+            one.load()
+
+    def train(self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
+        """Take one step for each batch of `order`; return how many were done. As `cpu.engine.Engine.train`.
+
+        x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous on the device, the rest is NumPy. The host
+        launches graphs and waits once, at the end.
+        """
+        update = self._update
+        assert update is not None
+        count = order.size
+        batch = min(batch_size, count)
+        steps = -(-count // batch)
+        last = count - (steps - 1) * batch
+        self._reserve(batch)
+        labels = y.dtype == np.int64
+        graph, last_graph = self._graph(batch, labels), self._graph(last, labels)
+        graph = self._graph(batch, labels)  # binding the last one may have moved the temporaries
+        decays = [decay for _, _, decay in update.decay]
+        table = optim.table(update.name, update.hyper, decays, update.step, rates)
+        self._send(x, y, order, batch, samples, scales, table, steps, norms is not None)
+        stream = self._stream
+        driver.clear(self._small.address, self._small.nbytes, stream)
+        run(self._renew_copy(), stream)
+        for _ in range(steps - 1):
+            graph.replay(stream)
+        (graph if last == batch else last_graph).replay(stream)
+        done = self._receive(steps, losses, norms)
+        update.step += done
+        return done
+
+    def _send(self, x, y, order, batch, samples, scales, table, steps, norms_wanted) -> None:
+        """What a call needs, in one copy, and where it is."""
+        size = BYTES[self.real]
+        parts = [order.astype(np.int64), scales.astype(self.dtype), table.astype(self.dtype)]
+        packed, starts = _packed(parts)
+        self._call = _grown(self._call, packed.nbytes, self._bytes)
+        parameters = len(self.plan.parameters) if norms_wanted else 0
+        self._results = _grown(self._results, 8 + steps * (1 + parameters) * size, self._bytes)
+        base, results = self._call.address, self._results.address
+        places = [base + start for start in starts]
+        norms = results + 8 + steps * size if norms_wanted else 0
+        fields = [0, samples, batch, x.address, y.address, *places, results + 8, norms, results]
+        driver.to_device(base, packed, self._stream)
+        driver.to_device(self._fields.address, np.array(fields, np.int64), self._stream)
+        driver.clear(results, 8, self._stream)
+
+    def _receive(self, steps: int, losses, norms) -> int:
+        """The results of a call: how many steps were done, their losses and the norms of their gradients."""
+        assert self._results is not None
+        size = BYTES[self.real]
+        parameters = 0 if norms is None else norms.shape[1]
+        raw = np.empty(8 + steps * (1 + parameters) * size, np.uint8)
+        driver.to_host(raw, self._results.address, self._stream)
+        done = int(raw[:8].view(np.int64)[0])
+        values = raw[8:].view(self.dtype)
+        losses[:done] = values[:done]
+        if norms is not None:
+            norms[:done] = values[steps:].reshape(steps, parameters)[:done]
+        return done
+
+    def step(self, x: Array, y: Array, rate: float, scale: float, samples: int) -> float:
+        """One step on the batch (x, y), as `train` does it; the loss, or NaN if it or a gradient is not finite."""
+        loss = np.full(1, np.nan)
+        rows = len(x)
+        self.train(x, y, np.arange(rows), rows, np.full(1, rate), np.full(1, scale), samples, loss)
+        return float(loss[0])
+
+
+def _statistics(plan: Plan) -> set[str]:
+    """The buffers that hold statistics of rows, which are kept in the type that is computed with."""
+    return {
+        call.operands[-3].name
+        for call in plan.forward
+        if call.kernel in ("layernorm", "rmsnorm") and isinstance(call.operands[-3], Buffer)
+    }
+
+
+def _packed(parts: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+    """Arrays behind one another in bytes, each at a multiple of 16, and where they start."""
+    starts, at = [], 0
+    for part in parts:
+        starts.append(at)
+        at += -(-part.nbytes // 16) * 16
+    packed = np.zeros(at, np.uint8)
+    for start, part in zip(starts, parts, strict=True):
+        packed[start : start + part.nbytes] = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    return packed, starts
+
+
+def _grown(memory: Array | None, size: int, make) -> Array:
+    """Memory of at least so many bytes."""
+    return memory if memory is not None and memory.nbytes >= size else make(size + size // 2)

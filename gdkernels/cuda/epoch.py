@@ -1,0 +1,162 @@
+"""The device's side of training: what stands around the plan in a step.
+
+A step is a CUDA graph, captured once for a number of rows and replayed for each batch. What differs from one step to the
+next lies on the device: `fields` holds the number of the step and where the call's data are, `begin` reads the step's own
+rate and scale, `finish` decides whether the update may be made. The host waits once, at the end of the call.
+"""
+
+import math
+
+from .activation import THREADS
+from .intrinsics import warp_sum
+from .jit import Launch, kernel
+from .pointer import at, real, shared
+from .strided import blocks
+from .target import cuda
+
+BLOCK_WARPS = THREADS // 32
+ALL = ("float32", "float64", "bfloat16")
+REALS = ("float32", "float64")
+
+# The words of `fields`: the step within this call and the samples seen before it, the rows of a full batch, then
+# addresses.
+FIELDS = ("step", "seen", "batch", "x", "y", "order", "scales", "table", "losses", "norms", "done")
+STEP, SEEN, BATCH, X, Y, ORDER, SCALES, TABLE, LOSSES, NORMS, DONE = range(len(FIELDS))
+
+
+@kernel("i8*, i8*, R*, R*, i8", threads=THREADS, variants=REALS)
+def begin(fields, samples, scale, hyper, width):
+    """Set what the step's kernels read: samples seen before it, the factor of its loss, the optimizer's numbers."""
+    step = fields[STEP]
+    table = at(hyper, fields[TABLE])
+    place = cuda.threadIdx.x
+    while place < width:
+        hyper[place] = table[step * width + place]
+        place += THREADS
+    if cuda.threadIdx.x == 0:
+        samples[0] = fields[SEEN] + step * fields[BATCH]
+        scale[0] = at(scale, fields[SCALES])[step]
+
+
+@kernel("i8*, R*, F*, i8", threads=THREADS, variants=ALL)
+def gather_rows(fields, like, target, n):
+    """target[i] = x[order[step · batch + i]], rows of n elements: one row for each block in x."""
+    source, order = at(like, fields[X]), at(fields, fields[ORDER])
+    row, column = cuda.blockIdx.x, cuda.blockIdx.y * THREADS + cuda.threadIdx.x
+    if column < n:
+        target[row * n + column] = source[order[fields[STEP] * fields[BATCH] + row] * n + column]
+
+
+@kernel("i8*, R*, i8", threads=THREADS, variants=REALS)
+def gather_values(fields, target, n):
+    """As `gather_rows`, for the targets of a regression."""
+    source, order = at(target, fields[Y]), at(fields, fields[ORDER])
+    row, column = cuda.blockIdx.x, cuda.blockIdx.y * THREADS + cuda.threadIdx.x
+    if column < n:
+        target[row * n + column] = source[order[fields[STEP] * fields[BATCH] + row] * n + column]
+
+
+@kernel("i8*, i8*, i8", threads=THREADS, variants=("int64",))
+def gather_labels(fields, target, rows):
+    """As `gather_rows`, for labels."""
+    source, order = at(fields, fields[Y]), at(fields, fields[ORDER])
+    row = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    if row < rows:
+        target[row] = source[order[fields[STEP] * fields[BATCH] + row]]
+
+
+@kernel("R*, i8, R*, R*, i4*", threads=THREADS, variants=REALS)
+def loss_of_batch(row_loss, rows, scale, value, stop):
+    """value = scale · Σ row_loss, summed in a fixed order by one block; stop where it is not finite."""
+    sums = shared(row_loss, BLOCK_WARPS)
+    total = real(row_loss, 0)
+    row = cuda.threadIdx.x
+    while row < rows:
+        total += row_loss[row]
+        row += THREADS
+    total = warp_sum(total)
+    if cuda.threadIdx.x & 31 == 0:
+        sums[cuda.threadIdx.x >> 5] = total
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        total = real(row_loss, 0)
+        for warp in range(BLOCK_WARPS):
+            total += sums[warp]
+        total *= scale[0]
+        value[0] = total
+        if not math.isfinite(total):
+            stop[0] = 1
+
+
+@kernel("i8*, R*, i8*, i8, R, R*, R*, i4*", threads=THREADS, variants=REALS)
+def finish(fields, squares, first, parameters, clip, value, factor, stop):
+    """From the sums of squares of blocks of the gradient to the factor of the update, or to the end of training.
+
+    `first` tells where the blocks of each parameter begin. factor = min(1, clip / (norm + 10⁻⁶)), or 1 where clip is 0.
+    A step that is finite is counted, and its loss and norms are kept.
+    """
+    sums = shared(squares, BLOCK_WARPS)
+    zero, one = real(squares, 0), real(squares, 1)
+    step = fields[STEP]
+    wanted = fields[NORMS] != 0
+    norms = at(squares, fields[NORMS])
+    parts = parameters if wanted else 1
+    whole = zero
+    for part in range(parts):
+        place = (first[part] if wanted else first[0]) + cuda.threadIdx.x
+        last = first[part + 1] if wanted else first[parameters]
+        total = zero
+        while place < last:
+            total += squares[place]
+            place += THREADS
+        total = warp_sum(total)
+        if cuda.threadIdx.x & 31 == 0:
+            sums[cuda.threadIdx.x >> 5] = total
+        cuda.syncthreads()
+        if cuda.threadIdx.x == 0:
+            total = zero
+            for warp in range(BLOCK_WARPS):
+                total += sums[warp]
+            whole += total
+            if wanted:
+                norms[step * parameters + part] = math.sqrt(total)
+        cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        if not math.isfinite(whole):
+            stop[0] = 1
+        limit = clip / (math.sqrt(whole) + type(clip)(1e-6))
+        factor[0] = limit if clip > zero and limit < one else one
+        if stop[0] == 0:
+            at(value, fields[LOSSES])[step] = value[0]
+            at(fields, fields[DONE])[0] = step + 1
+        fields[STEP] = step + 1
+
+
+def gather_launches(storage: str, fields: int, target: int, rows: int, n: int) -> list[Launch]:
+    """The batch's rows of x into the plan's input."""
+    return [Launch(gather_rows, storage, (rows, blocks(n)[0], 1), (fields, 0, target, n))]
+
+
+def target_launches(
+    real_name: str, fields: int, target: int, rows: int, n: int, labels: bool
+) -> list[Launch]:
+    """The batch's targets: labels (rows,) or values (rows, n)."""
+    if labels:
+        return [Launch(gather_labels, "int64", blocks(rows), (fields, target, rows))]
+    return [Launch(gather_values, real_name, (rows, blocks(n)[0], 1), (fields, target, n))]
+
+
+@kernel("R*, F*, i8", threads=THREADS, variants=ALL)
+def narrowed(source, target, count):
+    """target = source in the storage type: parameters or an input on their way into a plan."""
+    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    if place < count:
+        target[place] = source[place]
+
+
+@kernel("F*, R*, i8", threads=THREADS, variants=ALL)
+def widened(source, target, count):
+    """target = source in the type that is computed with: what comes out of a plan."""
+    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    if place < count:
+        target[place] = source[place]

@@ -1,0 +1,122 @@
+"""Where a network lives: the memory of its parameters, and the engine over them. One class for each wing."""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..cpu.memory import aligned_zeros
+from .check import Array, matrix
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+
+
+class Engine(Protocol):
+    """What both engines do; see `cpu.engine.Engine`."""
+
+    plan: "Plan"
+
+    def empty(self, rows: int) -> Any: ...
+    def forward(self, x: Any, train: bool = False, samples: int = 0) -> Any: ...
+    def backward(self, dy: Any, accumulate: bool = False) -> Any: ...
+    def prepare(self, loss: Any, update: Any, clip_norm: float | None = None) -> None: ...
+    def warm_up(self) -> None: ...
+    def train(
+        self, x: Any, y: Any, order: Array, batch_size: int, rates: Array, scales: Array, samples: int,
+        losses: Array, norms: Array | None = None,
+    ) -> int: ...  # fmt: skip
+    def step(self, x: Any, y: Any, rate: float, scale: float, samples: int) -> float | None: ...
+
+
+class Cpu:
+    """NumPy arrays."""
+
+    name = "cpu"
+
+    def zeros(self, count: int, dtype: np.dtype[Any], line: int = 0) -> Any:
+        """A flat buffer; buffers that are walked side by side begin at different lines of the cache."""
+        return aligned_zeros(count, dtype, line)
+
+    def fill(self, buffer: Any, values: Array) -> None:
+        """buffer = values."""
+        buffer[...] = values
+
+    def to_numpy(self, buffer: Any) -> Array:
+        """The values of a buffer or array, in NumPy."""
+        return np.asarray(buffer)
+
+    def matrix(self, op: str, name: str, value: Any, dtype: np.dtype[Any], columns: int) -> Any:
+        """A matrix (n, columns) as the engine wants it."""
+        return matrix(op, name, value, dtype, columns)
+
+    def targets(self, values: Array) -> Any:
+        """Checked labels or values as the engine wants them."""
+        return values
+
+    def give(self, result: Any, like: Any) -> Any:
+        """A result of the engine in the kind of the array that the user gave."""
+        return result
+
+    def engine(self, plan: "Plan", params: Any, grads: Any, threads: int | None, storage: str) -> Engine:
+        from ..cpu.engine import Engine
+
+        if storage == "bfloat16":
+            raise RuntimeError(
+                "Network: a bfloat16 network computes on the GPU only, call net.to('cuda') first"
+            )
+        return Engine(plan, params, grads, threads)
+
+
+class Cuda:
+    """Arrays of CuPy where it is installed, else of Numba; NumPy arrays are copied to the device and back."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        from ..cuda import arrays, driver
+
+        driver.use()  # RuntimeError where there is no GPU
+        self._arrays, self._driver = arrays, driver
+
+    def zeros(self, count: int, dtype: np.dtype[Any], line: int = 0) -> Any:
+        buffer = self._arrays.read(self._arrays.default_library().empty((count,), np.dtype(dtype)))
+        self._driver.clear(buffer.address, buffer.nbytes, buffer.stream)
+        return buffer.owner
+
+    def fill(self, buffer: Any, values: Array) -> None:
+        self._arrays.read(buffer).fill_from(values)
+
+    def to_numpy(self, buffer: Any) -> Array:
+        values: Array = buffer if isinstance(buffer, np.ndarray) else self._arrays.read(buffer).to_numpy()
+        return values
+
+    def matrix(self, op: str, name: str, value: Any, dtype: np.dtype[Any], columns: int) -> Any:
+        if isinstance(value, np.ndarray):
+            return self.targets(matrix(op, name, value, dtype, columns))
+        try:
+            found = self._arrays.read(value)
+        except (TypeError, AttributeError, BufferError):
+            raise TypeError(
+                f"{op}: {name} is of type {type(value).__name__}, expected a NumPy or CUDA array"
+            ) from None
+        if found.dtype != dtype:
+            raise TypeError(f"{op}: {name} has dtype {found.dtype}, expected {dtype} like the network")
+        if found.ndim != 2 or found.shape[1] != columns:
+            raise ValueError(f"{op}: {name} has shape {found.shape}, expected (n, {columns})")
+        return found if found.flags.c_contiguous else found.copy()
+
+    def targets(self, values: Array) -> Any:
+        buffer = self._arrays.default_library().empty(values.shape, values.dtype)
+        return self._arrays.read(buffer).fill_from(values)
+
+    def give(self, result: Any, like: Any) -> Any:
+        return result.to_numpy() if isinstance(like, np.ndarray) else result.owner
+
+    def engine(self, plan: "Plan", params: Any, grads: Any, threads: int | None, storage: str) -> Engine:
+        from ..cuda.engine import Engine
+
+        return Engine(plan, self._arrays.read(params), self._arrays.read(grads), storage)
+
+
+Place = Cpu | Cuda
+CPU = Cpu()
