@@ -37,6 +37,8 @@ def main():
     prepend("LD_LIBRARY_PATH", build)  # libcuda.so.1
     prepend("LD_PRELOAD", os.path.join(build, "libnvJitLink.so.13"))  # before an installed one is found
     prepend("PYTHONPATH", build)  # the ptxemu package
+    if os.environ.get("PTXEMU_CUPY", "0") != "0":
+        prepend("PYTHONPATH", os.path.join(build, "standins"))
     if not (os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")):
         os.environ["CUDA_HOME"] = os.path.join(build, "toolkit")
     try:

@@ -3,7 +3,7 @@
 Layout of the cache, where KEY covers our sources, the compiler and the CPU:
 
     CACHE/build-KEY/libcuda.so.1, libptxemu.so, libnvJitLink.so.13, *.h, toolkit/
-    CACHE/build-KEY/ptxemu/             a copy of this package: nothing is ever written beside the sources
+    CACHE/build-KEY/ptxemu/, standins/  copies of our Python: nothing is ever written beside the sources
     CACHE/build-KEY/modules/HASH.so     translated modules
 
 Everything is made under a temporary name and renamed, so concurrent builds are safe.
@@ -19,7 +19,8 @@ from .compile import CC, CFLAGS, BuildError, compile_c
 from .requirements import cpu_description, missing_from_machine
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SRC = os.path.join(os.path.dirname(HERE), "src")
+TOOL = os.path.dirname(HERE)
+SRC = os.path.join(TOOL, "src")
 
 
 def cache_dir():
@@ -28,8 +29,9 @@ def cache_dir():
 
 
 def sources():
+    folders = [d for top in ("ptxemu", "src", "standins") for d, _, _ in os.walk(os.path.join(TOOL, top))]
     return sorted(
-        os.path.join(d, f) for d in (SRC, HERE) for f in os.listdir(d) if f.endswith((".c", ".h", ".py"))
+        os.path.join(d, f) for d in folders for f in os.listdir(d) if f.endswith((".c", ".h", ".py"))
     )
 
 
@@ -56,7 +58,8 @@ def fill(folder):
     make_shared(folder, "libnvJitLink.so.13", ["nvjitlink.c"])
     for header in ("emurt.h", "devops.h"):
         shutil.copy(os.path.join(SRC, header), folder)
-    shutil.copytree(HERE, f"{folder}/ptxemu", ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("ptxemu", "standins"):
+        shutil.copytree(f"{TOOL}/{part}", f"{folder}/{part}", ignore=shutil.ignore_patterns("__pycache__"))
     os.makedirs(f"{folder}/toolkit/lib64")
     with open(f"{folder}/toolkit/lib64/libcudadevrt.a", "wb") as f:
         f.write(b"!<arch>\n")  # grid sync is built in, but numba asks for the file
