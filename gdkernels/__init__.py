@@ -14,6 +14,7 @@ TYPE_CHECKING = (
 if TYPE_CHECKING:
     from typing import Any
 
+    from . import cuda as cuda
     from . import schedules as schedules
     from . import testing as testing
     from .cpu.team import get_threads as get_threads
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Where the names above live; a test holds the two lists together.
-_SUBMODULES = {"init": ".nn.init", "schedules": ".schedules", "testing": ".testing"}
+_SUBMODULES = {"cuda": ".cuda", "init": ".nn.init", "schedules": ".schedules", "testing": ".testing"}
 _NAMES = {
     ".cpu.team": ("get_threads", "set_threads"),
     ".nn.layers": ("Activation", "Dropout", "LayerNorm", "Linear", "RMSNorm", "Residual"),

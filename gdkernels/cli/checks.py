@@ -52,7 +52,8 @@ def ratio(case: Case) -> float:
 class Checks:
     """The checks of one element type; each method is a row of the table and gives its cases."""
 
-    def __init__(self, reference: Any, dtype: str) -> None:
+    def __init__(self, reference: Any, dtype: str, ops: Any = gd) -> None:
+        self.gd = ops  # the package, or what computes elsewhere
         self.ref, self.dtype, self.eps = reference, dtype, float(np.finfo(dtype).eps)
         self.rng = np.random.default_rng(0)
 
@@ -71,9 +72,9 @@ class Checks:
                 size = self.ref.matmul(abs(a), abs(b), trans_a, trans_b)
                 exact = self.ref.matmul(a, b, trans_a, trans_b)
                 name = f"{m}x{k}x{n} {'NT'[trans_a]}{'NT'[trans_b]}"
-                yield self.case(name, gd.matmul(a, b, trans_a, trans_b), exact, size, k + 1)
+                yield self.case(name, self.gd.matmul(a, b, trans_a, trans_b), exact, size, k + 1)
                 start = self.normal(m, n)
-                out = gd.matmul(a, b, trans_a, trans_b, out=start.copy(), accumulate=True)
+                out = self.gd.matmul(a, b, trans_a, trans_b, out=start.copy(), accumulate=True)
                 yield self.case(f"{name} accumulated", out, exact + start, size + abs(start), k + 2)
 
     def linear(self) -> Iterator[Case]:
@@ -84,7 +85,9 @@ class Checks:
                 exact, _ = self.ref.linear(x, w, b, kind)
                 size = self.ref.matmul(abs(x), abs(w)) + abs(b) + np.maximum(1.0, abs(exact))
                 bound = STEEPEST * (n_in + 2) + ELEMENTARY
-                yield self.case(f"{kind} {x.shape} @ {w.shape}", gd.linear(x, w, b, kind), exact, size, bound)
+                yield self.case(
+                    f"{kind} {x.shape} @ {w.shape}", self.gd.linear(x, w, b, kind), exact, size, bound
+                )
 
     def linear_backward(self) -> Iterator[Case]:
         """dz = da ⊙ act′ has the errors of act′, of which all sums are made."""
@@ -92,7 +95,7 @@ class Checks:
             for batch, n_in, n_out in SHAPES:
                 x, w, da = self.normal(batch, n_in), self.normal(n_in, n_out), self.normal(batch, n_out)
                 saved = self.saved(kind, (batch, n_out))
-                results = gd.linear_backward(da, x, w, saved, kind)
+                results = self.gd.linear_backward(da, x, w, saved, kind)
                 exact = self.ref.linear_backward(da, x, w, saved, kind)
                 most = STEEPEST * abs(da)
                 sizes = (most @ abs(w).T, abs(x).T @ most, most.sum(axis=0))
@@ -107,7 +110,7 @@ class Checks:
         tiny = np.finfo(self.dtype).tiny  # below it floats are spaced evenly
         for kind in self.ref.KINDS:
             z = self.arguments()
-            result, exact = gd.activation(z, kind), self.ref.activation(z, kind)
+            result, exact = self.gd.activation(z, kind), self.ref.activation(z, kind)
             met = np.array_equal(result[~np.isfinite(exact)], exact[~np.isfinite(exact)])
             yield Case(f"{kind} at infinity", 0.0 if met else np.inf, ELEMENTARY)
             finite = np.isfinite(z)
@@ -121,7 +124,7 @@ class Checks:
         for kind in self.ref.KINDS:
             for batch, n in ROWS:
                 da, saved, db = self.normal(batch, n), self.saved(kind, (batch, n)), np.empty(n, self.dtype)
-                result = gd.activation_backward(da, saved, kind, db=db)
+                result = self.gd.activation_backward(da, saved, kind, db=db)
                 exact = self.ref.activation_backward(da, saved, kind)
                 exact = exact[0] if isinstance(exact, tuple) else exact
                 most = STEEPEST * abs(da)
@@ -136,8 +139,8 @@ class Checks:
             for shape, offset in (((5, 3), 0), ((64, 257), 2**33 + 5)):
                 x = self.normal(*shape)
                 exact = self.ref.dropout(x, p, 7, offset)
-                yield self.case(f"p = {p} {shape}", gd.dropout(x, p, 7, offset), exact, abs(exact), 2)
-                back = gd.dropout_backward(x, p, 7, offset)
+                yield self.case(f"p = {p} {shape}", self.gd.dropout(x, p, 7, offset), exact, abs(exact), 2)
+                back = self.gd.dropout_backward(x, p, 7, offset)
                 yield self.case(f"backward, p = {p} {shape}", back, exact, abs(exact), 2)
 
     def layernorm(self) -> Iterator[Case]:
@@ -146,7 +149,7 @@ class Checks:
             x, gamma, beta = self.normal(rows, n) + 3, self.normal(n), self.normal(n)
             for residual in (None, self.normal(rows, n)):
                 stats = np.empty((rows, 2), self.dtype)
-                y = gd.layernorm(x, gamma, beta, residual=residual, stats=stats)
+                y = self.gd.layernorm(x, gamma, beta, residual=residual, stats=stats)
                 exact, true = self.ref.layernorm(x, gamma, beta, residual=residual)
                 mean, rstd = true[:, :1], true[:, 1:]
                 reach = abs(x) + (0 if residual is None else abs(residual)) + abs(mean)
@@ -167,7 +170,7 @@ class Checks:
             x, gamma, dy = self.normal(rows, n) + 3, self.normal(n), self.normal(rows, n)
             for residual in (None, self.normal(rows, n)):
                 stats = self.ref.layernorm(x, gamma, gamma, residual=residual)[1].astype(self.dtype)
-                results = gd.layernorm_backward(dy, x, gamma, stats, residual=residual)
+                results = self.gd.layernorm_backward(dy, x, gamma, stats, residual=residual)
                 exact = self.ref.layernorm_backward(dy, x, gamma, stats, residual=residual)
                 reach = abs(x) + (0 if residual is None else abs(residual)) + abs(stats[:, :1])
                 h, g = reach * stats[:, 1:], abs(dy * gamma)
@@ -181,7 +184,7 @@ class Checks:
             x, gamma = self.normal(rows, n), self.normal(n)
             for residual in (None, self.normal(rows, n)):
                 stats = np.empty(rows, self.dtype)
-                y = gd.rmsnorm(x, gamma, residual=residual, stats=stats)
+                y = self.gd.rmsnorm(x, gamma, residual=residual, stats=stats)
                 exact, rstd = self.ref.rmsnorm(x, gamma, residual=residual)
                 reach = abs(x) + (0 if residual is None else abs(residual))
                 spread = 1 + reach.max(axis=1) * rstd
@@ -194,7 +197,7 @@ class Checks:
             x, gamma, dy = self.normal(rows, n), self.normal(n), self.normal(rows, n)
             for residual in (None, self.normal(rows, n)):
                 stats = self.ref.rmsnorm(x, gamma, residual=residual)[1].astype(self.dtype)
-                results = gd.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
+                results = self.gd.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
                 exact = self.ref.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
                 h = (abs(x) + (0 if residual is None else abs(residual))) * stats[:, None]
                 g = abs(dy * gamma)
@@ -209,14 +212,16 @@ class Checks:
             exact, below = self.ref.softmax(x), x.max(axis=1, keepdims=True) - x.astype(np.float64)
             size = exact * (1 + below)
             tiny = np.finfo(self.dtype).tiny  # below it floats are spaced evenly
-            yield self.case(str(x.shape), gd.softmax(x), exact, np.maximum(size, tiny), n + ELEMENTARY)
+            yield self.case(str(x.shape), self.gd.softmax(x), exact, np.maximum(size, tiny), n + ELEMENTARY)
 
     def log_softmax(self) -> Iterator[Case]:
         """x − max and the logarithm of a sum of n, which is in [0, log n]."""
         for rows, n in ROWS:
             x = 10 * self.normal(rows, n)
             exact, below = self.ref.log_softmax(x), x.max(axis=1, keepdims=True) - x.astype(np.float64)
-            yield self.case(str(x.shape), gd.log_softmax(x), exact, 1 + below + abs(exact), n + ELEMENTARY)
+            yield self.case(
+                str(x.shape), self.gd.log_softmax(x), exact, 1 + below + abs(exact), n + ELEMENTARY
+            )
 
     def mse(self) -> Iterator[Case]:
         """A sum of squares."""
@@ -263,14 +268,14 @@ class Checks:
         for sizes in NORMED:
             arrays = [self.normal(n) for n in sizes]
             exact = self.ref.global_norm(*arrays)
-            yield self.case(str(sizes), gd.global_norm(*arrays), exact, exact, 4)
+            yield self.case(str(sizes), self.gd.global_norm(*arrays), exact, exact, 4)
 
     def clip_by_global_norm(self) -> Iterator[Case]:
         """The factor is rounded, and each product."""
         for sizes in NORMED:
             arrays = [self.normal(n) for n in sizes]
             _, exact = self.ref.clip_by_global_norm(0.5, *arrays)
-            gd.clip_by_global_norm(0.5, *arrays)
+            self.gd.clip_by_global_norm(0.5, *arrays)
             for result, true in zip(arrays, exact, strict=True):
                 yield self.case(str(true.shape), result, true, abs(true), 4)
 
@@ -300,8 +305,8 @@ class Checks:
         x, labels = self.normal(300, 40), self.rng.integers(0, 10, 300)
         trained = []
         for count in (1, 2, 3):
-            net = gd.mlp([40, 64, 64, 10], norm="layer", residual=True, dropout=0.1, dtype=self.dtype)
-            trainer = gd.Trainer(net, optimizer=gd.AdamW(lr=0.01), clip_norm=1.0, threads=count)
+            net = self.gd.mlp([40, 64, 64, 10], norm="layer", residual=True, dropout=0.1, dtype=self.dtype)
+            trainer = self.gd.Trainer(net, optimizer=self.gd.AdamW(lr=0.01), clip_norm=1.0, threads=count)
             trainer.fit(x, labels, epochs=2, batch_size=64, progress=False)
             trained.append(np.concatenate([values.ravel() for values in net.params.values()]))
         for count, other in zip((2, 3), trained[1:], strict=True):
@@ -332,7 +337,7 @@ class Checks:
                 state[0] *= sign  # a mean of gradients, not of squares
             exact = getattr(self.ref, name)(p, g, *state, **options)
             before = p.copy()
-            getattr(gd, name)(p, g, *state, **options)
+            getattr(self.gd, name)(p, g, *state, **options)
             sizes = [abs(before) + abs(exact[0] - before), *map(abs, exact[1:])]
             for part, (result, true, size) in enumerate(zip((p, *state), exact, sizes, strict=True)):
                 where = f"{f'state {part}' if part else 'p'}, {n} elements"
@@ -359,7 +364,7 @@ class Checks:
         shape = arguments[0].shape
         for reduction in ("mean", "sum", "none"):
             grad = np.empty(shape, self.dtype)
-            value = getattr(gd, name)(*arguments, grad=grad, reduction=reduction, **options)
+            value = getattr(self.gd, name)(*arguments, grad=grad, reduction=reduction, **options)
             exact, slope = getattr(self.ref, name)(*arguments, reduction=reduction, **options)
             where = f"{reduction} {shape}"
             count = np.size(grad) if reduction != "none" else 1

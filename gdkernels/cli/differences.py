@@ -22,7 +22,8 @@ BATCH, N_IN, N_OUT = 3, 7, 5
 class Differences:
     """Each method is a row of the table and gives its cases; an op is made a scalar by a sum with fixed weights dy."""
 
-    def __init__(self, reference: Any) -> None:
+    def __init__(self, reference: Any, ops: Any = gd) -> None:
+        self.gd = ops  # the package, or what computes elsewhere
         self.kinds = reference.KINDS
         self.rng = np.random.default_rng(1)
 
@@ -42,9 +43,9 @@ class Differences:
         for kind in self.kinds:
 
             def through(z: Array, kind: str = kind) -> Any:
-                a = gd.activation(z, kind)
-                saved = a if gd.saved_for(kind) == "output" else z
-                return np.sum(dy * a), [gd.activation_backward(dy, saved, kind)]
+                a = self.gd.activation(z, kind)
+                saved = a if self.gd.saved_for(kind) == "output" else z
+                return np.sum(dy * a), [self.gd.activation_backward(dy, saved, kind)]
 
             yield self.case(kind, through, self.normal(BATCH, N_OUT))
 
@@ -55,9 +56,9 @@ class Differences:
 
             def through(x: Array, w: Array, b: Array, kind: str = kind) -> Any:
                 z = np.empty((BATCH, N_OUT))
-                a = gd.linear(x, w, b, kind, z=z)
-                saved = a if gd.saved_for(kind) == "output" else z
-                return np.sum(da * a), gd.linear_backward(da, x, w, saved, kind)
+                a = self.gd.linear(x, w, b, kind, z=z)
+                saved = a if self.gd.saved_for(kind) == "output" else z
+                return np.sum(da * a), self.gd.linear_backward(da, x, w, saved, kind)
 
             yield self.case(
                 kind, through, self.normal(BATCH, N_IN), self.normal(N_IN, N_OUT), self.normal(N_OUT)
@@ -69,13 +70,13 @@ class Differences:
 
         def alone(x: Array, gamma: Array, beta: Array) -> Any:
             stats = np.empty((BATCH, 2))
-            y = gd.layernorm(x, gamma, beta, stats=stats)
-            return np.sum(dy * y), gd.layernorm_backward(dy, x, gamma, stats)
+            y = self.gd.layernorm(x, gamma, beta, stats=stats)
+            return np.sum(dy * y), self.gd.layernorm_backward(dy, x, gamma, stats)
 
         def summed(x: Array, residual: Array, gamma: Array, beta: Array) -> Any:
             stats = np.empty((BATCH, 2))
-            y = gd.layernorm(x, gamma, beta, residual=residual, stats=stats)
-            dx, dgamma, dbeta = gd.layernorm_backward(dy, x, gamma, stats, residual=residual)
+            y = self.gd.layernorm(x, gamma, beta, residual=residual, stats=stats)
+            dx, dgamma, dbeta = self.gd.layernorm_backward(dy, x, gamma, stats, residual=residual)
             return np.sum(dy * y), [dx, dx, dgamma, dbeta]
 
         x, residual = self.normal(BATCH, N_IN), self.normal(BATCH, N_IN)
@@ -88,13 +89,13 @@ class Differences:
 
         def alone(x: Array, gamma: Array) -> Any:
             stats = np.empty(BATCH)
-            y = gd.rmsnorm(x, gamma, stats=stats)
-            return np.sum(dy * y), gd.rmsnorm_backward(dy, x, gamma, stats)
+            y = self.gd.rmsnorm(x, gamma, stats=stats)
+            return np.sum(dy * y), self.gd.rmsnorm_backward(dy, x, gamma, stats)
 
         def summed(x: Array, residual: Array, gamma: Array) -> Any:
             stats = np.empty(BATCH)
-            y = gd.rmsnorm(x, gamma, residual=residual, stats=stats)
-            dx, dgamma = gd.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
+            y = self.gd.rmsnorm(x, gamma, residual=residual, stats=stats)
+            dx, dgamma = self.gd.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
             return np.sum(dy * y), [dx, dx, dgamma]
 
         x, residual = self.normal(BATCH, N_IN), self.normal(BATCH, N_IN)
@@ -119,7 +120,7 @@ class Differences:
 
                 def through(pred: Array, name: str = name, wanted: Any = wanted, **given: Any) -> Any:
                     grad = np.empty_like(pred)
-                    value = getattr(gd, name)(pred, wanted, grad=grad, **given)
+                    value = getattr(self.gd, name)(pred, wanted, grad=grad, **given)
                     return value, [grad]
 
                 given = {**options, "reduction": reduction}
@@ -133,7 +134,7 @@ class Differences:
         """The engine's backward pass through every layer, to the input and to every parameter."""
         for norm in (None, "layer", "rms"):
             for kind in self.kinds:
-                net = gd.mlp(
+                net = self.gd.mlp(
                     [N_IN, 6, 6, N_OUT], activation=kind, norm=norm, residual=True, seed=3, dtype="float64"
                 )
                 yield self.case(

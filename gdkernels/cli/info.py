@@ -38,7 +38,7 @@ def facts() -> dict[str, str]:
         "vectors": f"{bits} bits: {bits // 32} float32 or {bits // 64} float64",
         "threads": f"{team.get_threads()} used, {machine.cpu_count()} cores",
         "cache": _cache_line(cache.folder()),
-        "cuda": f"{cuda.describe()} (this version has no CUDA kernels)",
+        "cuda": cuda.describe(),
     }
 
 

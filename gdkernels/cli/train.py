@@ -63,12 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_training_options(parser)
     machine = parser.add_argument_group("machine")
-    machine.add_argument(
-        "--device", type=one_of(("cpu", "cuda")), default="cpu", help="cpu (the only one so far)"
-    )
+    machine.add_argument("--device", type=one_of(("cpu", "cuda")), default="cpu", help="cpu or cuda")
     machine.add_argument("--threads", type=count, metavar="N", help="the most threads to use")
     machine.add_argument(
-        "--dtype", type=one_of(("float32", "float64")), default="float32", help="float32 or float64"
+        "--dtype",
+        type=one_of(("float32", "float64", "bfloat16")),
+        default="float32",
+        help="float32, float64 or (on cuda) bfloat16",
     )
     machine.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="of the split, the weights and the order"
@@ -94,7 +95,7 @@ class Prepared:
     loss: str
     outputs: int
 
-    def arrays(self, part: "Dataset", dtype: str) -> "tuple[NDArray[Any], NDArray[Any]]":
+    def arrays(self, part: "Dataset", dtype: Any) -> "tuple[NDArray[Any], NDArray[Any]]":
         """Standardised features, and what the loss compares with: labels, one-hot rows, or scaled numbers."""
         import numpy as np
 
@@ -149,6 +150,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         dtype=options.dtype,
     )
+    net.to(options.device)
     batch = len(train) if recipe.batch == "full" else min(recipe.batch, len(train))
     trainer = gd.Trainer(
         net,
@@ -160,7 +162,7 @@ def run(options: argparse.Namespace) -> int:
     )
     if not options.quiet:
         print(describe(data, recipe, options, sum(p.size for p in net.params.values())), flush=True)
-    x, y = data.arrays(train, options.dtype)
+    x, y = data.arrays(train, net.dtype)
     trainer.warm_up(x[:1], y[:1])
     start = time.perf_counter()
     history = trainer.fit(
@@ -169,17 +171,17 @@ def run(options: argparse.Namespace) -> int:
         epochs=recipe.epochs,
         batch_size=batch,
         seed=options.seed,
-        validation=data.arrays(validation, options.dtype),
+        validation=data.arrays(validation, net.dtype),
         progress=not options.quiet,
     )
     seconds = time.perf_counter() - start
-    quality = data.quality(net.predict(data.arrays(test, options.dtype)[0]), test)
+    quality = data.quality(net.predict(data.arrays(test, net.dtype)[0]), test)
     result = report(data, recipe, options, history, quality, seconds)
     write(options, net, history, result)
     if not options.quiet:
         print(
             f"{len(history.loss)} steps in {seconds:.2f} s, {result['steps_per_second']:.0f} a second, "
-            f"at most {result['threads']} thread{'s' * (result['threads'] != 1)}"
+            f"{used(net.device, result['threads'])}"
         )
     print(last_line(data, quality))
     return 0
@@ -206,8 +208,13 @@ def check_outputs(options: argparse.Namespace) -> None:
     """Everything that could go wrong after the training is tried before it."""
     from gdkernels.files import check_writable
 
+    if options.device == "cpu" and options.dtype == "bfloat16":
+        raise ValueError("--dtype is bfloat16, expected float32 or float64 because --device is cpu")
     if options.device == "cuda":
-        raise ValueError("--device is cuda, expected cpu: there are no CUDA kernels in this version")
+        from gdkernels import cuda
+
+        if not cuda.is_available():
+            raise ValueError(f"--device is cuda, but there is no GPU: {cuda.describe()}")
     paths = {flag: getattr(options, flag) for flag in ("plot", "save", "json") if getattr(options, flag)}
     taken = {Path(options.data).resolve(): "DATA"}
     for flag, path in paths.items():
@@ -299,6 +306,15 @@ def last_line(data: Prepared, quality: float) -> str:
     return f"test accuracy {quality:.4f} ({round(quality * samples)} of {samples})"
 
 
+def used(device: str, threads: int) -> str:
+    """What the training ran on."""
+    if device == "cuda":
+        from gdkernels import cuda
+
+        return f"on {cuda.describe()}"
+    return f"at most {threads} thread{'s' * (threads != 1)}"
+
+
 def report(
     data: Prepared, recipe: Recipe, options: argparse.Namespace, history: Any, quality: float, seconds: float
 ) -> dict[str, Any]:
@@ -318,6 +334,7 @@ def report(
         "seconds": seconds,
         "steps_per_second": len(history.loss) / seconds,
         "threads": options.threads or team.get_threads(),
+        "device": options.device,
         "dtype": options.dtype,
         "seed": options.seed,
         "version": gd.__version__,

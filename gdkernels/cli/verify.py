@@ -25,6 +25,7 @@ class Row:
 
     op: str
     dtype: str
+    device: str
     against: str
     cases: int
     worst: float
@@ -38,12 +39,12 @@ class Row:
     def __str__(self) -> str:
         verdict = "ok" if self.passed else f"FAILS at {self.case}"
         return (
-            f"{self.op:23} {self.dtype:8} {self.against:12} {self.cases:5} {self.worst:10.3g} "
+            f"{self.op:23} {self.dtype:8} {self.device:6} {self.against:12} {self.cases:5} {self.worst:10.3g} "
             f"{self.bound:8.3g}  {verdict}"
         )
 
 
-HEADER = f"{'operation':23} {'dtype':8} {'against':12} {'cases':>5} {'worst':>10} {'bound':>8}  verdict"
+HEADER = f"{'operation':23} {'dtype':8} {'device':6} {'against':12} {'cases':>5} {'worst':>10} {'bound':>8}  verdict"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,22 +73,29 @@ def find_reference() -> Any:
 
 def rows(reference: Any) -> Iterator[Row]:
     """All rows of the table."""
+    import gdkernels
+
     from .checks import Checks
     from .differences import Differences
+    from .on_device import OnDevice
 
-    for dtype in DTYPES:
-        yield from _table(Checks(reference, dtype), dtype, "reference")
-    yield from _table(Differences(reference), "float64", "differences")
+    places: list[tuple[str, Any]] = [("cpu", gdkernels)]
+    if gdkernels.cuda.is_available():
+        places.append(("cuda", OnDevice()))
+    for device, ops in places:
+        for dtype in DTYPES:
+            yield from _table(Checks(reference, dtype, ops), dtype, device, "reference")
+        yield from _table(Differences(reference, ops), "float64", device, "differences")
 
 
-def _table(checks: Any, dtype: str, against: str) -> Iterator[Row]:
+def _table(checks: Any, dtype: str, device: str, against: str) -> Iterator[Row]:
     """A row for each method that gives cases, in the order in which they are written."""
     for name, check in vars(type(checks)).items():
         if inspect.isgeneratorfunction(check) and list(inspect.signature(check).parameters) == ["self"]:
-            yield summarise(name, dtype, against, check(checks))
+            yield summarise(name, dtype, device, against, check(checks))
 
 
-def summarise(op: str, dtype: str, against: str, cases: Iterable["Case"]) -> Row:
+def summarise(op: str, dtype: str, device: str, against: str, cases: Iterable["Case"]) -> Row:
     """The row of an operation: its worst case stands for all."""
     from .checks import ratio
 
@@ -95,8 +103,10 @@ def summarise(op: str, dtype: str, against: str, cases: Iterable["Case"]) -> Row
     try:
         done.extend(cases)
     except Exception as error:  # an op that raises here fails its row; the others are still to be checked
-        return Row(op, dtype, against, len(done), float("inf"), 0.0, f"{type(error).__name__}: {error}")
+        return Row(
+            op, dtype, device, against, len(done), float("inf"), 0.0, f"{type(error).__name__}: {error}"
+        )
     if not done:
-        return Row(op, dtype, against, 0, 0.0, 0.0, "no case at all")
+        return Row(op, dtype, device, against, 0, 0.0, 0.0, "no case at all")
     worst = max(done, key=ratio)
-    return Row(op, dtype, against, len(done), worst.error, worst.bound, worst.name)
+    return Row(op, dtype, device, against, len(done), worst.error, worst.bound, worst.name)

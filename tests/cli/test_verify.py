@@ -13,7 +13,7 @@ from gdkernels.cli.verify import Row, summarise
 
 
 def row(checks, name):
-    return summarise(name, "float32", "reference", getattr(checks, name)())
+    return summarise(name, "float32", "cpu", "reference", getattr(checks, name)())
 
 
 def test_every_row_holds(capsys):
@@ -118,8 +118,10 @@ def test_a_step_that_forgets_the_decay_fails_its_row(monkeypatch):
 
 def test_a_failing_row_names_its_case_and_sets_the_exit_code(capsys, monkeypatch):
     rows = [
-        Row("matmul", "float32", "reference", 3, 1.0, 8.0, "small"),
-        summarise("linear", "float32", "reference", [Case("good", 2.0, 8.0), Case("gelu (3, 5)", 9.0, 8.0)]),
+        Row("matmul", "float32", "cpu", "reference", 3, 1.0, 8.0, "small"),
+        summarise(
+            "linear", "float32", "cpu", "reference", [Case("good", 2.0, 8.0), Case("gelu (3, 5)", 9.0, 8.0)]
+        ),
     ]
     monkeypatch.setattr(verify, "rows", lambda reference: iter(rows))
     assert main(["verify"]) == 1
@@ -140,7 +142,7 @@ def test_an_op_that_raises_fails_its_row_and_no_other(monkeypatch):
 
 
 def test_a_row_without_cases_fails():
-    assert not summarise("matmul", "float32", "reference", []).passed
+    assert not summarise("matmul", "float32", "cpu", "reference", []).passed
 
 
 @pytest.mark.parametrize(
