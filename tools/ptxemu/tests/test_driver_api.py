@@ -1,6 +1,7 @@
 """The driver calls that a library makes by itself: modules, launches, memory, streams, graphs, contexts."""
 
 import ctypes
+import threading
 
 import numpy as np
 from cuda.bindings import driver as drv
@@ -285,3 +286,31 @@ def test_old_driver():
         ], out
         assert ("cuLibraryLoadData" in out[4]) == (version < 12000), out
     assert int(check(drv.cuDriverGetVersion())) >= 13050
+
+
+def test_threads():
+    """Streams may come and go in several threads, each of which makes the context current for itself."""
+    primary, kernel, failures = context(), function("scale"), []
+
+    def work():
+        try:
+            assert status(drv.cuMemAlloc(4)) == "INVALID_CONTEXT"
+            check(drv.cuCtxSetCurrent(primary))
+            for _ in range(100):
+                p, stream = check(drv.cuMemAlloc(256)), check(drv.cuStreamCreate(0))
+                packed = Arguments(ctypes.c_uint64(int(p)), ctypes.c_float(2), ctypes.c_uint32(64))
+                check(drv.cuMemsetD32Async(p, 0, 64, stream))
+                check(drv.cuLaunchKernel(kernel, 1, 1, 1, 64, 1, 1, 0, stream, packed.address, 0))
+                check(drv.cuStreamSynchronize(stream))
+                assert (download(p, np.zeros(64, "f4")) == np.arange(64)).all()
+                check(drv.cuStreamDestroy(stream))
+                check(drv.cuMemFree(p))
+        except Exception as e:
+            failures.append(repr(e))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
