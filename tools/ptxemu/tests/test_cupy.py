@@ -4,7 +4,6 @@ from expect import script
 
 START = """
 import numpy as np, cupy as cp
-from numba import cuda
 from cuda.bindings import driver as drv
 def raises(error, f, *args):
     try: f(*args)
@@ -95,6 +94,7 @@ assert (a.get() == [1] * 4 + [0] * 4).all() and cp.cuda.get_elapsed_time(start, 
 
 def test_with_numba():
     run("""
+from numba import cuda
 @cuda.jit
 def double(a):
     i = cuda.grid(1)
