@@ -1,0 +1,288 @@
+"""What the CUDA kernels need of a GPU, read from their machine code on any machine: ``python -m bench.static``.
+
+Every kernel that `gdkernels.cuda.budgets` names is compiled for each storage type and architecture: from Python to PTX,
+from there to machine code (ptxas), which is disassembled and read. The table has a line for each budget, storage type
+and architecture, with the largest number among its kernels, and the smallest share of the hot loop; ``--all`` gives each
+kernel a line. What exceeds its budget is printed at the end, and then the exit status is 1.
+
+This stands beside the benchmarks because it measures the kernels; tests/cuda/test_static_gate.py judges by the same rows.
+"""
+
+import argparse
+import gc
+import importlib
+import inspect
+import multiprocessing
+import os
+import pkgutil
+import re
+import sys
+import time
+from collections.abc import Iterable
+from itertools import groupby
+from typing import NamedTuple
+
+from . import sass
+
+CHUNK = 24  # kernels that go through ptxas and nvdisasm together
+ATOMICS = ("ATOM", "ATOMG", "ATOMS", "RED", "REDG", "REDAS")
+ANYWHERE = ("LD", "ST")  # of addresses that may lie in any memory
+LOCAL = ("LDL", "STL")
+
+
+class Row(NamedTuple):
+    """A kernel for a storage type and an architecture: what it uses, and where that exceeds the budget."""
+
+    budget: str
+    kernel: str
+    storage: str
+    architecture: str
+    registers: int
+    spills: int
+    stack: int
+    local: int
+    shared: int
+    doubles: int
+    calls: int
+    loads: frozenset[int]  # bytes
+    stores: frozenset[int]
+    hot: str
+    share: float
+    length: int
+    complaints: tuple[str, ...]
+
+
+class Job(NamedTuple):
+    """One kernel to compile, by its places in the table of budgets, where another process can look it up."""
+
+    budget: int
+    kernel: int
+    storage: str
+    architecture: str
+
+
+def missing() -> str:
+    """What is needed here and not installed; empty if nothing is."""
+    try:
+        for name in sass.WHEELS:
+            sass.tool(name)
+        importlib.import_module("gdkernels.cuda.target")
+    except (sass.MissingTool, ImportError) as error:
+        return str(error)
+    return ""
+
+
+def jobs(word: str = "") -> list[Job]:
+    """Everything that the budgets name, or the kernels whose name contains a word."""
+    from gdkernels.cuda.budgets import BUDGETS
+
+    return [
+        Job(number, place, storage, architecture)
+        for number, budget in enumerate(BUDGETS)
+        for place, kernel in enumerate(budget.kernels)
+        for storage in budget.storages
+        if storage in kernel.variants and word in kernel.name
+        for architecture in budget.architectures(storage)
+    ]
+
+
+def measure(chosen: list[Job], processes: int) -> list[Row]:
+    """The rows of jobs, compiled by so many processes."""
+    chunks = []
+    for _, group in groupby(
+        sorted(chosen, key=lambda job: job.architecture), key=lambda job: job.architecture
+    ):
+        same = list(group)
+        chunks += [same[start : start + CHUNK] for start in range(0, len(same), CHUNK)]
+    if processes == 1:
+        done = map(_measure_chunk, chunks)
+        return [row for rows in done for row in rows]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return [row for rows in pool.imap_unordered(_measure_chunk, chunks) for row in rows]
+
+
+def _measure_chunk(chunk: list[Job]) -> list[Row]:
+    from gdkernels.cuda.budgets import BUDGETS
+
+    named = [(BUDGETS[job.budget], BUDGETS[job.budget].kernels[job.kernel], job.storage) for job in chunk]
+    return compile_for(chunk[0].architecture, named)
+
+
+def compile_for(architecture: str, chosen) -> list[Row]:
+    """The rows of (budget, kernel, storage) for an architecture."""
+    from gdkernels.cuda.budgets import ARCHITECTURES
+
+    capability = ARCHITECTURES[architecture]
+    texts = {f"{kernel.name}_{storage}": kernel.ptx(storage, capability) for _, kernel, storage in chosen}
+    codes = sass.assemble(texts, architecture)
+    return [
+        _row(budget, kernel, storage, architecture, codes[f"{kernel.name}_{storage}"])
+        for budget, kernel, storage in chosen
+    ]
+
+
+def _row(budget, kernel, storage: str, architecture: str, code: sass.Code) -> Row:
+    return Row(
+        budget=budget.name,
+        kernel=kernel.name,
+        storage=storage,
+        architecture=architecture,
+        registers=code.registers,
+        spills=code.spills,
+        stack=code.stack,
+        local=code.count(*LOCAL),
+        shared=code.shared + kernel.shared,
+        doubles=code.doubles(),
+        calls=len(code.calls()),
+        loads=frozenset(code.widths("LDG", "LDGSTS")),
+        stores=frozenset(code.widths("STG")),
+        hot=budget.hot,
+        share=code.share(budget.hot),
+        length=len(code.instructions),
+        complaints=tuple(complaints(budget, kernel, storage, architecture, code)),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- judging
+
+
+def complaints(budget, kernel, storage: str, architecture: str, code: sass.Code) -> Iterable[str]:
+    """Where a kernel exceeds its budget, in words."""
+    from gdkernels.cuda.budgets import SHARED
+    from gdkernels.cuda.pointer import BYTES
+
+    if code.spills:
+        yield f"{code.spills} bytes of registers are spilled"
+    if code.stack or code.count(*LOCAL):
+        yield f"local memory is used: {code.stack} bytes of stack, {code.count(*LOCAL)} accesses"
+    if code.count(*ANYWHERE):
+        yield f"{code.count(*ANYWHERE)} accesses go through generic addresses"
+    if code.count(*ATOMICS):
+        yield f"{code.count(*ATOMICS)} atomic operations, whose order is not fixed"
+    if storage != "float64" and code.doubles():
+        yield f"{code.doubles()} float64 instructions in a kernel for {storage}"
+    if strange := [name for name in code.calls() if not _is_routine(name, storage, budget.routines)]:
+        yield f"calls {', '.join(sorted(set(strange)))}"
+    if code.registers > budget.registers:
+        yield f"{code.registers} registers, at most {budget.registers} expected"
+    shared = code.shared + kernel.shared
+    if shared > budget.shared:
+        yield f"{shared} bytes of shared memory, at most {budget.shared} expected"
+    if shared > SHARED[architecture]:
+        yield f"{shared} bytes of shared memory, a block can have {SHARED[architecture]}"
+    size = min(16, 4 * BYTES[storage])
+    for names, allowed in ((("LDG", "LDGSTS"), budget.loads), (("STG",), budget.stores)):
+        if allowed is not None:
+            widths = code.widths(*names)
+            narrow = sum(count for width, count in widths.items() if width < size)
+            if narrow > allowed:
+                yield f"{narrow} {names[0]} of less than {8 * size} bits, at most {allowed} expected"
+            if not widths[size]:
+                yield f"no {names[0]} of {8 * size} bits"
+    if code.share(budget.hot) < budget.share:
+        yield f"{code.share(budget.hot):.1%} {budget.hot} in the hot loop, at least {budget.share:.0%} expected"
+
+
+def _is_routine(name: str, storage: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a call goes to a routine of the compiler that the kernel may use."""
+    from gdkernels.cuda.budgets import DOUBLE_ROUTINES
+
+    found = name.partition("__cuda_sm")[2].partition("_")[2]  # $__internal_0_$__cuda_sm20_div_s64
+    return found.startswith((*allowed, *DOUBLE_ROUTINES) if storage == "float64" else allowed)
+
+
+def unnamed() -> list[str]:
+    """The kernels of the package that no budget names, and functions that make kernels of which none is named.
+
+    To be called in a fresh process, where nobody else has made kernels. Kernels are found because they exist once all
+    modules are imported; those that are made when they are needed come from functions with a cache, which is empty if the
+    table of budgets did not call them.
+    """
+    import gdkernels.cuda
+    from gdkernels.cuda import budgets
+    from gdkernels.cuda.jit import Kernel
+
+    names = [f"gdkernels.cuda.{module.name}" for module in pkgutil.iter_modules(gdkernels.cuda.__path__)]
+    modules = [importlib.import_module(name) for name in names]
+    unused = {
+        f"what {maker.__module__}.{maker.__name__} makes"
+        for module in modules
+        for maker in vars(module).values()
+        if hasattr(maker, "cache_info")
+        and maker.cache_info().currsize == 0
+        and re.search(r"\bkernel\(", inspect.getsource(maker))
+    }
+    budgeted = {
+        (id(kernel), storage)
+        for budget in budgets.BUDGETS
+        for kernel in budget.kernels
+        for storage in budget.storages
+    }
+    alone = {
+        f"{kernel.name} for {storage}"
+        for kernel in gc.get_objects()
+        if isinstance(kernel, Kernel)
+        for storage in kernel.variants
+        if (id(kernel), storage) not in budgeted
+    }
+    return sorted(unused | alone)
+
+
+# ---------------------------------------------------------------------------------------------- printing
+
+
+def table(rows: list[Row], each: bool) -> str:
+    """A line for each budget, storage type and architecture, or for each kernel."""
+    lines = [COLUMNS]
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row.budget, row.storage, int(row.architecture[3:]))):
+        groups.setdefault((row.kernel if each else row.budget, row.storage, row.architecture), []).append(row)
+    for (name, storage, architecture), group in groups.items():
+        largest = [str(max(getattr(row, field) for row in group)) for field in LARGEST]
+        bits = [_bits(row.loads for row in group), _bits(row.stores for row in group)]
+        hot = f"{group[0].hot} {min(row.share for row in group):.1%}" if group[0].hot else ""
+        lines.append((name, storage, architecture, str(len(group)), *largest, *bits, hot))
+    sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(word.ljust(size) for word, size in zip(line, sizes, strict=True)).rstrip() for line in lines
+    )
+
+
+def _bits(widths: Iterable[frozenset[int]]) -> str:
+    """The sizes of accesses, in bits."""
+    return "+".join(str(8 * size) for size in sorted(frozenset().union(*widths), reverse=True))
+
+
+LARGEST = ("registers", "spills", "stack", "local", "shared", "doubles", "calls")
+COLUMNS = (
+    "kernels", "storage", "GPU", "n", "regs", "spills", "stack", "local", "shared", "f64", "calls", "loads", "stores",
+    "hot loop",
+)  # fmt: skip
+
+
+def main() -> int:
+    """The command line; the number of complaints decides the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.static", description=__doc__.split("\n\n")[0])
+    parser.add_argument("-k", metavar="WORD", default="", help="only kernels whose name contains WORD")
+    parser.add_argument("--all", action="store_true", help="a line for each kernel")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    if reason := missing():
+        print(f"python -m bench.static: {reason}")
+        return 2
+    start = time.perf_counter()
+    rows = measure(jobs(options.k), options.processes)
+    print(table(rows, options.all))
+    bad = [
+        f"{row.kernel} {row.storage} {row.architecture}: {text}" for row in rows for text in row.complaints
+    ]
+    print(
+        f"\n{len(rows)} kernels, {time.perf_counter() - start:.0f} s; {len(bad)} over budget",
+        *bad,
+        sep="\n  ",
+    )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

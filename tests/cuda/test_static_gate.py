@@ -1,0 +1,181 @@
+"""The static gate: the machine code of every CUDA kernel is within the budgets of gdkernels/cuda/budgets.py.
+
+It needs the wheels of the `test` extra, and neither a GPU nor an emulator. The table that it judges: python -m bench.static
+"""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bench import sass, static
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _can_compile():
+    if reason := static.missing():
+        pytest.skip(f'static gate: {reason} (pip install "gdkernels[test]", on Linux x86-64)')
+    if "PTXEMU_BUILD" in os.environ:
+        pytest.skip("static gate: runs outside the emulator, which it does not need")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return static.measure(static.jobs(), processes=min(2, os.cpu_count() or 1))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_kernels_keep_their_budgets(rows, architecture):
+    of_it = [row for row in rows if row.architecture == architecture]
+    over = [f"{row.kernel} {row.storage}: {text}" for row in of_it for text in row.complaints]
+    assert of_it
+    assert not over, "\n".join([f"{len(over)} over budget on {architecture}", *over])
+
+
+def test_every_job_is_done(rows):
+    from gdkernels.cuda import budgets
+
+    assert set(budgets.ARCHITECTURES) == set(ARCHITECTURES)
+    assert len(rows) == len(static.jobs())
+    compiled = {(row.storage, row.architecture) for row in rows}
+    expected = {(storage, name) for storage in budgets.EVERY for name in ARCHITECTURES}
+    assert compiled >= expected - {("bfloat16", "sm_75")}
+
+
+def test_every_kernel_has_a_budget():
+    """In a process of its own: other tests may have made kernels."""
+    code = "from bench.static import unnamed; print(*unnamed(), sep='; ')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.strip(), f"gdkernels/cuda/budgets.py does not name {done.stdout.strip()}"
+
+
+def test_every_budget_has_kernels():
+    from gdkernels.cuda.budgets import BUDGETS
+
+    used = {job.budget for job in static.jobs()}
+    assert not [budget.name for number, budget in enumerate(BUDGETS) if number not in used]
+    assert all(budget.why for budget in BUDGETS)
+
+
+def test_no_kernel_has_two_budgets_or_the_name_of_another():
+    """The cache on disk knows a kernel by its name."""
+    from gdkernels.cuda.budgets import BUDGETS
+
+    kernels = {id(kernel): kernel.name for budget in BUDGETS for kernel in budget.kernels}
+    jobs = [
+        (id(BUDGETS[job.budget].kernels[job.kernel]), job.storage, job.architecture) for job in static.jobs()
+    ]
+    assert not [name for name, count in Counter(kernels.values()).items() if count > 1]
+    assert not [kernels[key[0]] for key, count in Counter(jobs).items() if count > 1]
+
+
+# ---------------------------------------------------------------------------------------------- the gate refuses
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    """The complaints about a kernel of tests/cuda/careless.py on sm_80, where at most this is expected."""
+    from gdkernels import cache
+    from gdkernels.cuda.budgets import Budget
+    from tests.cuda import careless
+
+    # the cache on disk would not notice a change of these kernels: their file does not belong to the package
+    monkeypatch.setattr(cache, "load", lambda symbol, target: None)
+    monkeypatch.setattr(cache, "save", lambda symbol, target, payload: None)
+
+    def judge(name, storage="float32", **expected):
+        kernel = getattr(careless, name)
+        budget = Budget("of a test", (kernel,), "to be refused", (storage,), **expected)
+        (row,) = static.compile_for("sm_80", [(budget, kernel, storage)])
+        return list(row.complaints)
+
+    return judge
+
+
+def test_a_careful_kernel_is_let_through(judge):
+    assert judge("careful", loads=0, stores=0, registers=24) == []
+    assert judge("careful", "bfloat16", loads=0, stores=0, registers=24) == []
+
+
+def test_too_many_registers_are_refused(judge):
+    (complaint,) = judge("careful", registers=8)
+    assert complaint.endswith("registers, at most 8 expected")
+
+
+def test_a_local_array_with_a_computed_index_is_refused(judge):
+    (complaint,) = judge("dynamic_local_array")
+    assert complaint.startswith("local memory is used: 64 bytes of stack")
+
+
+def test_spilled_registers_are_refused(judge):
+    complaints = judge("too_few_registers", registers=32)
+    assert any(text.endswith("bytes of registers are spilled") for text in complaints)
+
+
+def test_accidental_float64_is_refused(judge):
+    for storage in ("float32", "bfloat16"):
+        assert "float64 instructions in a kernel for" in "; ".join(judge("accidental_float64", storage))
+    assert judge("accidental_float64", "float64") == []
+
+
+def test_a_call_is_refused(judge):
+    (complaint,) = judge("division_of_indices")
+    assert complaint.startswith("calls ") and "__cuda_sm20_div_s64" in complaint
+    assert judge("division_of_indices", routines=("div_s64",)) == []
+    (complaint,) = judge("division_of_indices", "float64")
+    assert "div_s64" in complaint
+
+
+def test_narrow_accesses_are_refused(judge):
+    assert judge("four_single_accesses", loads=0, stores=0) == [
+        "4 LDG of less than 128 bits, at most 0 expected",
+        "no LDG of 128 bits",
+        "4 STG of less than 128 bits, at most 0 expected",
+        "no STG of 128 bits",
+    ]
+
+
+def test_shared_memory_is_counted(judge):
+    assert judge("summed_in_shared_memory", shared=1024) == []
+    (complaint,) = judge("summed_in_shared_memory", shared=1000)
+    assert complaint == "1024 bytes of shared memory, at most 1000 expected"
+
+
+def test_a_slow_loop_is_refused(judge):
+    (complaint,) = judge("dot_product", hot="FFMA", share=0.88)
+    assert complaint.endswith("FFMA in the hot loop, at least 88% expected")
+
+
+def test_atomics_and_generic_addresses_are_refused():
+    from gdkernels.cuda.budgets import Budget
+    from tests.cuda import careless
+
+    listing = (
+        ".text.k:\n /*0000*/ RED.E.ADD.F32.FTZ.RN [R2], R0 ;\n /*0010*/ LD.E R0, [R2] ;\n /*0020*/ EXIT ;"
+    )
+    instructions, labels = sass.read_sass(listing)["k"]
+    code = sass.Code(8, 0, 0, 0, instructions, labels)
+    budget = Budget("of a test", (careless.careful,), "to be refused")
+    assert list(static.complaints(budget, careless.careful, "float32", "sm_80", code)) == [
+        "1 accesses go through generic addresses",
+        "1 atomic operations, whose order is not fixed",
+    ]
+
+
+def test_the_table_has_a_line_for_each_group(judge):
+    from gdkernels.cuda.budgets import Budget
+    from tests.cuda import careless
+
+    both = careless.careful, careless.dot_product
+    budget = Budget("of a test", both, "to be shown", hot="FFMA", registers=255)
+    rows = static.compile_for("sm_80", [(budget, kernel, "float32") for kernel in both])
+    lines = static.table(rows, each=False).splitlines()
+    assert len(lines) == 2 and lines[1].split()[3:6] == ["float32", "sm_80", "2"]
+    assert len(static.table(rows, each=True).splitlines()) == 3
