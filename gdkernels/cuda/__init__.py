@@ -1,6 +1,10 @@
 """The CUDA wing: the same operations as `gdkernels.cpu`, over CUDA arrays."""
 
 import importlib.util
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def describe() -> str:
@@ -23,3 +27,22 @@ def describe() -> str:
 def is_available() -> bool:
     """Whether there are a GPU, a driver and the packages to use them."""
     return not describe().startswith("not seen")
+
+
+def to_device(values: NDArray[Any]) -> Any:
+    """A copy of a NumPy array on the GPU: a CuPy array where CuPy is installed, else one of Numba.
+
+    Raises RuntimeError where there is no GPU, MemoryError where it has no room.
+    """
+    from .arrays import default_library, read
+
+    values = np.asarray(values)
+    return read(default_library().empty(values.shape, values.dtype)).fill_from(values).owner
+
+
+def to_numpy(array: Any) -> NDArray[Any]:
+    """A copy of an array on the GPU, of whatever library, in NumPy; bfloat16 becomes float32."""
+    from .arrays import read
+
+    values: NDArray[Any] = read(array).to_numpy()
+    return values

@@ -86,21 +86,29 @@ def load(ptx: str, name: str, device: int, shared: int) -> int:
     """
     answer = api.cuModuleLoadData(ptx.encode() + b"\0")
     if answer[0] == _NEWER_PTX:
-        try:
-            code = to_cubin(ptx, capability(device))
-        except Exception as error:
-            major, minor = version()
-            raise RuntimeError(
-                f"gdkernels: the driver is too old for the installed CUDA compiler: it knows CUDA {major}.{minor}. "
-                f"Update the driver, or install the packages that fit it: {INSTALL}"
-            ) from error
-        answer = api.cuModuleLoadData(code)
+        answer = _load_assembled(ptx, device)
     module = check(answer, f"loading {name}")
     function = check(api.cuModuleGetFunction(module, name.encode()), f"loading {name}")
     if shared > 48 * 1024:
         kind = api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         check(api.cuFuncSetAttribute(function, kind, shared), f"asking for {shared} bytes of shared memory")
     return int(function)
+
+
+def _load_assembled(ptx: str, device: int):
+    """The answer to loading what nvJitLink makes of a PTX text."""
+    reason = None
+    try:
+        answer = api.cuModuleLoadData(to_cubin(ptx, capability(device)))
+        if answer[0] == _OK:
+            return answer
+    except Exception as error:  # nvJitLink is missing, or of another version
+        reason = error
+    major, minor = version()
+    raise RuntimeError(
+        f"gdkernels: the driver is too old for the installed CUDA compiler: it knows CUDA {major}.{minor}. "
+        f"Update the driver, or install the packages that fit it: {INSTALL}"
+    ) from reason
 
 
 class Parameters(threading.local):

@@ -33,16 +33,33 @@ for _name, _single, _double in (
 ):
     overload(getattr(elementary, _name), target="cuda", jit_options=INLINE)(_of_both(_single, _double))
 
-_exp = elementary.exp
 DENSITY = 0.3989422804014327  # 1 / √(2π)
+LARGE = 40.0  # from here on the density is 0, also in float64
+
+
+def _density(exp, fma):
+    """e^(−x²/2) / √(2π). What x² loses when it is rounded, which e^x would magnify x²/2 times, is put back."""
+
+    def density(x):
+        x = abs(x)
+        x = type(x)(LARGE) if x > type(x)(LARGE) else x
+        half = type(x)(0.5)
+        square = x * x
+        lost = fma(x, x, -square)
+        return type(x)(DENSITY) * exp(-half * square) * (type(x)(1) - half * lost)
+
+    return density
 
 
 @overload(elementary.normal_pdf, target="cuda", jit_options=INLINE)
 def _normal_pdf(x):
-    def density(x):
-        return type(x)(DENSITY) * _exp(type(x)(-0.5) * x * x)
+    return _DENSITIES.get(x)
 
-    return density
+
+_DENSITIES = {
+    types.float32: _density(libdevice.expf, libdevice.fmaf),
+    types.float64: _density(libdevice.exp, libdevice.fma),
+}
 
 
 def _on_device(function):
