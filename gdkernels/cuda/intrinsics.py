@@ -68,9 +68,11 @@ load2, store2 = _wide_load(2), _wide_store(2)
 
 
 def is_wide(storage: str, *addresses_and_strides: int) -> bool:
-    """Whether `load4` and `store4` may be used at these addresses (bytes) and row lengths (bytes); 0 is absent."""
-    size = min(16, 4 * BYTES[storage])
-    return all(number % size == 0 for number in addresses_and_strides)
+    """Whether `load4` and `store4` may be used at these addresses (bytes) and row lengths (bytes); 0 is absent.
+
+    Row lengths must be whole groups of four elements, which for float64 is more than its loads of 16 bytes need.
+    """
+    return all(number % (4 * BYTES[storage]) == 0 for number in addresses_and_strides)
 
 
 # ---------------------------------------------------------------------------------------------- warps
@@ -222,7 +224,10 @@ def multiply_add(typing, like, a, b, sums):
     32 bytes along k, of the storage of `like` (float32: tf32), in four registers and two."""
 
     def code(context, builder, signature, arguments):
-        text = _PRODUCTS[signature.args[0].storage] + " {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+        text = (
+            _PRODUCTS[signature.args[0].storage]
+            + " {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};"
+        )
         values = [
             builder.extract_value(argument, part)
             for argument, parts in zip(arguments[1:], (4, 2, 4), strict=True)
