@@ -1,0 +1,186 @@
+"""The losses of rows, with their gradients in the same pass.
+
+Every kernel fills ``row_loss`` with the unscaled loss of each row and, unless it is absent (address 0), ``grad`` with
+scale · d(row loss)/d pred. Targets, row losses and scales are of the computed type (float32 for a network in bfloat16).
+
+Here are the losses of elements: each row has a team of threads (`rows`), and every array is read once, 8 n bytes a row in
+float32 and 4 n for the gradient. An array of any shape is cut into rows of `ROW`. Cross-entropy has its own file; here is
+how the operations come to both of them. Sums over rows run in stages of fixed order. Same input, same bits.
+"""
+
+from ..scalar import losses
+from . import cross_entropy
+from .cross_entropy import check_labels
+from .intrinsics import is_wide, load4, store4
+from .jit import Launch, device, kernel, run
+from .pointer import BYTES, COMPUTED, is_null, offset, real, shared
+from .rows import EVERY, THREADS, WARPS, part, place, sum_launches, team_sum, teams
+
+__all__ = ["KERNELS", "check_labels", "elements", "row_launches", "rows"]
+
+ROW = 1024  # elements whose losses are added up by a warp
+SIGNATURE = "F*, R*, F*, R*, R*, i8, i8, R*, R, R, i4"
+
+
+@device
+def _mse(pred, target, option):
+    return losses.mse(pred, target)
+
+
+def _kernels(name: str, loss):
+    """A loss of elements, four at a time and one by one. `option` is delta or pos_weight."""
+
+    def four(pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift):
+        row, lane = place(shift)
+        length, first = n if row < rows else 0, row * n
+        pred, target = offset(pred, first), offset(target, first)
+        grad, terms = part(grad, first), part(terms, first)
+        by = factor if is_null(scale) else factor * scale[0]
+        total = real(target, 0)
+        j = 4 * lane
+        while j < length:
+            p0, p1, p2, p3 = load4(pred, j)
+            t0, t1, t2, t3 = load4(target, j)
+            l0, d0 = loss(p0, t0, option)
+            l1, d1 = loss(p1, t1, option)
+            l2, d2 = loss(p2, t2, option)
+            l3, d3 = loss(p3, t3, option)
+            total += (l0 + l1) + (l2 + l3)
+            if not is_null(grad):
+                store4(grad, j, (by * d0, by * d1, by * d2, by * d3))
+            if not is_null(terms):
+                store4(terms, j, (l0, l1, l2, l3))
+            j += 4 << shift
+        total = team_sum(total, shift, shared(target, WARPS))
+        if lane == 0 and row < rows and not is_null(row_loss):
+            row_loss[row] = total
+
+    def one(pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift):
+        row, lane = place(shift)
+        length, first = n if row < rows else 0, row * n
+        pred, target = offset(pred, first), offset(target, first)
+        grad, terms = part(grad, first), part(terms, first)
+        by = factor if is_null(scale) else factor * scale[0]
+        total = real(target, 0)
+        j = lane
+        while j < length:
+            term, slope = loss(pred[j], target[j], option)
+            if not is_null(grad):
+                grad[j] = by * slope
+            if not is_null(terms):
+                terms[j] = term
+            total += term
+            j += 1 << shift
+        total = team_sum(total, shift, shared(target, WARPS))
+        if lane == 0 and row < rows and not is_null(row_loss):
+            row_loss[row] = total
+
+    made = []
+    for body, width in ((four, 4), (one, 1)):
+        body.__name__ = f"{name}{width}"
+        body.__doc__ = (
+            f"row_loss = Σ {name}, terms = {name}, grad = factor · scale · its slope; any may be absent."
+        )
+        made.append(kernel(SIGNATURE, threads=THREADS, variants=EVERY)(body))
+    return made
+
+
+ELEMENTS = {
+    name: _kernels(name, loss)
+    for name, loss in (
+        ("mse", _mse),
+        ("huber", losses.huber),
+        ("binary_cross_entropy", losses.binary_cross_entropy),
+    )
+}
+KERNELS = (*ELEMENTS, *cross_entropy.KERNELS)
+
+# ---------------------------------------------------------------------------------------------- launches
+
+
+def _element_launches(
+    name: str, storage: str, pred: int, target: int, grad: int, row_loss: int, terms: int, rows: int, n: int,
+    scale: int, factor: float, options: tuple,
+) -> list[Launch]:  # fmt: skip
+    computed = str(COMPUTED[storage])
+    wide = is_wide(storage, pred, grad, n * BYTES[storage]) and is_wide(computed, target, terms)
+    grid, shift = teams(rows, n, 4 if wide else 1)
+    option = options[0] if options else 0.0
+    operands = (pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift)
+    return [Launch(ELEMENTS[name][0 if wide else 1], storage, grid, operands)]
+
+
+def row_launches(
+    storage: str, kernel: str, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int, scale: int,
+    options: tuple,
+) -> list[Launch]:  # fmt: skip
+    """The loss `kernel` (one of `KERNELS`) of each row, and its gradient times scale[0].
+
+    pred, grad (rows, n); target (rows, n), or (rows,) int64 labels; row_loss (rows,). `options` are what follows the
+    scale in the records of `cpu.loss`, class weights by their address.
+    """
+    if kernel in ELEMENTS:
+        return _element_launches(
+            kernel, storage, pred, target, grad, row_loss, 0, rows, n, scale, 1.0, options
+        )
+    return cross_entropy.launches(
+        storage, kernel, pred, target, grad, row_loss, rows, n, scale, 1.0, False, *options
+    )
+
+
+# ---------------------------------------------------------------------------------------------- the ops' way in
+
+
+def _at(array) -> int:
+    return 0 if array is None else array.address
+
+
+def elements(name: str, pred, target, grad, reduction: str, options: tuple = ()):
+    """The loss of arrays of any one shape: of every element ("none"), their sum or their mean. grad receives the slope."""
+    storage, size, alone = pred.dtype.name, pred.size, reduction == "none"
+    result = pred.empty(pred.shape if alone else ())
+    whole, rest = divmod(size, ROW)
+    sums = whole + (rest > 0)
+    row_loss = 0 if alone else pred.workspace(sums * BYTES[storage])
+    mean = reduction == "mean"
+    factor = 1.0 / size if mean and size else 1.0
+    launches = []
+    for row, rows, n in ((0, whole, ROW), (whole, int(rest > 0), rest)):
+        skip = row * ROW * BYTES[storage]
+        given = [a and a + skip for a in (pred.address, target.address, _at(grad))]
+        to = (0, result.address + skip) if alone else (row_loss + row * BYTES[storage], 0)
+        launches += _element_launches(name, storage, *given, *to, rows, n, 0, factor, options)
+    if not alone:
+        divisor = float(size) if mean else 1.0
+        launches += sum_launches(pred.workspace, storage, row_loss, result.address, sums, divisor)
+    run(launches, pred.stream)
+    return result
+
+
+def rows(
+    op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
+):
+    """The cross-entropy of each row ("none"), their sum or their mean; the labels have been checked.
+
+    The mean divides by what the labels that count weigh, which is added up on the device.
+    """
+    storage, (batch, n), alone = logits.dtype.name, logits.shape, reduction == "none"
+    mean, by_label = reduction == "mean", target.ndim == 1
+    result = logits.empty((batch,) if alone else ())
+    row_loss = result.address if alone else logits.workspace(batch * BYTES[storage])
+    launches, mass, factor = [], 0, 1.0
+    if mean and by_label:
+        mass = logits.workspace(BYTES[storage])
+        counted = (target.address, _at(class_weight), batch, n, ignore_index, mass)
+        launches += cross_entropy.mass_launches(logits.workspace, storage, *counted)
+    elif mean and batch:
+        factor = 1.0 / batch
+    kernel = f"softmax_cross_entropy_{'indices' if by_label else 'probabilities'}"
+    options = (label_smoothing, _at(class_weight), *((ignore_index,) if by_label else ()))
+    places = logits.address, target.address, _at(grad), row_loss
+    launches += cross_entropy.launches(storage, kernel, *places, batch, n, mass, factor, mass != 0, *options)
+    if not alone:
+        divisor = float(batch) if mean else 1.0
+        launches += sum_launches(logits.workspace, storage, row_loss, result.address, batch, divisor, mass)
+    run(launches, logits.stream)
+    return result

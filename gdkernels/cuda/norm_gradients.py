@@ -1,0 +1,124 @@
+"""The gradients of gamma and beta: sums over the batch, in two stages of fixed order.
+
+A block adds up a strip of rows, eight warps its rows in turn; then, for each column, eight warps add up the strips in turn.
+Same input, same bits. As in `norm`, kernels that end in 4 load four elements at a time, those that end in 1 single ones, and
+RMS norm is layer norm with the mean left at 0 and no beta (`centred` 0).
+"""
+
+from .intrinsics import is_wide, load4, store4
+from .jit import Launch, device, kernel
+from .norm_rows import kept, summed
+from .pointer import BYTES, is_null, real, shared
+from .rows import EVERY, THREADS, WARPS
+from .target import cuda
+
+FOURS = 4 * THREADS
+STRIP = 32  # rows whose sums are one partial result
+
+
+@device
+def add_warps4(sums, values, partial, n):
+    """partial[strip, column] = Σ of what the warps have for four columns a lane."""
+    store4(sums, 4 * cuda.threadIdx.x, values)
+    cuda.syncthreads()
+    column = cuda.blockIdx.x * 128 + cuda.threadIdx.x
+    if cuda.threadIdx.x < 128 and column < n:
+        total = sums[cuda.threadIdx.x]
+        for warp in range(1, WARPS):
+            total += sums[128 * warp + cuda.threadIdx.x]
+        partial[cuda.blockIdx.y * n + column] = total
+
+
+@device
+def add_warps1(sums, value, partial, n):
+    """partial[strip, column] = Σ of what the warps have for a column a lane."""
+    sums[cuda.threadIdx.x] = value
+    cuda.syncthreads()
+    column = cuda.blockIdx.x * 32 + cuda.threadIdx.x
+    if cuda.threadIdx.x < 32 and column < n:
+        total = sums[cuda.threadIdx.x]
+        for warp in range(1, WARPS):
+            total += sums[32 * warp + cuda.threadIdx.x]
+        partial[cuda.blockIdx.y * n + column] = total
+
+
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i4", threads=THREADS, variants=EVERY)
+def strips4(dy, x, residual, stats, gammas, betas, rows, n, centred):
+    """Sums of dy h and, if `centred`, of dy over strips of rows, of 128 columns a block, four a lane."""
+    warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
+    column = 4 * (cuda.blockIdx.x * 32 + lane)
+    zero = real(x, 0)
+    s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = zero
+    if column < n:
+        last = min(rows, (cuda.blockIdx.y + 1) * STRIP)
+        for row in range(cuda.blockIdx.y * STRIP + warp, last, WARPS):
+            mean, rstd = kept(stats, row, centred)
+            spot = row * n + column
+            dy0, dy1, dy2, dy3 = load4(dy, spot)
+            x0, x1, x2, x3 = load4(x, spot)
+            if not is_null(residual):
+                r0, r1, r2, r3 = load4(residual, spot)
+                x0, x1, x2, x3 = x0 + r0, x1 + r1, x2 + r2, x3 + r3
+            s0, s1 = s0 + dy0 * ((x0 - mean) * rstd), s1 + dy1 * ((x1 - mean) * rstd)
+            s2, s3 = s2 + dy2 * ((x2 - mean) * rstd), s3 + dy3 * ((x3 - mean) * rstd)
+            t0, t1, t2, t3 = t0 + dy0, t1 + dy1, t2 + dy2, t3 + dy3
+    sums = shared(x, FOURS)
+    add_warps4(sums, (s0, s1, s2, s3), gammas, n)
+    if centred != 0:
+        cuda.syncthreads()
+        add_warps4(sums, (t0, t1, t2, t3), betas, n)
+
+
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i4", threads=THREADS, variants=EVERY)
+def strips1(dy, x, residual, stats, gammas, betas, rows, n, centred):
+    """As `strips4`, for rows of any length and alignment: 32 columns a block, one a lane."""
+    warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
+    column = cuda.blockIdx.x * 32 + lane
+    along_h = along_ones = real(x, 0)
+    if column < n:
+        last = min(rows, (cuda.blockIdx.y + 1) * STRIP)
+        for row in range(cuda.blockIdx.y * STRIP + warp, last, WARPS):
+            mean, rstd = kept(stats, row, centred)
+            dh = dy[row * n + column]
+            along_h += dh * ((summed(x, residual, row * n + column) - mean) * rstd)
+            along_ones += dh
+    sums = shared(x, THREADS)
+    add_warps1(sums, along_h, gammas, n)
+    if centred != 0:
+        cuda.syncthreads()
+        add_warps1(sums, along_ones, betas, n)
+
+
+@kernel("R*, F*, F*, i8, i8, i4", threads=THREADS, variants=EVERY)
+def add_strips(partial, dgamma, dbeta, strips, n, accumulate):
+    """dgamma (+)= Σ of its strips, and so dbeta in the blocks with y = 1, whose strips follow."""
+    warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
+    column = cuda.blockIdx.x * 32 + lane
+    total = real(partial, 0)
+    if column < n:
+        for strip in range(warp, strips, WARPS):
+            total += partial[(cuda.blockIdx.y * strips + strip) * n + column]
+    sums = shared(partial, THREADS)
+    sums[cuda.threadIdx.x] = total
+    cuda.syncthreads()
+    if warp == 0 and column < n:
+        for other in range(1, WARPS):
+            total += sums[32 * other + lane]
+        target = dgamma if cuda.blockIdx.y == 0 else dbeta
+        target[column] = target[column] + total if accumulate != 0 else total
+
+
+def gradient_launches(
+    room, storage, dy, x, residual, stats, dgamma, dbeta, rows, n, accumulate, out_storage, centred
+) -> list[Launch]:
+    strips = -(-rows // STRIP)
+    size = strips * n * (8 if storage == "float64" else 4)
+    gammas = room(max(1, (1 + centred) * size))
+    wide = is_wide(storage, dy, x, residual, n * BYTES[storage])
+    columns = 128 if wide else 32
+    operands = (dy, x, residual, stats, gammas, gammas + size, rows, n, centred)
+    last = (gammas, dgamma, dbeta, strips, n, int(accumulate))
+    return [
+        Launch(strips4 if wide else strips1, storage, (-(-n // columns), strips, 1), operands),
+        Launch(add_strips, out_storage or storage, (-(-n // 32), 1 + centred, 1), last),
+    ]

@@ -1,0 +1,152 @@
+"""Rows shared out among threads, and sums over what the threads have.
+
+A row belongs to a team of 2^shift threads: to as many neighbours in a warp as it has loads, at most to the whole warp, and
+to a block where it is wide. Narrow rows thus stand side by side in a warp, and a row of one number is one thread.
+
+Which thread adds up which elements, and in which order the threads' sums are added, depends on the length of the row and
+on whether four elements are loaded at a time, never on the number of rows or on where a row stands.
+"""
+
+import math
+
+from .intrinsics import FULL, is_wide
+from .jit import Launch, device, kernel
+from .pointer import BYTES, is_null, offset, real, shared
+from .target import cuda
+
+THREADS = 256  # of a block
+WARPS = 8
+HELD = 8  # loads of four elements that a thread may keep in registers
+WIDE = 1024  # columns; longer rows have a block
+CHUNK = 4096  # numbers that a block adds up
+EVERY = ("float32", "float64", "bfloat16")
+SHORT = ("float32", "bfloat16")  # of which a thread holds many
+
+
+def teams(rows: int, n: int, width: int) -> tuple[tuple[int, int, int], int]:
+    """The grid, and the shift, for rows of n elements that are loaded `width` at a time."""
+    shift = 8 if n > WIDE else min(5, max(0, -(-n // width) - 1).bit_length())
+    return (-(-rows * (1 << shift) // THREADS), 1, 1), shift
+
+
+def can_hold(storage: str, n: int, *addresses: int) -> bool:
+    """Whether rows of n elements at these addresses can be loaded four elements at a time and kept in registers.
+
+    Not those of float64: a thread would need all registers, and single loads of 8 bytes are as good.
+    """
+    return (
+        storage != "float64" and n <= 4 * HELD * THREADS and is_wide(storage, n * BYTES[storage], *addresses)
+    )
+
+
+@device
+def place(shift):
+    """(row, lane): which thread of which team this is."""
+    row = (cuda.blockIdx.x * THREADS + cuda.threadIdx.x) >> shift
+    return row, cuda.threadIdx.x & ((1 << shift) - 1)
+
+
+@device
+def fours(rows, n, row, lane, shift):
+    """(number, step): the groups of four elements that a thread has, one every `step` elements from 4 lane on.
+
+    There are none beyond the last row.
+    """
+    groups = n >> 2 if row < rows else 0
+    return (groups - lane + (1 << shift) - 1) >> shift, 4 << shift
+
+
+@device
+def part(pointer, count):
+    """pointer + count elements; an absent array stays absent."""
+    return offset(pointer, 0 if is_null(pointer) else count)
+
+
+@device
+def team_sum(value, shift, memory):
+    """Σ over a team, the same bits in each of its threads. `memory` is shared, one number for each warp.
+
+    All threads of the block must call it.
+    """
+    if shift > 4:
+        value += cuda.shfl_xor_sync(FULL, value, 16)
+    if shift > 3:
+        value += cuda.shfl_xor_sync(FULL, value, 8)
+    if shift > 2:
+        value += cuda.shfl_xor_sync(FULL, value, 4)
+    if shift > 1:
+        value += cuda.shfl_xor_sync(FULL, value, 2)
+    if shift > 0:
+        value += cuda.shfl_xor_sync(FULL, value, 1)
+    if shift > 5:
+        if (cuda.threadIdx.x & 31) == 0:
+            memory[cuda.threadIdx.x >> 5] = value
+        cuda.syncthreads()
+        value = memory[0]
+        for warp in range(1, WARPS):
+            value += memory[warp]
+        cuda.syncthreads()
+    return value
+
+
+@device
+def _above(a, b):
+    return a if a > b else b
+
+
+@device
+def team_max(value, shift, memory):
+    """The largest number of a team, in each of its threads; none may be NaN. Otherwise as `team_sum`."""
+    if shift > 4:
+        value = _above(value, cuda.shfl_xor_sync(FULL, value, 16))
+    if shift > 3:
+        value = _above(value, cuda.shfl_xor_sync(FULL, value, 8))
+    if shift > 2:
+        value = _above(value, cuda.shfl_xor_sync(FULL, value, 4))
+    if shift > 1:
+        value = _above(value, cuda.shfl_xor_sync(FULL, value, 2))
+    if shift > 0:
+        value = _above(value, cuda.shfl_xor_sync(FULL, value, 1))
+    if shift > 5:
+        if (cuda.threadIdx.x & 31) == 0:
+            memory[cuda.threadIdx.x >> 5] = value
+        cuda.syncthreads()
+        value = memory[0]
+        for warp in range(1, WARPS):
+            value = _above(value, memory[warp])
+        cuda.syncthreads()
+    return value
+
+
+# ---------------------------------------------------------------------------------------------- sums of many numbers
+
+
+@kernel("R*, R*, i8, R, R*", threads=THREADS, variants=("float32", "float64"))
+def add_up(values, totals, count, divisor, mass):
+    """totals[block] = Σ of its `CHUNK` numbers / divisor, or / mass[0] where that is given; NaN where it is 0."""
+    start = cuda.blockIdx.x * CHUNK
+    last = min(count, start + CHUNK)
+    total = real(values, 0)
+    index = start + cuda.threadIdx.x
+    while index < last:
+        total += values[index]
+        index += THREADS
+    total = team_sum(total, 8, shared(values, WARPS))
+    if cuda.threadIdx.x == 0:
+        by = divisor if is_null(mass) else mass[0]
+        if by == real(values, 0):
+            total = real(values, math.nan)
+        totals[cuda.blockIdx.x] = total if by == real(values, 1) else total / by
+
+
+def sum_launches(
+    room, computed: str, values: int, total: int, count: int, divisor: float = 1.0, mass: int = 0
+) -> list[Launch]:
+    """total[0] = Σ values / divisor (or / mass[0]); NaN where that is 0. In a fixed order."""
+    launches = []
+    while count > CHUNK:
+        parts = -(-count // CHUNK)
+        partial = room(parts * BYTES[computed])
+        launches.append(Launch(add_up, computed, (parts, 1, 1), (values, partial, count, 1.0, 0)))
+        values, count = partial, parts
+    return [*launches, Launch(add_up, computed, (1, 1, 1), (values, total, count, divisor, mass))]
