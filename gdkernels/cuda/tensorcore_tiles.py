@@ -1,0 +1,128 @@
+"""How the operands of a tensor-core product lie in shared memory, and how a warp takes its fragments from there.
+
+A stage is 64 bytes along k of the rows of A and of the columns of B that a block works on: 32 elements of 16 bits, 16 of
+tf32. An operand is called *along k* where its elements of one row (of A) or column (of B) are contiguous, else *across*:
+
+    along k   64 bytes of k for each row: four chunks of 16 bytes
+    across    all rows for each k: (64 / size) times as many bytes as the rows have
+
+Copies and fragments both touch eight chunks at a time, which shall lie in different banks (16 bytes modulo 128). So chunk
+c is put in the place c ^ f, where f depends on what else varies among the eight: the row (along k), or k (across).
+"""
+
+from typing import NamedTuple
+
+from .intrinsics import copy_async, device, ldmatrix, ldmatrix_transposed, load_word, to_tf32
+from .target import types
+
+CHUNK = 16  # bytes of one copy
+SLAB = 64  # bytes along k of a stage
+int32 = types.int32
+
+
+class Tile(NamedTuple):
+    """The rows and columns of a block, whose warps share them: each has 16·down rows and 32 columns."""
+
+    rows: int
+    warps_down: int
+    warps_across: int
+    down: int
+    blocks: int  # that shall fit on a processor, which bounds the registers
+
+    @property
+    def columns(self) -> int:
+        return self.rows
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.warps_down * self.warps_across
+
+    @property
+    def stage(self) -> int:
+        """Bytes of a stage."""
+        return SLAB * (self.rows + self.columns)
+
+
+LARGE = Tile(rows=128, warps_down=2, warps_across=4, down=4, blocks=2)
+SMALL = Tile(rows=64, warps_down=2, warps_across=2, down=2, blocks=4)
+
+
+def operand(tile: Tile, size: int, along_k: bool, is_left: bool):
+    """(begin, fetch, place, block): device functions for A (`is_left`) or B, with elements of `size` bytes."""
+    threads, rows = tile.threads, tile.rows
+    each = CHUNK // size  # elements of a chunk
+    pitch = SLAB if along_k else rows * size  # bytes of a row in shared memory
+    chunks = pitch // CHUNK
+    deeper = threads // chunks  # rows in shared memory from a thread's first chunk to its second
+
+    @device
+    def swizzled(row, chunk):
+        """The offset of a chunk in the operand's part of a stage."""
+        if along_k:
+            return row * pitch + ((chunk ^ ((row >> 1) & 3)) << 4)
+        if size == 2:
+            return row * pitch + ((chunk ^ (row & 7)) << 4)
+        return row * pitch + ((chunk ^ (2 * (row & 3))) << 4)
+
+    @device
+    def begin(start, ld, first, count, k0, left, t):
+        """What a thread copies, two chunks a stage: their global addresses, the bytes to the next stage, the bounds of k at
+        which they end, and the offset of the first in shared memory.
+
+        `start` is the operand's address, `first` the row that the block begins with, of `count`. Rows beyond are replaced
+        by one that exists: what is computed of them is never stored.
+        """
+        row, chunk = t // chunks, t % chunks
+        if along_k:
+            row0, row1 = min(first + row, count - 1), min(first + row + deeper, count - 1)
+            k = k0 + chunk * each
+            from0, from1 = start + (row0 * ld + k) * size, start + (row1 * ld + k) * size
+            bound0 = left - chunk * each
+            return from0, from1, SLAB, int32(bound0), int32(bound0), int32(swizzled(row, chunk))
+        column = min(first + chunk * each, (count - 1) // each * each)
+        from0 = start + ((k0 + row) * ld + column) * size
+        from1 = from0 + deeper * ld * size
+        return from0, from1, SLAB * ld, int32(left - row), int32(left - row - deeper), int32(swizzled(row, chunk))
+
+    @device
+    def fetch(to, from0, from1, k, bound0, bound1):
+        """Start to copy the two chunks; zeros behind the end of k."""
+        copy_async(to, from0, 16 if k < bound0 else 0)
+        copy_async(to + CHUNK * threads, from1, 16 if k < bound1 else 0)
+
+    @device
+    def place(first, lane):
+        """The offset that the lane reads first for the rows from `first` on."""
+        low, high = lane >> 3 & 1, lane >> 4  # the four matrices of ldmatrix: the halves of the rows and of k
+        row, k = (low, high) if is_left else (high, low)
+        if along_k:
+            return int32(swizzled(first + 8 * row + (lane & 7), k))
+        if size == 2:
+            return int32(swizzled(8 * k + (lane & 7), (first >> 3) + row))
+        return int32(swizzled(lane & 3, (first >> 2) + high) + (lane >> 2 & 3) * size)
+
+    @device
+    def block(i, half, at, place):
+        """The i-th 16 rows of 32 bytes of k, in the order that the tensor cores take: rows 0-7 and 8-15 of the first 16
+        bytes, then of the second (A), or first and second of rows 0-7, then of rows 8-15 (B).
+
+        The operand begins at `at`. Steps within 128 bytes are exclusive ors, as they meet the swizzle's bits. ldmatrix gives
+        registers that need not be moved, because its order is that of `place`.
+        """
+        if along_k:
+            return ldmatrix(at + (place ^ 32 * half) + i * (16 * pitch))
+        if size == 2:
+            return ldmatrix_transposed(at + (place ^ 32 * i) + half * (16 * pitch))
+        near, far = at + (place ^ 64 * i) + half * (8 * pitch), at + (place ^ 64 * i + 32) + half * (8 * pitch)
+        w0, w1, w2, w3 = load_word(near), load_word(far), load_word(near + 4 * pitch), load_word(far + 4 * pitch)
+        return (w0, w1, w2, w3) if is_left else (w0, w2, w1, w3)
+
+    @device
+    def rounded(i, half, at, place):
+        """The block as tensor cores take it."""
+        m = block(i, half, at, place)
+        if size == 2:
+            return m
+        return to_tf32(m[0]), to_tf32(m[1]), to_tf32(m[2]), to_tf32(m[3])
+
+    return begin, fetch, place, rounded
