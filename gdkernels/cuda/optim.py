@@ -10,7 +10,7 @@ float32 may overflow or vanish: they are summed in three scales, since float64 a
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -154,11 +154,11 @@ UPDATE = {
 
 
 @kernel("R*, R, R, R, R, R, R, R, R", threads=32)
-def write_row(row, rate, weight_decay, share, eps, keep1, gain1, keep2, gain2):
-    """A row of a table, from the arguments of the launch."""
+def write_row(table, rate, weight_decay, share, eps, keep1, gain1, keep2, gain2):
+    """A table of one row, from the arguments of the launch."""
     if cuda.threadIdx.x == 0:
-        store4(row, 0, (rate, weight_decay, share, eps))
-        store4(row, 4, (keep1, gain1, keep2, gain2))
+        store4(table, 0, (rate, weight_decay, share, eps))
+        store4(table, 4, (keep1, gain1, keep2, gain2))
 
 
 # ---------------------------------------------------------------------------------------------- norms
@@ -283,8 +283,27 @@ def clip1(g, norm, max_norm, count):
 # ---------------------------------------------------------------------------------------------- launches
 
 
-def table(name: str, hyper: np.ndarray, decays: Sequence, first: int, rates: Sequence) -> np.ndarray:
-    """What the kernels need in the steps after the first `first` ones, for each segment with a decay of its own.
+def row(name: str, specific: Sequence, step: float, lr: float, weight_decay: float) -> tuple:
+    """What the kernels need in a step (counted from 1), as `TABLE` lists it; `specific` as in `scalar.hyper`."""
+    if name == "sgd":
+        momentum, nesterov, *_ = specific
+        return lr, weight_decay, 0.0, 0.0, momentum, nesterov, 0.0, 0.0
+    if name == "rmsprop":
+        alpha, eps, *_ = specific
+        return lr, weight_decay, 0.0, eps, 0.0, 0.0, alpha, 1.0 - alpha
+    if name == "adagrad":
+        return lr, weight_decay, 0.0, specific[0], 0.0, 0.0, 1.0, 1.0
+    beta1, beta2, eps, *_ = specific
+    means = beta1, 1.0 - beta1, beta2, 1.0 - beta2
+    if name == "lion":
+        return lr, 0.0, lr * weight_decay, 0.0, *means
+    rate, eps = optimizers.adam_rates(step, lr, beta1, beta2, eps)
+    decays = (0.0, lr * weight_decay) if name == "adamw" else (weight_decay, 0.0)
+    return rate, *decays, eps, *means
+
+
+def table(name: str, hyper: np.ndarray, decays: Sequence, first: int, rates: Iterable) -> np.ndarray:
+    """The rows of the steps that follow the first `first` ones, for each segment with a decay of its own.
 
     Parameters
     ----------
@@ -299,33 +318,9 @@ def table(name: str, hyper: np.ndarray, decays: Sequence, first: int, rates: Seq
         float64; the kernels read rows of it in the type they compute with.
     """
     specific = hyper[4:].tolist()
-    lr, decay = np.asarray(rates, np.float64), np.asarray(decays, np.float64)
-    rate, eps, means = lr, 0.0, (1.0, 1.0, 1.0, 1.0)
-    if name == "sgd":
-        means = specific
-    elif name == "rmsprop":
-        alpha, eps, *_ = specific
-        means = 0.0, 0.0, alpha, 1.0 - alpha
-    elif name == "adagrad":
-        eps = specific[0]
-    else:
-        beta1, beta2, epsilon, _ = specific
-        means = beta1, 1.0 - beta1, beta2, 1.0 - beta2
-        if name != "lion":
-            steps = enumerate(lr.tolist(), start=first + 1)
-            pairs = [
-                optimizers.adam_rates(float(step), of_step, beta1, beta2, epsilon) for step, of_step in steps
-            ]
-            rate, eps = np.array(pairs).reshape(-1, 2, 1).swapaxes(0, 1)
-            rate = rate[:, 0]
-    rows = np.empty((lr.size, decay.size, TABLE))
-    decoupled = name in ("adamw", "lion")
-    rows[..., 0] = rate[:, None]
-    rows[..., 1] = 0.0 if decoupled else decay
-    rows[..., 2] = lr[:, None] * decay if decoupled else 0.0
-    rows[..., 3] = eps
-    rows[..., 4:] = means
-    return rows
+    steps = enumerate(map(float, rates), start=first + 1)
+    rows = [[row(name, specific, float(step), lr, decay) for decay in decays] for step, lr in steps]
+    return np.array(rows, np.float64).reshape(len(rows), len(decays), TABLE)
 
 
 def update_launches(
@@ -403,9 +398,9 @@ def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
     p, storage = arrays[0], arrays[0].dtype.name
     if name == "sgd" and hyper[4] == 0.0:
         arrays = arrays[:2]  # without momentum there is no velocity
-    row = table(name, hyper, hyper[1:2], int(hyper[3]) - 1, hyper[:1])[0, 0]
+    lr, decay, _, count, *specific = hyper.tolist()
     with np.errstate(over="ignore"):  # infinite is what is too large
-        numbers = row.astype(p.dtype).tolist()
+        numbers = np.array(row(name, specific, count, lr, decay), p.dtype).tolist()
     place = p.workspace(8 * TABLE)
     flat = [array.address for array in arrays]
     launches = [Launch(write_row, storage, (1, 1, 1), (place, *numbers))]
@@ -433,8 +428,7 @@ def clip(max_norm: float, arrays: Sequence[Array]) -> Array:
     """Scale C-contiguous arrays by min(1, max_norm / (norm + 1e-6)); the norm before. Nothing waits for the device."""
     result = norm(arrays)
     storage = arrays[0].dtype.name
-    with np.errstate(over="ignore"):
-        limit = float(arrays[0].dtype.type(max_norm))
+    limit = max_norm if math.isinf(max_norm) else min(max_norm, float(np.finfo(arrays[0].dtype).max))
     for array in arrays:
         fours = array.size // 4 if is_wide(storage, array.address) else 0
         rest, behind = array.size - 4 * fours, array.address + 4 * fours * array.itemsize

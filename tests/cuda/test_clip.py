@@ -1,0 +1,224 @@
+"""The global norm on the device and clipping by it, against the reference, the CPU and PyTorch's rules."""
+
+import hashlib
+import math
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gdkernels as gd
+import reference
+from gdkernels.cpu import optim as cpu_optim
+
+DTYPES = ("float32", "float64")
+SHAPES = (3, 5), (4096,), (2 * 4096 + 17,), (), (0, 4), (100, 129), (1,)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(23)
+
+
+def arrays_of(rng, dtype, shapes=SHAPES):
+    return [np.array(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def assert_norm(found, arrays, dtype):
+    """All terms are positive: a sum's relative error is below an eps/2 for each addition that a term goes through.
+
+    These are 16 in a thread, 5 between lanes and 8 between warps, twice (in the second stage there are fewer), and the
+    square; the root, of 1 ulp, halves what is before it.
+    """
+    assert found.shape == () and found.dtype == dtype
+    bound = (2 * (16 + 5 + 8) + 1) / 4 + 1
+    exact = reference.global_norm(*arrays)
+    np.testing.assert_allclose(float(found.to_numpy()), exact, rtol=bound * np.finfo(dtype).eps)
+
+
+@pytest.mark.every_kernel
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm_and_clipping_match_the_reference(device, dtype, rng):
+    arrays = arrays_of(rng, dtype)
+    there = [device.put(array) for array in arrays]
+    norm = gd.global_norm(*there) if dtype == "float32" else None
+    before = gd.clip_by_global_norm(1.5, *there)
+    assert_norm(as_array(before), arrays, dtype)
+    if norm is not None:
+        assert as_array(norm).to_numpy().tobytes() == as_array(before).to_numpy().tobytes()
+    _, clipped = reference.clip_by_global_norm(1.5, *arrays)
+    for one, exact in zip(there, clipped, strict=True):
+        # The norm to 16 eps, its sum with 1e-6, the division (2 ulp) and the product.
+        np.testing.assert_allclose(one.to_numpy(), exact, rtol=20 * np.finfo(dtype).eps)
+
+
+def as_array(value):
+    """What an operation returned, as `cuda.arrays.Array`."""
+    from gdkernels.cuda.arrays import read
+
+    return read(value)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 1000, 4095, 4096, 4097])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_size(device, dtype, count, rng):
+    from gdkernels.cuda import optim
+
+    (g,) = arrays_of(rng, dtype, [(count,)])
+    there = device.put(g)
+    assert_norm(optim.norm([there]), [g], dtype)
+    factor = 0.5 / (reference.global_norm(g) + 1e-6)
+    optim.clip(0.5, [there])
+    np.testing.assert_allclose(there.to_numpy(), factor * g, rtol=20 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bits_do_not_depend_on_the_address(device, dtype, rng):
+    """Nor on the call: kernels for four elements and for one sum in the same order."""
+    from gdkernels.cuda import driver, optim
+
+    (g,) = arrays_of(rng, dtype, [(9001,)])
+    sums = set()
+    for first in (0, 1, 2, 3, 4, 0):
+        there = device.put(np.concatenate([np.full(first, np.nan), g]).astype(dtype))
+        partial = device.put(np.full(3 * 4, 7.0, dtype))
+        place = there.address + first * there.itemsize
+        for launch in optim.squares_launches(dtype, place, g.size, partial.address, 4):
+            launch.run(there.stream)
+        driver.synchronize(there.stream)
+        sums.add(partial.to_numpy().tobytes())
+    assert len(sums) == 1
+    planes = partial.to_numpy().reshape(3, 4)
+    assert (planes[:, 3] == 7).all()
+    exact = [np.square(part.astype("f8")).sum() for part in np.split(g, [4096, 8192])]
+    for plane, scale in zip(planes, (1.0, optim.DOWN, optim.UP), strict=True):
+        bound = (16 + 5 + 8 + 1) / 2 * np.finfo(dtype).eps
+        with np.errstate(over="ignore", under="ignore"):
+            scaled = (np.array(exact) * scale**2).astype(
+                dtype
+            )  # infinite or 0 in the scales that are not needed
+        np.testing.assert_allclose(plane[:3], scaled, rtol=bound)
+
+
+def test_without_planes_the_plain_sums_are_written_alone(device, rng):
+    from gdkernels.cuda import driver, optim
+
+    (g,) = arrays_of(rng, "float32", [(9001,)])
+    there, partial = device.put(g), device.put(np.full(6, 7.0, "f4"))
+    assert optim.squares_count(g.size) == 3
+    for launch in optim.squares_launches("float32", there.address, g.size, partial.address):
+        launch.run(there.stream)
+    driver.synchronize(there.stream)
+    exact = [np.square(part.astype("f8")).sum() for part in np.split(g, [4096, 8192])]
+    np.testing.assert_allclose(partial.to_numpy(), [*exact, 7, 7, 7], rtol=15 * np.finfo("f4").eps)
+
+
+@pytest.mark.parametrize("size", [1e-45, 3e-42, 1e-30, 2.0**-28, 1e-9, 1e4, 1e18, 1e19, 3e37])
+def test_no_square_of_a_float32_overflows_or_vanishes(device, size):
+    g = np.full(100, size, np.float32)
+    found = as_array(gd.global_norm(device.put(g)))
+    assert_norm(found, [g], "float32")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("max_norm", [0.5, 1e6, 0.0, math.inf, 1e300])
+@pytest.mark.parametrize("spoiled_by", [None, math.inf, -math.inf, math.nan])
+def test_clipping_is_that_of_the_cpu_also_where_the_norm_is_not_finite(
+    device, spoiled_by, max_norm, dtype, rng
+):
+    from gdkernels.cuda import optim
+
+    arrays = arrays_of(rng, dtype, [(4, 3), (7,)])
+    if spoiled_by is not None:
+        arrays[1][2] = spoiled_by
+    there = [device.put(array) for array in arrays]
+    before = float(optim.clip(max_norm, there).to_numpy())
+    exact = cpu_optim.clip(max_norm, arrays)
+    np.testing.assert_allclose(before, exact, rtol=16 * np.finfo(dtype).eps)
+    for one, other in zip(there, arrays, strict=True):
+        np.testing.assert_allclose(one.to_numpy(), other, rtol=20 * np.finfo(dtype).eps)
+
+
+def test_a_short_gradient_is_not_touched(device, rng):
+    from gdkernels.cuda import optim
+
+    (g,) = arrays_of(rng, "float32", [(51,)])
+    g[0] = -0.0
+    for max_norm in (1.01 * reference.global_norm(g) + 1e-5, math.inf):
+        there = device.put(g)
+        optim.clip(max_norm, [there])
+        assert there.to_numpy().tobytes() == g.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_strided_array_is_measured_and_clipped(device, dtype, rng):
+    (values,) = arrays_of(rng, dtype, [(13, 21)])
+    straight, across = device.put(values), device.put(values.T)
+    gd.clip_by_global_norm(0.1, straight)
+    norm = gd.clip_by_global_norm(0.1, across.T)
+    assert_norm(as_array(norm), [values], dtype)
+    assert (straight.to_numpy() == across.to_numpy().T).all()
+
+
+def test_nothing_has_the_norm_0(device):
+    from gdkernels.cuda import optim
+
+    assert optim.norm([device.put(np.zeros((0, 3), "f4"))]).to_numpy() == 0
+    assert optim.norm([device.put(np.zeros(9))]).to_numpy() == 0
+
+
+# ---------------------------------------------------------------------------------------------- mutations
+
+
+def mutant(module, old: str, new: str) -> types.ModuleType:
+    """A module of kernels with a piece of its text replaced, whose kernels are cached under names of their own."""
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times"
+    text = source.replace(old, new)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    changed = types.ModuleType(f"{module.__package__}.mutant_{digest}")
+    changed.__package__ = module.__package__
+    exec(compile(text, changed.__name__, "exec"), changed.__dict__)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("if place + lane < count:", "if place + lane < count - 1:", id="tail"),
+        pytest.param("for w in range(1, WARPS):", "for w in range(1, WARPS - 1):", id="reduction"),
+        pytest.param("fours:\n            g0, g1, g2, g3 = load4(g, 4 * place)\n            sums",
+                     "fours - 1:\n            g0, g1, g2, g3 = load4(g, 4 * place)\n            sums", id="mask"),
+    ],
+)  # fmt: skip
+def test_a_wrong_kernel_is_caught(device, old, new):
+    """All elements are needed, those of the last threads too."""
+    from gdkernels.cuda import optim
+
+    changed = mutant(optim, old, new)
+    g = np.ones(4096 + 4096 - 1, np.float32)
+    with pytest.raises(AssertionError):
+        assert_norm(changed.norm([device.put(g)]), [g], "float32")
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_missing_barrier_is_caught(missing):
+    """By the race detector, in whatever order the warps run."""
+    ptxemu = pytest.importorskip("ptxemu", reason="the emulator finds races, a GPU does not")
+    from gdkernels.cuda import optim
+
+    module = mutant(optim, "    cuda.syncthreads()\n", "") if missing else optim
+    kernel = module.squares4
+    emulated = ptxemu.PtxModule(kernel.ptx("float32", (8, 0)), race=True)
+    g, partial = np.ones(4096, np.float32), np.zeros(1, np.float32)
+    ranges = [(array.ctypes.data, array.nbytes, "array") for array in (g, partial)]
+    operands = [g.ctypes.data, partial.ctypes.data, 0, 1024]
+    name = f"{kernel.name}_float32"
+    for order in ("forward", "reverse"):
+        if missing:
+            with pytest.raises(ptxemu.PtxError, match="race"):
+                emulated.run(name, 1, 256, operands, order=order, ranges=ranges)
+        else:
+            emulated.run(name, 1, 256, operands, order=order, ranges=ranges)
+            assert partial == 4096
