@@ -12,6 +12,7 @@ from functools import cache
 
 from . import driver, gemm_epilogue
 from .gemm_epilogue import epilogue, row_of
+from .gemm_plan import choose
 from .intrinsics import (
     address,
     all_copies,
@@ -19,82 +20,49 @@ from .intrinsics import (
     copy_commit,
     is_wide,
     load4,
-    multiply_add,
-    store2,
     unrolled,
 )
 from .jit import Kernel, Launch, device, kernel
 from .pointer import BYTES, offset, real, shared
 from .target import cuda, types
-from .tensorcore_tiles import LARGE, SLAB, SMALL, Tile, operand
+from .tensorcore_tiles import CHUNK, LARGE, PIECE, PITCH, SLAB, SMALL, Tile, operand, warp
 
+TILES = LARGE, SMALL
 STAGES = 3
-GROUP = 8  # rows of tiles that are computed together, so that they find each other's operands in the L2 cache
-PIECE = 32  # rows of a warp that are finished together
-PITCH = 40  # floats from row to row of a piece: no two lanes meet in a bank
+BLOCKS_DOWN = 65535  # that a grid may have in y
 int32, uint32, float32 = types.int32, types.uint32, types.float32
 
 
 @cache
 def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, wide: bool) -> Kernel:
     """The kernel for elements of `size` bytes, of this tile, form and activation; `wide` has float32 results."""
-    begin_a, fetch_a, place_a, block_a = operand(tile, size, a_along_k, is_left=True)
-    begin_b, fetch_b, place_b, block_b = operand(tile, size, b_along_k, is_left=False)
+    begin_a, fetch_a, place_a, read_a = operand(tile, size, a_along_k, is_left=True)
+    begin_b, fetch_b, place_b, read_b = operand(tile, size, b_along_k, is_left=False)
+    multiply, put = warp(tile)
     finish4, finish1 = epilogue(kind)
-    down, rows, columns = tile.down, tile.rows, tile.columns
-    warps_across = tile.warps_across
-    depth = SLAB // size
-    stage, part_a = tile.stage, SLAB * rows
+    side, down, warps_across = tile.side, tile.down, tile.warps_across
+    depth, stage, part_a = SLAB // size, tile.stage, SLAB * tile.side
     memory_size = STAGES * stage // 4
-    registers, sums_count, pieces = 4 * down, 16 * down, down // 2
-    eight = 8 * PITCH
-
-    @device
-    def read_a(i, half, a, at, place):
-        a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3] = block_a(i, half, at, place)
-
-    @device
-    def read_b(j, half, b, at, place):
-        b[4 * j], b[4 * j + 1], b[4 * j + 2], b[4 * j + 3] = block_b(j, half, at, place)
-
-    @device
-    def multiply1(q, like, a, b, sums):
-        """The q-th 16 x 8 sums of the warp: row q / 4 of these, column q % 4."""
-        i, j, s = 4 * (q >> 2), 2 * (q & 3), 4 * q
-        sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = multiply_add(
-            like,
-            (a[i], a[i + 1], a[i + 2], a[i + 3]),
-            (b[j], b[j + 1]),
-            (sums[s], sums[s + 1], sums[s + 2], sums[s + 3]),
-        )
-
-    reads_a, reads_b, multiply = unrolled(read_a, down), unrolled(read_b, 2), unrolled(multiply1, 4 * down)
+    registers, sums_count, pieces = 4 * down, 16 * down, 16 * down // PIECE
 
     @device
     def multiply_half(half, like, sums, at, at_a, at_b):
+        """sums += half of a stage."""
         a = cuda.local.array(registers, uint32)
         b = cuda.local.array(8, uint32)
-        reads_a(0, half, a, at, at_a)
-        reads_b(0, half, b, at + part_a, at_b)
+        read_a(0, half, a, at, at_a)
+        read_b(0, half, b, at + part_a, at_b)
         multiply(0, like, a, b, sums)
 
-    multiply_stage = unrolled(multiply_half, 2)
-
     @device
-    def put1(q, piece, area, at, sums):
-        """The q-th 16 x 8 sums of a piece."""
-        to, s = at + (q >> 2) * 2 * eight + (q & 3) * 8, 4 * q + 32 * piece
-        store2(area, to, (sums[s], sums[s + 1]))
-        store2(area, to + eight, (sums[s + 2], sums[s + 3]))
-
-    put = unrolled(put1, 8)
-
-    @device
-    def finish_piece(piece, sums, area, lane, turns, row0, column0, m, n, bias, add, ldadd, z, out, ldo, fours, accumulate):
+    def finish_piece(
+        piece, sums, area, lane, turns, row0, column0, m, n, bias, add, ldadd, z, out, ldo, fours, accumulate
+    ):
+        """What follows the product, for some rows of a warp: eight lanes a row, or all lanes a row element by element."""
         put(0, piece, area, (lane >> 2) * PITCH + (lane & 3) * 2, sums)
         cuda.syncwarp()
         first = row0 + PIECE * piece
-        down, right, across = (lane >> 3, 4 * (lane & 7), 4) if fours != 0 else (int32(0), lane, 1)
+        down, right, step = (lane >> 3, 4 * (lane & 7), 4) if fours != 0 else (int32(0), lane, 1)
         for _ in range(turns):
             row, column = first + down, column0 + right
             if row < m and column < n:
@@ -104,17 +72,17 @@ def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, 
                     finish4(v0, v1, v2, v3, column, bias, add_row, z_row, out_row, accumulate)
                 else:
                     finish1(area[down * PITCH + right], column, bias, add_row, z_row, out_row, accumulate)
-            down += across
-        cuda.syncthreads()
+            down += step
+        cuda.syncwarp()
 
-    finish = unrolled(finish_piece, pieces)
+    multiply_stage, finish = unrolled(multiply_half, 2), unrolled(finish_piece, pieces)
 
     def body(
         a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, chunk, part, shift, fours, accumulate
     ):  # fmt: skip
-        # 2^shift rows of tiles are computed column by column
-        row0 = ((cuda.blockIdx.y << shift) + (cuda.blockIdx.x & ((1 << shift) - 1))) * rows
-        column0 = (cuda.blockIdx.x >> shift) * columns
+        # 2^shift rows of tiles are computed column by column, so that they find each other's operands in the L2 cache
+        row0 = ((cuda.blockIdx.y << shift) + (cuda.blockIdx.x & ((1 << shift) - 1))) * side
+        column0 = (cuda.blockIdx.x >> shift) * side
         k0 = cuda.blockIdx.z * chunk
         if row0 >= m:
             return
@@ -166,27 +134,112 @@ def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, 
         )  # fmt: skip
 
     form = f"{'n' if a_along_k else 't'}{'t' if b_along_k else 'n'}"
-    body.__name__ = f"{form}_{rows}x{columns}_{kind}{'_wide' if wide else ''}"
-    body.__doc__ = f"out (+)= {kind}(A @ B + bias + add), form {form.upper()}; part by part of k where these are many."
-    signature = f"F*, i8, F*, i8, {'R*' if wide else 'F*'}, i8, F*, F*, i8, F*, i8, i8, i8, i8, i8, i4, i4, i4"
+    body.__name__ = f"{form}_{side}x{side}_{kind}{'_wide' if wide else ''}"
+    body.__doc__ = (
+        f"out (+)= {kind}(A @ B + bias + add), form {form.upper()}; part by part of k where these are many."
+    )
+    signature = (
+        f"F*, i8, F*, i8, {'R*' if wide else 'F*'}, i8, F*, F*, i8, F*, i8, i8, i8, i8, i8, i4, i4, i4"
+    )
     variants = ("bfloat16", "float16") if size == 2 else ("float32",)
     return kernel(signature, threads=tile.threads, blocks=tile.blocks, variants=variants)(body)
 
 
 # ---------------------------------------------------------------------------------------------- launches
 
+_CARRIERS = {2: "int16", 4: "int32"}  # integers that carry the bits
+
+
+@kernel("F*, F*, i8, i8, i8, i8, i8", threads=256, variants=tuple(_CARRIERS.values()))
+def pad(source, target, count, length, ld, step, step_within):
+    """Rows of any strides into rows of `ld` contiguous elements, with zeros behind the `length` that they have."""
+    row = cuda.blockIdx.x * 8 + (cuda.threadIdx.x >> 5)
+    place = cuda.blockIdx.y * 32 + (cuda.threadIdx.x & 31)
+    if row < count:
+        while place < ld:
+            target[row * ld + place] = (
+                source[row * step + place * step_within] if place < length else real(source, 0)
+            )
+            place += 32 * cuda.gridDim.y
+
+
+def _in_chunks(room, storage: str, rows: int, k: int, address: int, stride: int, stride_k: int):
+    """(launches, address, along k?, row length) of an operand in chunks of 16 bytes, copied where it does not lie so.
+
+    The stride along an axis of one element means nothing.
+    """
+    if k == 0:
+        return [], address, True, 0
+    size = BYTES[storage]
+    each = CHUNK // size
+    if address % CHUNK == 0:
+        if stride_k == 1 and k % each == 0 and (rows == 1 or stride % each == 0):
+            return [], address, True, stride
+        if stride == 1 and rows % each == 0 and (k == 1 or stride_k % each == 0):
+            return [], address, False, stride_k
+    along_k = k > 1 and (rows == 1 or abs(stride_k) <= abs(stride))
+    count, length, step, step_within = (rows, k, stride, stride_k) if along_k else (k, rows, stride_k, stride)
+    ld = -(-length // each) * each
+    target = room(count * ld * size)
+    grid = -(-count // 8), min(BLOCKS_DOWN, -(-ld // 32)), 1
+    copy = Launch(pad, _CARRIERS[size], grid, (address, target, count, length, ld, step, step_within))
+    return [copy], target, along_k, ld
+
 
 def launches(
-    room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int, ldo: int,
-    *, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
+    room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
+    ldo: int, *, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> list[Launch]:  # fmt: skip
-    tile = SMALL if min(m, n) <= 64 else LARGE
+    """As `gemm.launches`, for bfloat16, float16 and (as tf32) float32; A and B may have any strides.
+
+    `room` gives addresses that are multiples of 16.
+    """
+    number = driver.use()
+    major, minor = driver.capability(number)
+    if major < 8:
+        name = "float32 as tf32" if storage == "float32" else storage
+        raise RuntimeError(
+            f"gdkernels: matrix products of {name} need a GPU of compute capability 8.0 or newer, "
+            f"this one has {major}.{minor}"
+        )
+    if m == 0 or n == 0:
+        return []
+    first, a, a_along_k, lda = _in_chunks(room, storage, m, k, a, rsa, csa)
+    second, b, b_along_k, ldb = _in_chunks(room, storage, n, k, b, csb, rsb)
+    operands = m, n, k, a, lda, a_along_k, b, ldb, b_along_k
+    tail = {
+        "accumulate": accumulate, "bias": bias, "activation": activation, "z": z, "add": add, "ldadd": ldadd,
+    }  # fmt: skip
+    result, sums = out_storage or storage, BYTES["float32"]
+    plan = choose(TILES, m, n, max(k, 1), sums, driver.processors(number))
+    if plan.parts == 1 or (
+        result != storage and (bias or z or add)
+    ):  # which the second stage takes in one storage
+        whole = plan._replace(parts=1, chunk=k)
+        return [*first, *second, _product(storage, result, whole, *operands, out, ldo, **tail)]
+    part = room(plan.parts * m * n * sums)
+    parts = _product(storage, "float32", plan, *operands, part, n)
+    return [*first, *second, parts, *gemm_epilogue.launches(result, part, plan.parts, m, n, out, ldo, **tail)]
+
+
+def _product(
+    storage, result, plan, m, n, k, a, lda, a_along_k, b, ldb, b_along_k, out, ldo, *,
+    accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
+) -> Launch:  # fmt: skip
+    """The launch of a product, or of its parts along k, `m · n` apart."""
+    tile, parts, chunk = plan
     size = BYTES[storage]
-    wide = (out_storage or storage) != storage
-    fours = is_wide(out_storage or storage, out, ldo * BYTES[out_storage or storage]) and is_wide(storage, z, ldo * size, bias, add, ldadd * size) and n % 4 == 0
-    a_along_k, b_along_k = csa == 1, rsb == 1
-    lda, ldb = rsa if a_along_k else csa, csb if b_along_k else rsb
-    shift = min(GROUP, -(-m // tile.rows)).bit_length() - 1
-    grid = -(-n // tile.columns) << shift, -(-m // (tile.rows << shift)), 1
-    chosen = product(size, tile, a_along_k, b_along_k, activation, wide)
-    return [Launch(chosen, storage, grid, (a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, k, 0, shift, int(fours), int(accumulate)))]
+    fours = (
+        n % 4 == 0
+        and is_wide(result, out, ldo * BYTES[result])
+        and is_wide(storage, bias, z, z and ldo * size, add, add and ldadd * size)
+    )
+    down, across = -(-m // tile.side), -(-n // tile.side)
+    # of the blocks, no more than one in nine shall find nothing to do
+    shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
+    shift = max(shift, (down // BLOCKS_DOWN).bit_length())
+    chosen = product(size, tile, a_along_k, b_along_k, activation, result != storage)
+    operands = (
+        a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, chunk, m * n, shift, int(fours), int(accumulate)
+    )  # fmt: skip
+    return Launch(chosen, storage, (across << shift, -(-down >> shift), parts), operands)

@@ -10,48 +10,66 @@ Copies and fragments both touch eight chunks at a time, which shall lie in diffe
 c is put in the place c ^ f, where f depends on what else varies among the eight: the row (along k), or k (across).
 """
 
+from functools import cache
 from typing import NamedTuple
 
-from .intrinsics import copy_async, device, ldmatrix, ldmatrix_transposed, load_word, to_tf32
+from .intrinsics import (
+    copy_async,
+    device,
+    ldmatrix,
+    ldmatrix_transposed,
+    load_word,
+    multiply_add,
+    store2,
+    to_tf32,
+    unrolled,
+)
 from .target import types
 
 CHUNK = 16  # bytes of one copy
 SLAB = 64  # bytes along k of a stage
+PIECE = 32  # rows of a warp that are finished together
+PITCH = 40  # floats from row to row of a piece: no two lanes meet in a bank
 int32 = types.int32
 
 
 class Tile(NamedTuple):
-    """The rows and columns of a block, whose warps share them: each has 16·down rows and 32 columns."""
+    """What a block computes: side x side elements, of which each warp has 16·down rows and 32 columns.
 
-    rows: int
-    warps_down: int
-    warps_across: int
+    `blocks` of them shall fit on a processor, which bounds the registers. `depth` is what parts of k are a multiple of,
+    `share` the speed in the model of `gemm_plan`, where 1 is that of the ordinary units.
+    """
+
+    side: int
     down: int
-    blocks: int  # that shall fit on a processor, which bounds the registers
+    blocks: int
+    share: float
+    depth: int = 32
 
     @property
-    def columns(self) -> int:
-        return self.rows
+    def warps_across(self) -> int:
+        return self.side // 32
 
     @property
     def threads(self) -> int:
-        return 32 * self.warps_down * self.warps_across
+        return 32 * self.warps_across * (self.side // (16 * self.down))
 
     @property
     def stage(self) -> int:
         """Bytes of a stage."""
-        return SLAB * (self.rows + self.columns)
+        return 2 * SLAB * self.side
 
 
-LARGE = Tile(rows=128, warps_down=2, warps_across=4, down=4, blocks=2)
-SMALL = Tile(rows=64, warps_down=2, warps_across=2, down=2, blocks=4)
+LARGE = Tile(side=128, down=4, blocks=2, share=5.0)
+SMALL = Tile(side=64, down=2, blocks=4, share=3.0)
 
 
+@cache
 def operand(tile: Tile, size: int, along_k: bool, is_left: bool):
-    """(begin, fetch, place, block): device functions for A (`is_left`) or B, with elements of `size` bytes."""
-    threads, rows = tile.threads, tile.rows
+    """(begin, fetch, place, read): device functions for A (`is_left`) or B, with elements of `size` bytes."""
+    threads = tile.threads
     each = CHUNK // size  # elements of a chunk
-    pitch = SLAB if along_k else rows * size  # bytes of a row in shared memory
+    pitch = SLAB if along_k else tile.side * size  # bytes of a row in shared memory
     chunks = pitch // CHUNK
     deeper = threads // chunks  # rows in shared memory from a thread's first chunk to its second
 
@@ -82,7 +100,14 @@ def operand(tile: Tile, size: int, along_k: bool, is_left: bool):
         column = min(first + chunk * each, (count - 1) // each * each)
         from0 = start + ((k0 + row) * ld + column) * size
         from1 = from0 + deeper * ld * size
-        return from0, from1, SLAB * ld, int32(left - row), int32(left - row - deeper), int32(swizzled(row, chunk))
+        return (
+            from0,
+            from1,
+            SLAB * ld,
+            int32(left - row),
+            int32(left - row - deeper),
+            int32(swizzled(row, chunk)),
+        )
 
     @device
     def fetch(to, from0, from1, k, bound0, bound1):
@@ -113,16 +138,54 @@ def operand(tile: Tile, size: int, along_k: bool, is_left: bool):
             return ldmatrix(at + (place ^ 32 * half) + i * (16 * pitch))
         if size == 2:
             return ldmatrix_transposed(at + (place ^ 32 * i) + half * (16 * pitch))
-        near, far = at + (place ^ 64 * i) + half * (8 * pitch), at + (place ^ 64 * i + 32) + half * (8 * pitch)
-        w0, w1, w2, w3 = load_word(near), load_word(far), load_word(near + 4 * pitch), load_word(far + 4 * pitch)
+        near, far = (
+            at + (place ^ 64 * i) + half * (8 * pitch),
+            at + (place ^ 64 * i + 32) + half * (8 * pitch),
+        )
+        w0, w1, w2, w3 = (
+            load_word(near),
+            load_word(far),
+            load_word(near + 4 * pitch),
+            load_word(far + 4 * pitch),
+        )
         return (w0, w1, w2, w3) if is_left else (w0, w2, w1, w3)
 
     @device
-    def rounded(i, half, at, place):
-        """The block as tensor cores take it."""
+    def read(i, half, registers, at, place):
+        """The block as the tensor cores take it, into the i-th four registers."""
         m = block(i, half, at, place)
+        q = 4 * i
         if size == 2:
-            return m
-        return to_tf32(m[0]), to_tf32(m[1]), to_tf32(m[2]), to_tf32(m[3])
+            registers[q], registers[q + 1], registers[q + 2], registers[q + 3] = m
+        else:
+            registers[q], registers[q + 1] = to_tf32(m[0]), to_tf32(m[1])
+            registers[q + 2], registers[q + 3] = to_tf32(m[2]), to_tf32(m[3])
 
-    return begin, fetch, place, rounded
+    return begin, fetch, place, unrolled(read, tile.down if is_left else 2)
+
+
+@cache
+def warp(tile: Tile):
+    """(multiply, put): device functions for the sums of a warp, 16·down rows and 32 columns: a square of 16 x 8 is four a
+    lane, in rows lane / 4 and lane / 4 + 8, columns 2(lane % 4) and the next."""
+    below = 8 * PITCH
+
+    @device
+    def multiply(q, like, a, b, sums):
+        """The q-th square, four of them across, gains the product of its fragments."""
+        i, j, s = 4 * (q >> 2), 2 * (q & 3), 4 * q
+        sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = multiply_add(
+            like,
+            (a[i], a[i + 1], a[i + 2], a[i + 3]),
+            (b[j], b[j + 1]),
+            (sums[s], sums[s + 1], sums[s + 2], sums[s + 3]),
+        )
+
+    @device
+    def put(q, piece, area, place, sums):
+        """The q-th square of a piece into rows of shared memory."""
+        to, s = place + (q >> 2) * 2 * below + (q & 3) * 8, 4 * q + 32 * piece
+        store2(area, to, (sums[s], sums[s + 1]))
+        store2(area, to + below, (sums[s + 2], sums[s + 3]))
+
+    return unrolled(multiply, 4 * tile.down), unrolled(put, PIECE // 4)
