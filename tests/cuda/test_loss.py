@@ -1,0 +1,261 @@
+"""The losses of elements (mse, huber, binary cross-entropy) on the device, against the reference; sums of many numbers."""
+
+import numpy as np
+import pytest
+
+import reference
+from tests.cuda.mutation import mutant
+
+DTYPES = ("float32", "float64")
+REDUCTIONS = ("mean", "sum", "none")
+OPS = {
+    "mse": {},
+    "huber": {"delta": 0.7},
+    "binary_cross_entropy": {"pos_weight": 3.0},
+}
+# No dimension, one, three; what is one row, more than one, and what is left over by rows and by fours.
+SHAPES = ((), (1,), (3, 4, 5), (1024,), (1025,), (3, 1000), (2, 2048))
+# A number a row; narrow rows side by side in a warp; several turns of a warp; a block a row. By fours: 64, 1028.
+ROWS = ((70, 1), (33, 10), (9, 64), (3, 127), (2, 1028), (2, 1029))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def pair(rng, dtype, shape):
+    """Predictions and targets; the targets are probabilities, some of them 0 and 1."""
+    pred = np.asarray(3 * rng.standard_normal(shape))
+    target = np.asarray(np.clip(1.5 * rng.random(shape) - 0.25, 0, 1))
+    return pred.astype(dtype), target.astype(dtype)
+
+
+def size_of_slope(name, pred, target, options):
+    """What a derivative is the sum or difference of."""
+    if name == "binary_cross_entropy":
+        p = 1 / (1 + np.exp(-pred))
+        return (1 - target) * p + options["pos_weight"] * target * (1 - p)
+    return np.abs(2 * (pred - target))
+
+
+# A term is a product of at most 8 rounded factors, exponential and logarithm included, and sums of terms of one sign:
+# 8 eps. All sums are of one sign; an element takes part in at most 32 additions of a thread, 5 of a warp and 7 of a block
+# for its row, and in 16, 5 and 7 for the sum of rows: 72 roundings. The mean is a division, good to 2 ulp.
+TERM, SUM = 8, 36 + 2
+
+
+def assert_gradient(name, options, pred, target, grad, slope, factor, eps, v=0.0):
+    """A slope is a difference of two products as above, scaled and stored."""
+    bound = (TERM + 2) * eps * size_of_slope(name, pred, target, options) * factor
+    assert (np.abs(grad - slope) <= bound + v * np.abs(slope) + np.finfo("f4").tiny).all()
+
+
+def assert_elements(device, name, pred, target, reduction):
+    from gdkernels.cuda import loss
+
+    options = OPS[name]
+    exact, slope = getattr(reference, name)(pred, target, reduction=reduction, **options)
+    given, wanted = device.put(pred), device.put(target)
+    grad = device.empty(pred.shape, pred.dtype)
+    result = loss.elements(name, given, wanted, grad, reduction, tuple(options.values()))
+    eps = np.finfo(pred.dtype).eps
+    value, grad = result.to_numpy(), grad.to_numpy()
+    assert result.dtype == pred.dtype and result.shape == (pred.shape if reduction == "none" else ())
+    errors = TERM if reduction == "none" else TERM + SUM
+    assert (np.abs(value - exact) <= errors * eps * exact + np.finfo(pred.dtype).tiny).all()
+    factor = 1 / pred.size if reduction == "mean" else 1.0
+    assert_gradient(name, options, pred.astype("f8"), target.astype("f8"), grad, slope, factor, eps)
+    alone = loss.elements(name, given, wanted, None, reduction, tuple(options.values())).to_numpy()
+    np.testing.assert_array_equal(alone, value, "without grad")
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPS)
+def test_elements_match_the_reference(device, name, dtype, reduction, rng):
+    for shape in SHAPES:
+        assert_elements(device, name, *pair(rng, dtype, shape), reduction)
+
+
+def rows_on_device(device, name, storage, pred, target, scale=0.25, first=0, with_grad=True):
+    """(row losses, gradient), whose arrays begin `first` elements behind an aligned address."""
+    from gdkernels.cuda import driver, loss
+    from gdkernels.cuda.pointer import BYTES
+
+    computed = "float64" if storage == "float64" else "float32"
+    rows, n = pred.shape
+
+    def behind(values, kind):
+        array = device.put(np.concatenate([np.full(first, np.nan), np.ravel(values)]), kind)
+        return array, array.address + first * BYTES[kind]
+
+    (_, p), (_, t) = kept = behind(pred, storage), behind(target, computed)
+    grad, g = behind(np.full(pred.shape, np.nan), storage)
+    row_loss, r = behind(np.full(rows, np.nan), computed)
+    factor = device.put(np.array([scale]), computed)
+    options = tuple(OPS[name].values())
+    launches = loss.row_launches(
+        storage, name, p, t, g if with_grad else 0, r, rows, n, factor.address, options
+    )
+    for one in launches:
+        one.run(row_loss.stream)
+    driver.synchronize(row_loss.stream)
+    assert kept
+    return row_loss.to_numpy()[first:], grad.to_numpy()[first:].reshape(pred.shape)
+
+
+def assert_rows(device, name, storage, pred, target, first=0):
+    """Row losses are not scaled, gradients are."""
+    options, eps = OPS[name], np.finfo("f8" if storage == "float64" else "f4").eps
+    pred = device.put(pred, storage).to_numpy().astype("f8")
+    target = target.astype("f8" if storage == "float64" else "f4").astype("f8")
+    row_loss, grad = rows_on_device(device, name, storage, pred, target, 0.25, first)
+    terms, slope = getattr(reference, name)(pred, target, reduction="none", **options)
+    exact = terms.sum(axis=1)
+    assert (np.abs(row_loss - exact) <= (TERM + SUM) * eps * exact).all()
+    v = 2.0**-8 if storage == "bfloat16" else 0.0
+    assert_gradient(name, options, pred, target, grad, 0.25 * slope, 0.25, eps, v)
+    alone, untouched = rows_on_device(device, name, storage, pred, target, 0.25, first, with_grad=False)
+    np.testing.assert_array_equal(alone, row_loss, "without grad")
+    assert np.isnan(untouched).all()
+
+
+@pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("name", OPS)
+def test_rows_match_the_reference(device, name, storage, rng):
+    for shape in ROWS:
+        assert_rows(device, name, storage, *pair(rng, "f8", shape))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("name", OPS)
+def test_misaligned_rows(device, name, first, rng):
+    for storage in ("float32", "bfloat16"):
+        assert_rows(device, name, storage, *pair(rng, "f8", (5, 12)), first)
+
+
+@pytest.mark.every_kernel
+@pytest.mark.parametrize("storage", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("name", OPS)
+def test_every_kernel_with_few_rows(device, name, storage, rng):
+    """By fours and one by one, in parts of a warp and in whole blocks."""
+    for shape in ((9, 8), (3, 5), (2, 1028), (2, 1025)):
+        assert_rows(device, name, storage, *pair(rng, "f8", shape))
+    if storage != "bfloat16":
+        assert_elements(device, name, *pair(rng, storage, (1025,)), "mean")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPS)
+def test_extremes_are_what_ieee_says(device, dtype, name):
+    from gdkernels.cuda import loss
+
+    values = np.array([0, -0.0, 1e4, -1e4, 1, 200, -200, np.inf, -np.inf, np.nan], dtype)
+    pred, target = (grid.ravel() for grid in np.meshgrid(values, np.array([0, 0.25, 1, np.nan], dtype)))
+    for count in (40, 39):  # by fours, and with three left over
+        p, t = (np.ascontiguousarray(array[:count]) for array in (pred, target))
+        grad = device.empty(p.shape, dtype)
+        options = OPS[name]
+        result = loss.elements(
+            name, device.put(p), device.put(t), grad, "none", tuple(options.values())
+        ).to_numpy()
+        exact, slope = getattr(reference, name)(p, t, reduction="none", **options)
+        for found, truth, least in ((result, exact, 0), (grad.to_numpy(), slope, 1)):
+            np.testing.assert_array_equal(np.isnan(found), np.isnan(truth))
+            known = np.isfinite(truth)
+            np.testing.assert_array_equal(found[~known], truth[~known])
+            size = np.maximum(np.abs(truth[known]), least)
+            error = np.abs(found[known] - truth[known])
+            assert (error <= (TERM + 2) * np.finfo(dtype).eps * size + np.finfo(dtype).tiny).all()
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_the_mean_over_nothing_is_nan_and_the_sum_zero(device, name):
+    from gdkernels.cuda import loss
+
+    empty, options = device.put(np.zeros((0, 3), "f4")), tuple(OPS[name].values())
+    grad = device.empty((0, 3), "float32")
+    assert np.isnan(loss.elements(name, empty, empty, grad, "mean", options).to_numpy())
+    assert loss.elements(name, empty, empty, grad, "sum", options).to_numpy() == 0.0
+    assert loss.elements(name, empty, empty, grad, "none", options).shape == (0, 3)
+
+
+@pytest.mark.parametrize("n", [12, 13, 1028])
+def test_the_same_bits_wherever_a_row_stands(device, n, rng):
+    pred, target = pair(rng, "float32", (37, n))
+    row_loss, grad = rows_on_device(device, "huber", "float32", pred, target)
+    again = rows_on_device(device, "huber", "float32", pred, target)
+    assert again[0].tobytes() == row_loss.tobytes() and again[1].tobytes() == grad.tobytes()
+    part = rows_on_device(device, "huber", "float32", pred[18:20], target[18:20])
+    np.testing.assert_array_equal(part[0], row_loss[18:20])
+    np.testing.assert_array_equal(part[1], grad[18:20])
+
+
+# ------------------------------------------------------------------------------------------------- sums
+
+
+def total_of(device, values, divisor=1.0, mass=0.0, rows=None):
+    """What `sum_launches` makes of numbers."""
+    from gdkernels.cuda import rows as right
+
+    array, total = device.put(values), device.empty((), values.dtype)
+    by = device.put(np.array([mass], values.dtype))
+    launches = (rows or right).sum_launches(
+        array.workspace, values.dtype.name, array.address, total.address, values.size, divisor,
+        by.address if mass is not None else 0,
+    )  # fmt: skip
+    for one in launches:
+        one.run(array.stream)
+    return total.to_numpy()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [0, 1, 255, 4096, 4097, 12_345])
+def test_sums_of_many_numbers(device, count, dtype, rng):
+    """Integers: every order of additions gives the same."""
+    values = rng.integers(-50, 50, count).astype(dtype)
+    assert total_of(device, values, mass=None) == values.sum()
+    assert total_of(device, values, divisor=4.0, mass=None) == values.sum() / 4
+    assert total_of(device, values, mass=8.0) == values.sum() / 8
+    assert np.isnan(total_of(device, values, mass=0.0))
+    assert np.isnan(total_of(device, values, divisor=0.0, mass=None))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("last = min(count, start + CHUNK)", "last = min(count - 1, start + CHUNK)", id="tail"),
+        pytest.param("shift > 3:\n        value += ", "shift > 8:\n        value += ", id="half a warp"),
+        pytest.param("for warp in range(1, WARPS):\n            value += ",
+                     "for warp in range(1, WARPS - 1):\n            value += ", id="reduction"),
+    ],
+)  # fmt: skip
+def test_a_wrong_sum_is_caught(device, old, new):
+    from gdkernels.cuda import rows
+
+    values = np.ones(4096 + 7, "f4")
+    assert total_of(device, values, mass=None) == values.size
+    assert total_of(device, values, mass=None, rows=mutant(rows, old, new)) != values.size
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_missing_barrier_is_caught(missing):
+    """Between writing the sums of warps and reading them: by the race detector, in whatever order the warps run."""
+    ptxemu = pytest.importorskip("ptxemu", reason="the emulator finds races, a GPU does not")
+    from gdkernels.cuda import rows
+
+    sums = "        value = memory[0]\n        for warp in range(1, WARPS):\n            value += "
+    module = mutant(rows, f"        cuda.syncthreads()\n{sums}", sums) if missing else rows
+    kernel = module.add_up
+    emulated = ptxemu.PtxModule(kernel.ptx("float32", (8, 0)), race=True)
+    values, total = np.ones(1000, np.float32), np.zeros(1, np.float32)
+    ranges = [(array.ctypes.data, array.nbytes, "array") for array in (values, total)]
+    operands = [values.ctypes.data, total.ctypes.data, 1000, 1.0, 0]
+    for order in ("forward", "reverse"):
+        if missing:
+            with pytest.raises(ptxemu.PtxError, match="race"):
+                emulated.run(f"{kernel.name}_float32", 1, 256, operands, order=order, ranges=ranges)
+        else:
+            emulated.run(f"{kernel.name}_float32", 1, 256, operands, order=order, ranges=ranges)
+            assert total == 1000
