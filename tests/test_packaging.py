@@ -8,6 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from bench import sass
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -81,6 +84,34 @@ def test_one_file_imports_numba_cuda():
         if any(name.startswith("numba.cuda") for name in imports(path))
     }
     assert using <= {"gdkernels/cuda/target.py"}
+
+
+def requirements_of(extra):
+    """What an extra asks for on Linux x86-64: the versions by the names."""
+    lines = map(Requirement, PROJECT["project"]["optional-dependencies"][extra])
+    linux = {"sys_platform": "linux", "platform_machine": "x86_64"}
+    return {one.name: one.specifier for one in lines if not one.marker or one.marker.evaluate(linux)}
+
+
+def test_what_compiles_cuda_is_asked_for_in_the_same_versions():
+    extras = [requirements_of(extra) for extra in ("cuda12", "cuda13", "test")]
+    for name in ("numba-cuda", "numpy"):
+        assert len({str(extra[name]) for extra in extras}) == 1, name
+
+
+def test_tests_get_the_compilers_and_disassemblers_of_one_release():
+    wanted = requirements_of("test")
+    wheels = {"nvidia-nvvm", "nvidia-cuda-nvrtc", *sass.WHEELS.values()}
+    assert {name: str(wanted[name]) for name in wheels} == dict.fromkeys(wheels, "<14,>=13")
+
+
+def test_cuda_packages_are_left_out_where_there_are_none():
+    """Their wheels are for Linux x86-64 (and Windows, where neither the emulator nor the gate runs)."""
+    lines = [Requirement(line) for line in PROJECT["project"]["optional-dependencies"]["test"]]
+    for system, machine in (("darwin", "arm64"), ("win32", "AMD64"), ("linux", "aarch64")):
+        there = {"sys_platform": system, "platform_machine": machine}
+        kept = {one.name for one in lines if not one.marker or one.marker.evaluate(there)}
+        assert not {name for name in kept if name.startswith(("nvidia", "numba-cuda"))}
 
 
 def run(code, **environment):
