@@ -19,12 +19,13 @@ import re
 import sys
 import time
 from collections.abc import Iterable
-from itertools import groupby
 from typing import NamedTuple
 
 from . import sass
 
-CHUNK = 24  # kernels that go through ptxas and nvdisasm together
+# Jobs for one process at a time. Those of a kernel follow each other, because one pass of the compiler serves all of its
+# architectures; what is for the same architecture goes through ptxas and nvdisasm together.
+CHUNK = 60
 ATOMICS = ("ATOM", "ATOMG", "ATOMS", "RED", "REDG", "REDAS")
 ANYWHERE = ("LD", "ST")  # of addresses that may lie in any memory
 LOCAL = ("LDL", "STL")
@@ -73,7 +74,7 @@ def missing() -> str:
 
 
 def jobs(word: str = "") -> list[Job]:
-    """Everything that the budgets name, or the kernels whose name contains a word."""
+    """Everything that the budgets name, or the kernels whose name contains a word; the slow ones first."""
     from gdkernels.cuda.budgets import BUDGETS
 
     return [
@@ -88,15 +89,9 @@ def jobs(word: str = "") -> list[Job]:
 
 def measure(chosen: list[Job], processes: int) -> list[Row]:
     """The rows of jobs, compiled by so many processes."""
-    chunks = []
-    for _, group in groupby(
-        sorted(chosen, key=lambda job: job.architecture), key=lambda job: job.architecture
-    ):
-        same = list(group)
-        chunks += [same[start : start + CHUNK] for start in range(0, len(same), CHUNK)]
+    chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     if processes == 1:
-        done = map(_measure_chunk, chunks)
-        return [row for rows in done for row in rows]
+        return [row for chunk in chunks for row in _measure_chunk(chunk)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         return [row for rows in pool.imap_unordered(_measure_chunk, chunks) for row in rows]
 
@@ -104,20 +99,30 @@ def measure(chosen: list[Job], processes: int) -> list[Row]:
 def _measure_chunk(chunk: list[Job]) -> list[Row]:
     from gdkernels.cuda.budgets import BUDGETS
 
-    named = [(BUDGETS[job.budget], BUDGETS[job.budget].kernels[job.kernel], job.storage) for job in chunk]
-    return compile_for(chunk[0].architecture, named)
+    return compile_all(
+        [
+            (BUDGETS[job.budget], BUDGETS[job.budget].kernels[job.kernel], job.storage, job.architecture)
+            for job in chunk
+        ]
+    )
 
 
-def compile_for(architecture: str, chosen) -> list[Row]:
-    """The rows of (budget, kernel, storage) for an architecture."""
+def compile_all(chosen) -> list[Row]:
+    """The rows of (budget, kernel, storage, architecture)."""
     from gdkernels.cuda.budgets import ARCHITECTURES
 
-    capability = ARCHITECTURES[architecture]
-    texts = {f"{kernel.name}_{storage}": kernel.ptx(storage, capability) for _, kernel, storage in chosen}
-    codes = sass.assemble(texts, architecture)
+    wanted: dict[tuple, list[str]] = {}
+    for _, kernel, storage, architecture in chosen:
+        wanted.setdefault((kernel, storage), []).append(architecture)
+    texts: dict[str, dict[str, str]] = {}
+    for (kernel, storage), architectures in wanted.items():
+        made = kernel.ptx_for_each(storage, [ARCHITECTURES[name] for name in architectures])
+        for architecture, ptx in zip(architectures, made, strict=True):
+            texts.setdefault(architecture, {})[f"{kernel.name}_{storage}"] = ptx
+    codes = {architecture: sass.assemble(together, architecture) for architecture, together in texts.items()}
     return [
-        _row(budget, kernel, storage, architecture, codes[f"{kernel.name}_{storage}"])
-        for budget, kernel, storage in chosen
+        _row(budget, kernel, storage, architecture, codes[architecture][f"{kernel.name}_{storage}"])
+        for budget, kernel, storage, architecture in chosen
     ]
 
 

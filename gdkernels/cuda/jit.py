@@ -54,15 +54,21 @@ class Kernel:
 
     def ptx(self, storage: str, capability: tuple[int, int]) -> str:
         """The PTX for a storage type and compute capability, whose entry has the name of the kernel."""
-        identity = capability, version("numba-cuda"), self._words, self.threads, self.blocks
+        return self.ptx_for_each(storage, [capability])[0]
+
+    def ptx_for_each(self, storage: str, capabilities: list[tuple[int, int]]) -> list[str]:
+        """`ptx` for several compute capabilities, which takes little longer than for one."""
         symbol = f"cuda.{self.name}.{storage}"
-        stored = disk.load(symbol, identity)
-        if stored is None:
+        same = version("numba-cuda"), self._words, self.threads, self.blocks
+        stored = {one: disk.load(symbol, (one, *same)) for one in capabilities}
+        missing = [one for one, text in stored.items() if text is None]
+        if missing:
             arguments = self.argument_types(storage)
-            made = to_ptx(self.function, arguments, capability, self.threads, self.blocks)
-            stored = made.replace(entry_of(made), f"{self.name}_{storage}")
-            disk.save(symbol, identity, stored)
-        return stored
+            made = to_ptx(self.function, arguments, missing, self.threads, self.blocks)
+            for one, text in zip(missing, made, strict=True):
+                stored[one] = text.replace(entry_of(text), f"{self.name}_{storage}")
+                disk.save(symbol, (one, *same), stored[one])
+        return [stored[one] for one in capabilities]
 
     def ready(self, storage: str, device_number: int) -> tuple:
         """(function, room for arguments, their layout) on a device; compiles and loads what is not there yet."""

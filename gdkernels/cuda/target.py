@@ -71,22 +71,24 @@ def _compiling_for(capability):
         dispatcher.get_current_device = ask
 
 
-def to_ptx(function, arguments, capability, threads: int, blocks: int) -> str:
+def to_ptx(function, arguments, capabilities, threads: int, blocks: int) -> list[str]:
     """The PTX of a kernel with these argument types, for at least `blocks` blocks of `threads` threads on a processor.
 
-    float32 divisions and roots are those that need no call (2 and 1 ulp); denormals are kept.
+    There is a text for each of the compute capabilities; all but NVVM's part of the work, a tenth, is done once. float32
+    divisions and roots are those that need no call (2 and 1 ulp); denormals are kept.
     """
     options = {"opt": 3, "prec_div": False, "prec_sqrt": False}
-    with compiler.global_compiler_lock, _compiling_for(capability):
+    lowest = min(capabilities)
+    with compiler.global_compiler_lock, _compiling_for(lowest):
         compiled = compiler.compile_cuda(
-            function, types.void, arguments, nvvm_options=options, cc=capability, abi="numba"
+            function, types.void, arguments, nvvm_options=options, cc=lowest, abi="numba"
         )
         library, entry = compiled.library, compiled.fndesc.llvm_func_name
         kernel = library.get_function(entry)
         library._entry_name = entry
         compiler.kernel_fixup(kernel, False)
         nvvm.set_launch_bounds(kernel, (threads, blocks))
-        return library.get_asm_str(cc=capability).rstrip("\0")
+        return [library.get_asm_str(cc=capability).rstrip("\0") for capability in capabilities]
 
 
 def entry_of(ptx: str) -> str:

@@ -4,6 +4,7 @@ It needs the wheels of the `test` extra, and neither a GPU nor an emulator. The 
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -93,7 +94,7 @@ def judge(monkeypatch):
     def judge(name, storage="float32", **expected):
         kernel = getattr(careless, name)
         budget = Budget("of a test", (kernel,), "to be refused", (storage,), **expected)
-        (row,) = static.compile_for("sm_80", [(budget, kernel, storage)])
+        (row,) = static.compile_all([(budget, kernel, storage, "sm_80")])
         return list(row.complaints)
 
     return judge
@@ -102,6 +103,20 @@ def judge(monkeypatch):
 def test_a_careful_kernel_is_let_through(judge):
     assert judge("careful", loads=0, stores=0, registers=24) == []
     assert judge("careful", "bfloat16", loads=0, stores=0, registers=24) == []
+
+
+def test_one_pass_of_the_compiler_serves_all_architectures(judge):
+    """As each alone, but for the names of variables that Numba numbers."""
+    from gdkernels.cuda.budgets import ARCHITECTURES
+    from tests.cuda import careless
+
+    capabilities = list(ARCHITECTURES.values())
+    together = careless.division_of_indices.ptx_for_each("float32", capabilities)
+    alone = [careless.division_of_indices.ptx("float32", one) for one in capabilities]
+    assert [re.sub(r"_ZN08NumbaEnv\w+", "", text) for text in together] == [
+        re.sub(r"_ZN08NumbaEnv\w+", "", text) for text in alone
+    ]
+    assert [re.search(r"\.target (\w+)", text).group(1) for text in together] == list(ARCHITECTURES)
 
 
 def test_too_many_registers_are_refused(judge):
@@ -175,7 +190,7 @@ def test_the_table_has_a_line_for_each_group(judge):
 
     both = careless.careful, careless.dot_product
     budget = Budget("of a test", both, "to be shown", hot="FFMA", registers=255)
-    rows = static.compile_for("sm_80", [(budget, kernel, "float32") for kernel in both])
+    rows = static.compile_all([(budget, kernel, "float32", "sm_80") for kernel in both])
     lines = static.table(rows, each=False).splitlines()
     assert len(lines) == 2 and lines[1].split()[3:6] == ["float32", "sm_80", "2"]
     assert len(static.table(rows, each=True).splitlines()) == 3
