@@ -138,9 +138,8 @@ def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, 
     body.__doc__ = (
         f"out (+)= {kind}(A @ B + bias + add), form {form.upper()}; part by part of k where these are many."
     )
-    signature = (
-        f"F*, i8, F*, i8, {'R*' if wide else 'F*'}, i8, F*, F*, i8, F*, i8, i8, i8, i8, i8, i4, i4, i4"
-    )
+    result = "R*" if wide else "F*"
+    signature = f"F*, i8, F*, i8, {result}, i8, F*, F*, i8, F*, i8, i8, i8, i8, i8, i4, i4, i4"
     variants = ("bfloat16", "float16") if size == 2 else ("float32",)
     return kernel(signature, threads=tile.threads, blocks=tile.blocks, variants=variants)(body)
 
@@ -212,9 +211,8 @@ def launches(
     }  # fmt: skip
     result, sums = out_storage or storage, BYTES["float32"]
     plan = choose(TILES, m, n, max(k, 1), sums, driver.processors(number))
-    if plan.parts == 1 or (
-        result != storage and (bias or z or add)
-    ):  # which the second stage takes in one storage
+    is_mixed = result != storage and (bias or z or add)  # the second stage takes all in one storage
+    if plan.parts == 1 or is_mixed:
         whole = plan._replace(parts=1, chunk=k)
         return [*first, *second, _product(storage, result, whole, *operands, out, ldo, **tail)]
     part = room(plan.parts * m * n * sums)
