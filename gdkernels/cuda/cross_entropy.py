@@ -33,13 +33,13 @@ from .rows import (
     WARPS,
     can_hold,
     fours,
+    member,
     part,
-    place,
     sum_launches,
     team_max,
     team_sum,
     teams,
-)  # fmt: skip
+)
 from .softmax import further, scaled
 from .target import cuda
 
@@ -130,7 +130,7 @@ def _kernels(name: str, words: str, label_of, share, shares4, distance):
     def four(
         logits, target, weight, grad, row_loss, rows, n, scale, factor, divide, keep, even, ignore_index, shift
     ):  # fmt: skip
-        row, lane = place(shift)
+        row, lane = member(shift)
         mine, step = fours(rows, n, row, lane, shift)
         start, column = row * n, 4 * lane
         logits, grad = offset(logits, start + column), part(grad, start + column)
@@ -178,7 +178,7 @@ def _kernels(name: str, words: str, label_of, share, shares4, distance):
     def one(
         logits, target, weight, grad, row_loss, rows, n, scale, factor, divide, keep, even, ignore_index, shift
     ):  # fmt: skip
-        row, lane = place(shift)
+        row, lane = member(shift)
         length, start = n if row < rows else 0, row * n
         logits, grad = offset(logits, start), part(grad, start)
         memory, zero = shared(weight, WARPS), real(weight, 0)

@@ -14,7 +14,7 @@ from .cross_entropy import check_labels
 from .intrinsics import is_wide, load4, store4
 from .jit import Launch, device, kernel, run
 from .pointer import BYTES, COMPUTED, is_null, offset, real, shared
-from .rows import EVERY, THREADS, WARPS, part, place, sum_launches, team_sum, teams
+from .rows import EVERY, THREADS, WARPS, member, part, sum_launches, team_sum, teams
 
 __all__ = ["KERNELS", "check_labels", "elements", "row_launches", "rows"]
 
@@ -31,7 +31,7 @@ def _kernels(name: str, loss):
     """A loss of elements, four at a time and one by one. `option` is delta or pos_weight."""
 
     def four(pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift):
-        row, lane = place(shift)
+        row, lane = member(shift)
         length, first = n if row < rows else 0, row * n
         pred, target = offset(pred, first), offset(target, first)
         grad, terms = part(grad, first), part(terms, first)
@@ -56,7 +56,7 @@ def _kernels(name: str, loss):
             row_loss[row] = total
 
     def one(pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift):
-        row, lane = place(shift)
+        row, lane = member(shift)
         length, first = n if row < rows else 0, row * n
         pred, target = offset(pred, first), offset(target, first)
         grad, terms = part(grad, first), part(terms, first)
@@ -147,9 +147,9 @@ def elements(name: str, pred, target, grad, reduction: str, options: tuple = ())
     launches = []
     for row, rows, n in ((0, whole, ROW), (whole, int(rest > 0), rest)):
         skip = row * ROW * BYTES[storage]
-        given = [a and a + skip for a in (pred.address, target.address, _at(grad))]
-        to = (0, result.address + skip) if alone else (row_loss + row * BYTES[storage], 0)
-        launches += _element_launches(name, storage, *given, *to, rows, n, 0, factor, options)
+        given = pred.address + skip, target.address + skip, 0 if grad is None else grad.address + skip
+        sum_to, terms_to = (0, result.address + skip) if alone else (row_loss + row * BYTES[storage], 0)
+        launches += _element_launches(name, storage, *given, sum_to, terms_to, rows, n, 0, factor, options)
     if not alone:
         divisor = float(size) if mean else 1.0
         launches += sum_launches(pred.workspace, storage, row_loss, result.address, sums, divisor)

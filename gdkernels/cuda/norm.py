@@ -116,13 +116,15 @@ def _at(array) -> int:
 def layernorm(x, residual, gamma, beta, out, stats, eps: float) -> None:
     """out = y, stats = (mean, rstd) of every row. out may be x or residual."""
     operands = x.address, _at(residual), gamma.address, beta.address, out.address, stats.address
-    run(layernorm_launches(x.dtype.name, *operands, *x.shape, eps), x.stream)
+    rows, n = x.shape
+    run(layernorm_launches(x.dtype.name, *operands, rows, n, eps), x.stream)
 
 
 def rmsnorm(x, residual, gamma, out, stats, eps: float) -> None:
     """out = y, stats = rstd of every row. out may be x or residual."""
     operands = x.address, _at(residual), gamma.address, out.address, stats.address
-    run(rmsnorm_launches(x.dtype.name, *operands, *x.shape, eps), x.stream)
+    rows, n = x.shape
+    run(rmsnorm_launches(x.dtype.name, *operands, rows, n, eps), x.stream)
 
 
 def layernorm_backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta) -> None:

@@ -8,7 +8,7 @@ RMS norm is layer norm with the mean left at 0 and no beta (`centred` 0).
 from .intrinsics import is_wide, load4, store4
 from .jit import Launch, device, kernel
 from .norm_rows import kept, summed
-from .pointer import BYTES, is_null, real, shared
+from .pointer import BYTES, COMPUTED, is_null, real, shared
 from .rows import EVERY, THREADS, WARPS
 from .target import cuda
 
@@ -21,12 +21,12 @@ def add_warps4(sums, values, partial, n):
     """partial[strip, column] = Σ of what the warps have for four columns a lane."""
     store4(sums, 4 * cuda.threadIdx.x, values)
     cuda.syncthreads()
-    column = cuda.blockIdx.x * 128 + cuda.threadIdx.x
+    column = cuda.blockIdx.y * 128 + cuda.threadIdx.x
     if cuda.threadIdx.x < 128 and column < n:
         total = sums[cuda.threadIdx.x]
         for warp in range(1, WARPS):
             total += sums[128 * warp + cuda.threadIdx.x]
-        partial[cuda.blockIdx.y * n + column] = total
+        partial[cuda.blockIdx.x * n + column] = total
 
 
 @device
@@ -34,24 +34,24 @@ def add_warps1(sums, value, partial, n):
     """partial[strip, column] = Σ of what the warps have for a column a lane."""
     sums[cuda.threadIdx.x] = value
     cuda.syncthreads()
-    column = cuda.blockIdx.x * 32 + cuda.threadIdx.x
+    column = cuda.blockIdx.y * 32 + cuda.threadIdx.x
     if cuda.threadIdx.x < 32 and column < n:
         total = sums[cuda.threadIdx.x]
         for warp in range(1, WARPS):
             total += sums[32 * warp + cuda.threadIdx.x]
-        partial[cuda.blockIdx.y * n + column] = total
+        partial[cuda.blockIdx.x * n + column] = total
 
 
-@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i4", threads=THREADS, variants=EVERY)
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
 def strips4(dy, x, residual, stats, gammas, betas, rows, n, centred):
     """Sums of dy h and, if `centred`, of dy over strips of rows, of 128 columns a block, four a lane."""
     warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
-    column = 4 * (cuda.blockIdx.x * 32 + lane)
+    column = 4 * (cuda.blockIdx.y * 32 + lane)
     zero = real(x, 0)
     s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = zero
     if column < n:
-        last = min(rows, (cuda.blockIdx.y + 1) * STRIP)
-        for row in range(cuda.blockIdx.y * STRIP + warp, last, WARPS):
+        last = min(rows, (cuda.blockIdx.x + 1) * STRIP)
+        for row in range(cuda.blockIdx.x * STRIP + warp, last, WARPS):
             mean, rstd = kept(stats, row, centred)
             spot = row * n + column
             dy0, dy1, dy2, dy3 = load4(dy, spot)
@@ -69,15 +69,15 @@ def strips4(dy, x, residual, stats, gammas, betas, rows, n, centred):
         add_warps4(sums, (t0, t1, t2, t3), betas, n)
 
 
-@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i4", threads=THREADS, variants=EVERY)
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
 def strips1(dy, x, residual, stats, gammas, betas, rows, n, centred):
     """As `strips4`, for rows of any length and alignment: 32 columns a block, one a lane."""
     warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
-    column = cuda.blockIdx.x * 32 + lane
+    column = cuda.blockIdx.y * 32 + lane
     along_h = along_ones = real(x, 0)
     if column < n:
-        last = min(rows, (cuda.blockIdx.y + 1) * STRIP)
-        for row in range(cuda.blockIdx.y * STRIP + warp, last, WARPS):
+        last = min(rows, (cuda.blockIdx.x + 1) * STRIP)
+        for row in range(cuda.blockIdx.x * STRIP + warp, last, WARPS):
             mean, rstd = kept(stats, row, centred)
             dh = dy[row * n + column]
             along_h += dh * ((summed(x, residual, row * n + column) - mean) * rstd)
@@ -111,14 +111,15 @@ def add_strips(partial, dgamma, dbeta, strips, n, accumulate):
 def gradient_launches(
     room, storage, dy, x, residual, stats, dgamma, dbeta, rows, n, accumulate, out_storage, centred
 ) -> list[Launch]:
+    """dgamma (+)= Σ dy h and, if `centred`, dbeta (+)= Σ dy: the two stages, with `room(bytes)` for what lies between."""
     strips = -(-rows // STRIP)
-    size = strips * n * (8 if storage == "float64" else 4)
+    size = strips * n * BYTES[str(COMPUTED[storage])]
     gammas = room(max(1, (1 + centred) * size))
     wide = is_wide(storage, dy, x, residual, n * BYTES[storage])
     columns = 128 if wide else 32
     operands = (dy, x, residual, stats, gammas, gammas + size, rows, n, centred)
     last = (gammas, dgamma, dbeta, strips, n, int(accumulate))
     return [
-        Launch(strips4 if wide else strips1, storage, (-(-n // columns), strips, 1), operands),
+        Launch(strips4 if wide else strips1, storage, (strips, -(-n // columns), 1), operands),
         Launch(add_strips, out_storage or storage, (-(-n // 32), 1 + centred, 1), last),
     ]

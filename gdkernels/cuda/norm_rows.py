@@ -14,7 +14,7 @@ import math
 from .intrinsics import load4, store4
 from .jit import device, kernel
 from .pointer import is_null, offset, real, registers, shared
-from .rows import EVERY, HELD, SHORT, THREADS, WARPS, fours, part, place, team_sum
+from .rows import EVERY, HELD, SHORT, THREADS, WARPS, fours, member, part, team_sum
 
 COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
 
@@ -57,7 +57,7 @@ def kept(stats, row, centred):
 @kernel("F*, F*, F*, F*, F*, R*, i8, i8, R, i4, i4", threads=THREADS, blocks=2, variants=SHORT)
 def forward4(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift):
     """out = gamma (x − mean) rstd + beta and stats (mean, rstd) of every row; without `centred` no mean and beta."""
-    row, lane = place(shift)
+    row, lane = member(shift)
     mine, step = fours(rows, n, row, lane, shift)
     first = row * n + 4 * lane
     x, residual, out = offset(x, first), part(residual, first), offset(out, first)
@@ -96,7 +96,7 @@ def forward4(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
 @kernel("F*, F*, F*, F*, F*, R*, i8, i8, R, i4, i4", threads=THREADS, variants=EVERY)
 def forward1(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift):
     """As `forward4`, for rows of any length and alignment."""
-    row, lane = place(shift)
+    row, lane = member(shift)
     length = n if row < rows else 0
     x, residual, out = offset(x, row * n), part(residual, row * n), offset(out, row * n)
     memory = shared(x, WARPS)
@@ -130,7 +130,7 @@ def forward1(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
 @kernel("F*, F*, F*, F*, R*, F*, i8, i8, i4, i4", threads=THREADS, blocks=2, variants=SHORT)
 def dx4(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
     """dx of every row; without `centred` the mean of g stays. dx may be dy, x or the residual."""
-    row, lane = place(shift)
+    row, lane = member(shift)
     mine, step = fours(rows, n, row, lane, shift)
     first = row * n + 4 * lane
     dy, x, residual, dx = offset(dy, first), offset(x, first), part(residual, first), offset(dx, first)
@@ -167,7 +167,7 @@ def dx4(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
 @kernel("F*, F*, F*, F*, R*, F*, i8, i8, i4, i4", threads=THREADS, variants=EVERY)
 def dx1(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
     """As `dx4`, for rows of any length and alignment."""
-    row, lane = place(shift)
+    row, lane = member(shift)
     length = n if row < rows else 0
     dy, x, residual = offset(dy, row * n), offset(x, row * n), part(residual, row * n)
     dx = offset(dx, row * n)

@@ -40,7 +40,7 @@ def can_hold(storage: str, n: int, *addresses: int) -> bool:
 
 
 @device
-def place(shift):
+def member(shift):
     """(row, lane): which thread of which team this is."""
     row = (cuda.blockIdx.x * THREADS + cuda.threadIdx.x) >> shift
     return row, cuda.threadIdx.x & ((1 << shift) - 1)

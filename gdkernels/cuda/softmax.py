@@ -15,7 +15,7 @@ from ..scalar.elementary import exp, log
 from .intrinsics import load4, store4
 from .jit import FLOATS, Launch, device, kernel, run
 from .pointer import offset, real, registers, shared
-from .rows import HELD, THREADS, WARPS, can_hold, fours, place, team_max, team_sum, teams
+from .rows import HELD, THREADS, WARPS, can_hold, fours, member, team_max, team_sum, teams
 
 COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
 
@@ -42,7 +42,7 @@ def scaled(total, peak, common):
 @kernel("F*, F*, i8, i8, i4, i4", threads=THREADS, blocks=2, variants=("float32",))
 def softmax4(x, out, rows, n, logarithm, shift):
     """out = softmax(x), or its logarithm, by rows; out may be x."""
-    row, lane = place(shift)
+    row, lane = member(shift)
     mine, step = fours(rows, n, row, lane, shift)
     x, out = offset(x, row * n + 4 * lane), offset(out, row * n + 4 * lane)
     memory, low = shared(x, WARPS), real(x, -math.inf)
@@ -76,7 +76,7 @@ def softmax4(x, out, rows, n, logarithm, shift):
 @kernel("F*, F*, i8, i8, i4, i4", threads=THREADS, variants=FLOATS)
 def softmax1(x, out, rows, n, logarithm, shift):
     """As `softmax4`, for rows of any length and alignment."""
-    row, lane = place(shift)
+    row, lane = member(shift)
     length = n if row < rows else 0
     x, out = offset(x, row * n), offset(out, row * n)
     memory = shared(x, WARPS)
