@@ -192,8 +192,8 @@ def _instruction(text: str, results: str = "", operands: str = "", effect: bool 
     return intrinsic(typed[len(operands)])
 
 
-# ldmatrix(at) -> four registers, one of each of four 8x8 matrices of 16 bits: lanes 8i to 8i + 7 give the shared addresses of
-# the rows (16 bytes) of matrix i, and lane l receives of each matrix the elements 2(l % 4) and 2(l % 4) + 1 of row l / 4
+# ldmatrix(at) -> four registers, one of each of four 8x8 matrices of 16 bits: lanes 8i to 8i + 7 give the shared addresses
+# of the rows (16 bytes) of matrix i; lane l receives of each matrix the elements 2(l % 4) and 2(l % 4) + 1 of row l / 4
 ldmatrix = _instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];", "rrrr", "r", True)
 # likewise with the matrices transposed: lane l receives the elements of column l / 4 in the rows 2(l % 4) and 2(l % 4) + 1
 ldmatrix_transposed = _instruction(
