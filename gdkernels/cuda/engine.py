@@ -189,16 +189,24 @@ class Engine:
         """State what a step of training consists of."""
         self._loss, self._update = loss, update
         self._buffers = [self.params, self.grads, *map(read, update.states)]
-        self._clip = float(clip_norm or 0.0)
+        self._clip = min(float(clip_norm or 0.0), float(np.finfo(self.dtype).max))
         self._options = tuple(self._on_device(option) for option in loss.options)
         self._hyper = self._bytes(8 * optim.TABLE * len(update.decay))
-        counts = [optim.squares_count(math.prod(p.shape)) for p in self.plan.parameters]
-        self._blocks = int(sum(counts))
-        self._squares = self._bytes(8 * self._blocks)
-        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._first = self.params.empty(first.shape, first.dtype).fill_from(first)
+        parameters = [(p.offset, math.prod(p.shape)) for p in self.plan.parameters]
+        self._parts = {False: self._part([(0, self.plan.size)]), True: self._part(parameters)}
         self._fields = self.params.empty((len(epoch.FIELDS),), np.dtype(np.int64))
         self._forget()
+
+    def _part(self, parts: list[tuple[int, int]]) -> tuple:
+        """How the squares of the gradient are added up: stretches of it, their blocks' sums, and where these begin.
+
+        Norms of all parameters need a launch for each; otherwise the flat buffer, whose gaps hold zeros, is one part.
+        """
+        counts = [optim.squares_count(count) for _, count in parts]
+        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        count = int(first[-1])
+        sums = self._bytes(3 * 8 * count)
+        return parts, count, sums, self.params.empty(first.shape, first.dtype).fill_from(first)
 
     def _on_device(self, option):
         """An option of the loss as its kernel takes it: arrays by address."""
@@ -208,18 +216,19 @@ class Engine:
         self._kept = self.params.empty(values.shape).fill_from(values)
         return self._kept.address
 
-    def _step_launches(self, rows: int, labels: bool) -> list[Launch]:
+    def _step_launches(self, rows: int, labels: bool, norms: bool) -> list[Launch]:
         """All kernels of a step for a batch of so many rows."""
         plan, update, call = self.plan, self._update, self._loss
         assert update is not None and call is not None
         real, fields, n = self.real, self._fields.address, plan.output.columns
         scale, value, factor, stop = (self._small.address + 16 * slot for slot in range(4))
-        hyper, squares = self._hyper.address, self._squares.address
+        hyper = self._hyper.address
+        parts, planes, squares, first = self._parts[norms]
         width = optim.TABLE * len(update.decay)
         begin = (fields, self._samples.address, scale, hyper, width)
         loss_operands = (self._row_loss.address, rows, scale, value, stop)
         finish = (
-            fields, squares, self._first.address, len(plan.parameters), self._clip, value, factor, stop,
+            fields, squares.address, planes, first.address, len(parts), self._clip, value, factor, stop,
         )  # fmt: skip
         return [
             Launch(epoch.begin, real, (1, 1, 1), begin),
@@ -233,18 +242,17 @@ class Engine:
             Launch(epoch.loss_of_batch, real, (1, 1, 1), loss_operands),
             *self._binder.launches(plan.backward, rows),
             *self._binder.launches(plan.gradients, rows),
-            *self._square_launches(squares),
+            *self._square_launches(parts, planes, squares.address),
             Launch(epoch.finish, real, (1, 1, 1), finish),
             *self._update_launches(hyper, factor, stop),
         ]  # fmt: skip
 
-    def _square_launches(self, squares: int) -> list[Launch]:
+    def _square_launches(self, parts, planes: int, sums: int) -> list[Launch]:
         launches = []
-        for parameter in self.plan.parameters:
-            count = math.prod(parameter.shape)
-            place = self.grads.address + parameter.offset * BYTES[self.real]
-            launches += optim.squares_launches(self.real, place, count, squares)
-            squares += optim.squares_count(count) * BYTES[self.real]
+        for start, count in parts:
+            place = self.grads.address + start * BYTES[self.real]
+            launches += optim.squares_launches(self.real, place, count, sums, planes)
+            sums += optim.squares_count(count) * BYTES[self.real]
         return launches
 
     def _update_launches(self, hyper: int, factor: int, stop: int) -> list[Launch]:
@@ -260,12 +268,12 @@ class Engine:
             )
         return launches
 
-    def _graph(self, rows: int, labels: bool) -> driver.Graph:
+    def _graph(self, rows: int, labels: bool, norms: bool) -> driver.Graph:
         """The captured step for so many rows."""
-        key = rows, labels
+        key = rows, labels, norms
         graph = self._graphs.pop(key, None)
         if graph is None:
-            launches = self._bound(("step", *key), lambda: self._step_launches(rows, labels))
+            launches = self._bound(("step", *key), lambda: self._step_launches(*key))
             for one in launches:
                 one.load()  # what a capture must not do: compile, and allocate
             stream = driver.Stream()
@@ -277,7 +285,8 @@ class Engine:
 
     def warm_up(self) -> None:
         """Compile, or load, every kernel that a step of training needs."""
-        for one in self._bound(("step", 1, False), lambda: self._step_launches(1, False)):
+        key = 1, False, False
+        for one in self._bound(("step", *key), lambda: self._step_launches(*key)):
             one.load()
 
     def train(self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
@@ -294,8 +303,9 @@ class Engine:
         last = count - (steps - 1) * batch
         self._reserve(batch)
         labels = y.dtype == np.int64
-        graph, last_graph = self._graph(batch, labels), self._graph(last, labels)
-        graph = self._graph(batch, labels)  # binding the last one may have moved the temporaries
+        kind = labels, norms is not None
+        graph, last_graph = self._graph(batch, *kind), self._graph(last, *kind)
+        graph = self._graph(batch, *kind)  # binding the last one may have moved the temporaries
         decays = [decay for _, _, decay in update.decay]
         table = optim.table(update.name, update.hyper, decays, update.step, rates)
         self._send(x, y, order, batch, samples, scales, table, steps, norms is not None)
@@ -312,7 +322,8 @@ class Engine:
     def _send(self, x, y, order, batch, samples, scales, table, steps, norms_wanted) -> None:
         """What a call needs, in one copy, and where it is."""
         size = BYTES[self.real]
-        parts = [order.astype(np.int64), scales.astype(self.dtype), table.astype(self.dtype)]
+        with np.errstate(over="ignore"):  # infinite is what is too large
+            parts = [order.astype(np.int64), scales.astype(self.dtype), table.astype(self.dtype)]
         packed, starts = _packed(parts)
         self._call = _grown(self._call, packed.nbytes, self._bytes)
         parameters = len(self.plan.parameters) if norms_wanted else 0

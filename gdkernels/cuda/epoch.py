@@ -10,6 +10,7 @@ import math
 from .activation import THREADS
 from .intrinsics import warp_sum
 from .jit import Launch, kernel
+from .optim import root, sum_of_block
 from .pointer import at, real, shared
 from .strided import blocks
 from .target import cuda
@@ -88,43 +89,37 @@ def loss_of_batch(row_loss, rows, scale, value, stop):
             stop[0] = 1
 
 
-@kernel("i8*, R*, i8*, i8, R, R*, R*, i4*", threads=THREADS, variants=REALS)
-def finish(fields, squares, first, parameters, clip, value, factor, stop):
+@kernel("i8*, R*, i8, i8*, i8, R, R*, R*, i4*", threads=THREADS, variants=REALS)
+def finish(fields, squares, planes, first, parameters, clip, value, factor, stop):
     """From the sums of squares of blocks of the gradient to the factor of the update, or to the end of training.
 
-    `first` tells where the blocks of each parameter begin. factor = min(1, clip / (norm + 10⁻⁶)), or 1 where clip is 0.
-    A step that is finite is counted, and its loss and norms are kept.
+    `squares` holds three planes of sums (`optim.squares_launches`); `first` tells where the blocks of each part of the
+    gradient begin. factor = min(1, clip / (norm + 10⁻⁶)), or 1 where clip is 0. A step that is finite is counted, and its
+    loss, and the norm of each part where that is wanted, are kept.
     """
-    sums = shared(squares, BLOCK_WARPS)
     zero, one = real(squares, 0), real(squares, 1)
     step = fields[STEP]
-    wanted = fields[NORMS] != 0
     norms = at(squares, fields[NORMS])
-    parts = parameters if wanted else 1
-    whole = zero
-    for part in range(parts):
-        place = (first[part] if wanted else first[0]) + cuda.threadIdx.x
-        last = first[part + 1] if wanted else first[parameters]
-        total = zero
+    whole, whole_down, whole_up = zero, zero, zero
+    for part in range(parameters):
+        place, last = first[part] + cuda.threadIdx.x, first[part + 1]
+        plain, down, up = zero, zero, zero
         while place < last:
-            total += squares[place]
+            plain += squares[place]
+            down += squares[planes + place]
+            up += squares[2 * planes + place]
             place += THREADS
-        total = warp_sum(total)
-        if cuda.threadIdx.x & 31 == 0:
-            sums[cuda.threadIdx.x >> 5] = total
-        cuda.syncthreads()
+        plain, down, up = sum_of_block(squares, (plain, down, up))
         if cuda.threadIdx.x == 0:
-            total = zero
-            for warp in range(BLOCK_WARPS):
-                total += sums[warp]
-            whole += total
-            if wanted:
-                norms[step * parameters + part] = math.sqrt(total)
+            whole, whole_down, whole_up = whole + plain, whole_down + down, whole_up + up
+            if fields[NORMS] != 0:
+                norms[step * parameters + part] = root(plain, down, up)
         cuda.syncthreads()
     if cuda.threadIdx.x == 0:
-        if not math.isfinite(whole):
+        norm = root(whole, whole_down, whole_up)
+        if not math.isfinite(norm):
             stop[0] = 1
-        limit = clip / (math.sqrt(whole) + type(clip)(1e-6))
+        limit = clip / (norm + type(norm)(1e-6))
         factor[0] = limit if clip > zero and limit < one else one
         if stop[0] == 0:
             at(value, fields[LOSSES])[step] = value[0]

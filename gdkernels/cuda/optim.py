@@ -179,7 +179,7 @@ def _add_square(sums, x):
 
 
 @device
-def _sum_of_block(like, sums):
+def sum_of_block(like, sums):
     """The sums over the threads of a block, lane by lane and warp by warp; they are right in thread 0."""
     plain, down, up = warp_sum(sums[0]), warp_sum(sums[1]), warp_sum(sums[2])
     warp = cuda.threadIdx.x >> 5
@@ -197,7 +197,7 @@ def _sum_of_block(like, sums):
 
 @device
 def _write_sums(partial, planes, sums):
-    plain, down, up = _sum_of_block(partial, sums)
+    plain, down, up = sum_of_block(partial, sums)
     if cuda.threadIdx.x == 0:
         partial[cuda.blockIdx.x] = plain
         if planes > 0:
@@ -250,7 +250,7 @@ def norm_of_sums(partial, blocks, norm):
         down += partial[blocks + place]
         up += partial[2 * blocks + place]
         place += THREADS
-    plain, down, up = _sum_of_block(partial, (plain, down, up))
+    plain, down, up = sum_of_block(partial, (plain, down, up))
     if cuda.threadIdx.x == 0:
         norm[0] = root(plain, down, up)
 

@@ -30,6 +30,24 @@ def sample(dtype: str) -> np.ndarray:
 
 @pytest.mark.every_kernel
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_kind_on_a_few_elements(device, dtype):
+    """Fours and what they leave over, forward, backward and with the sums of columns."""
+    rng = np.random.default_rng(0)
+    for kind in KINDS:
+        for shape in ((5, 7), (3, 8)):
+            z, da = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
+            a = gd.cuda.to_numpy(gd.activation(device.put(z).owner, kind))
+            on_cpu.assert_forward(z, a, kind)
+            saved = a if saved_for(kind) == "output" else z
+            there, kept = device.put(da).owner, device.put(saved).owner
+            db = device.empty(shape[1:], dtype)
+            for sums in (None, db.owner):
+                dz = gd.cuda.to_numpy(gd.activation_backward(there, kept, kind, db=sums))
+                on_cpu.assert_backward(da, saved, dz, kind)
+            np.testing.assert_allclose(db.to_numpy(), dz.sum(axis=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_floats_within_the_derived_error(device, kind, dtype):
     z = sample(dtype)
