@@ -72,12 +72,12 @@ def _backward_sums(kind):
 
     def sums4(da, saved, dz, partial, rows, n):
         warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
-        column = 4 * (cuda.blockIdx.x * 32 + lane)
+        column = 4 * (cuda.blockIdx.y * 32 + lane)
         zero = real(da, 0)
         t0 = t1 = t2 = t3 = zero
         if column < n:
-            row = cuda.blockIdx.y * STRIP + warp
-            last = min(rows, (cuda.blockIdx.y + 1) * STRIP)
+            row = cuda.blockIdx.x * STRIP + warp
+            last = min(rows, (cuda.blockIdx.x + 1) * STRIP)
             while row < last:
                 d0, d1, d2, d3 = load4(da, row * n + column)
                 s0, s1, s2, s3 = load4(saved, row * n + column)
@@ -90,20 +90,20 @@ def _backward_sums(kind):
         store4(sums, 4 * cuda.threadIdx.x, (t0, t1, t2, t3))
         cuda.syncthreads()
         if cuda.threadIdx.x < 128:
-            column = cuda.blockIdx.x * 128 + cuda.threadIdx.x
+            column = cuda.blockIdx.y * 128 + cuda.threadIdx.x
             total = zero
             for w in range(WARPS):
                 total += sums[128 * w + cuda.threadIdx.x]
             if column < n:
-                partial[cuda.blockIdx.y * n + column] = total
+                partial[cuda.blockIdx.x * n + column] = total
 
     def sums1(da, saved, dz, partial, rows, n):
         warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
-        column = cuda.blockIdx.x * 32 + lane
+        column = cuda.blockIdx.y * 32 + lane
         total = real(da, 0)
         if column < n:
-            row = cuda.blockIdx.y * STRIP + warp
-            last = min(rows, (cuda.blockIdx.y + 1) * STRIP)
+            row = cuda.blockIdx.x * STRIP + warp
+            last = min(rows, (cuda.blockIdx.x + 1) * STRIP)
             while row < last:
                 d = da[row * n + column] * slope(saved[row * n + column])
                 if not is_null(dz):
@@ -118,7 +118,7 @@ def _backward_sums(kind):
             for w in range(WARPS):
                 total += sums[32 * w + cuda.threadIdx.x]
             if column < n:
-                partial[cuda.blockIdx.y * n + column] = total
+                partial[cuda.blockIdx.x * n + column] = total
 
     meaning = f"dz = da ⊙ {kind}′ (unless dz is absent) and its sums over strips of {STRIP} rows."
     return _named(f"{kind}_backward_", meaning, "F*, F*, F*, R*, i8, i8", sums4, sums1)
@@ -180,7 +180,7 @@ def sums_launches(
     columns = 128 if wide else 32
     first = BACKWARD_SUMS[kind][0 if wide else 1]
     return [
-        Launch(first, storage, (-(-n // columns), strips, 1), (da, saved, dz, partial, rows, n)),
+        Launch(first, storage, (strips, -(-n // columns), 1), (da, saved, dz, partial, rows, n)),
         Launch(sum_strips, sum_storage or storage, blocks(n), (partial, db, strips, n, int(accumulate))),
     ]
 

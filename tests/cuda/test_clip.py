@@ -1,9 +1,6 @@
 """The global norm on the device and clipping by it, against the reference, the CPU and PyTorch's rules."""
 
-import hashlib
 import math
-import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ import pytest
 import gdkernels as gd
 import reference
 from gdkernels.cpu import optim as cpu_optim
+from tests.cuda.mutation import mutant
 
 DTYPES = ("float32", "float64")
 SHAPES = (3, 5), (4096,), (2 * 4096 + 17,), (), (0, 4), (100, 129), (1,)
@@ -169,18 +167,6 @@ def test_nothing_has_the_norm_0(device):
 
 
 # ---------------------------------------------------------------------------------------------- mutations
-
-
-def mutant(module, old: str, new: str) -> types.ModuleType:
-    """A module of kernels with a piece of its text replaced, whose kernels are cached under names of their own."""
-    source = Path(module.__file__).read_text(encoding="utf-8")
-    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times"
-    text = source.replace(old, new)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    changed = types.ModuleType(f"{module.__package__}.mutant_{digest}")
-    changed.__package__ = module.__package__
-    exec(compile(text, changed.__name__, "exec"), changed.__dict__)
-    return changed
 
 
 @pytest.mark.parametrize(
