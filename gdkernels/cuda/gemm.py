@@ -1,19 +1,20 @@
-"""The matrix product: what it takes and which kernels do it.
+"""The matrix product: who computes it.
 
-float32 and float64 go to the ordinary units (`gemm_simt`), bfloat16 and float16 to the tensor cores (`gemm_tensorcore`).
-Bias, a second summand and the activation are applied while the sums are in registers (`gemm_epilogue`).
+float32 and float64 go to the ordinary units (`gemm_simt`), bfloat16 and float16 to the tensor cores (`gemm_tensorcore`), as
+does float32 in the precision of tf32 where that is wanted; or everything goes to cuBLAS (`gemm_vendor`). `gemm_engine` knows
+what is wanted. Bias, a second summand and the activation cost no pass over memory of their own (`gemm_epilogue`).
 """
 
-from . import driver, gemm_epilogue, gemm_simt
-from .jit import Launch, run
+from . import driver, gemm_engine, gemm_epilogue, gemm_simt, gemm_vendor
+from .jit import run
 from .pointer import BYTES
-from .strided import blocks, copy_elements
+from .strided import matrix_copy
 
 
 def launches(
     room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
     ldo: int, *, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
-) -> list[Launch]:  # fmt: skip
+) -> list:  # fmt: skip
     """out (m, n) = act(A @ B + bias + add), or out += it.
 
     Parameters
@@ -47,21 +48,32 @@ def launches(
     }  # fmt: skip
     if k == 0:
         return gemm_epilogue.launches(out_storage or storage, 0, 0, m, n, out, ldo, **tail)
-    first, a, rsa, csa = _with_unit_stride(room, storage, m, k, a, rsa, csa)
-    second, b, csb, rsb = _with_unit_stride(room, storage, n, k, b, csb, rsb)
-    operands = m, n, k, a, rsa, csa, b, rsb, csb, out, ldo
-    if storage in ("bfloat16", "float16"):
+    engine, tf32 = gemm_engine.get_gemm_engine()
+    tf32 = tf32 and storage == "float32"
+    operands = a, rsa, csa, b, rsb, csb, out, ldo
+    if out_storage not in (None, storage):
+        return _own(room, storage, m, n, k, *operands, tf32=tf32, out_storage=out_storage, **tail)
+    if engine == "auto":
+        engine = _faster(storage, m, n, k, csa == 1, rsb == 1, tf32, tail)
+    make = _own if engine == "own" else gemm_vendor.launches
+    return make(room, storage, m, n, k, *operands, tf32=tf32, **tail)
+
+
+def _own(
+    room, storage, m, n, k, a, rsa, csa, b, rsb, csb, out, ldo, *, tf32, out_storage=None, **tail
+) -> list:  # fmt: skip
+    """The launches of our own kernels."""
+    operands = a, rsa, csa, b, rsb, csb, out, ldo
+    if tf32 or storage in ("bfloat16", "float16"):
         from . import gemm_tensorcore
 
-        product = gemm_tensorcore.launches(room, storage, *operands, out_storage=out_storage, **tail)
-    else:
-        assert out_storage in (None, storage)
-        processors = driver.processors(driver.use())
-        product = gemm_simt.launches(room, storage, *operands, processors=processors, **tail)
+        return gemm_tensorcore.launches(room, storage, m, n, k, *operands, out_storage=out_storage, **tail)
+    first, *left = _with_unit_stride(room, storage, m, k, a, rsa, csa)
+    second, b, csb, rsb = _with_unit_stride(room, storage, n, k, b, csb, rsb)
+    operands = *left, b, rsb, csb, out, ldo
+    processors = driver.processors(driver.use())
+    product = gemm_simt.launches(room, storage, m, n, k, *operands, processors=processors, **tail)
     return [*first, *second, *product]
-
-
-_CARRIERS = {2: "int16", 4: "int32", 8: "int64"}
 
 
 def _with_unit_stride(room, storage: str, rows: int, k: int, address: int, stride: int, stride_k: int):
@@ -75,22 +87,35 @@ def _with_unit_stride(room, storage: str, rows: int, k: int, address: int, strid
         return [], address, stride, 1
     if rows == 1:
         return [], address, 1, stride_k
+    target = room(rows * k * BYTES[storage])
+    return [matrix_copy(BYTES[storage], address, target, rows, k, stride, stride_k)], target, k, 1
+
+
+def _faster(storage, m, n, k, a_along_k, b_along_k, tf32, tail) -> str:
+    """The faster engine for such products, of whose class one is timed in memory of its own."""
+    form = f"{'N' if a_along_k else 'T'}{'T' if b_along_k else 'N'}"
+    more = any(tail[name] for name in ("accumulate", "bias", "z", "add")) or tail["activation"] != "identity"
+    name = gemm_engine.product_class("tf32" if tf32 else storage, form, m, n, k, more)
     size = BYTES[storage]
-    target = room(rows * k * size)
-    count = rows * k
-    operands = (
-        address, target, 1, 1, 1, 1, rows, k, 0, 0, 0, 0, stride, stride_k, 0, 0, 0, 0, k, 1, count
-    )  # fmt: skip
-    return [Launch(copy_elements, _CARRIERS[size], blocks(count), operands)], target, k, 1
+
+    def build(engine, room):
+        a = (room(m * k * size), *((k, 1) if a_along_k else (1, m)))
+        b = (room(k * n * size), *((1, k) if b_along_k else (n, 1)))
+        arrays = {name: room(m * n * size) for name in ("bias", "z", "add") if tail[name]}
+        make = _own if engine == "own" else gemm_vendor.launches
+        rest = {**tail, **arrays, "ldadd": n}
+        return make(room, storage, m, n, k, *a, *b, room(m * n * size), n, tf32=tf32, **rest)
+
+    return gemm_engine.faster(name, build)
 
 
-def of_arrays(a, b, out, **tail) -> list[Launch]:
+def of_arrays(a, b, out, **tail) -> list:
     """The launches for arrays: a (m, k) and b (k, n) of any strides, out (m, n) C-contiguous."""
     (m, k), n, size = a.shape, b.shape[1], a.itemsize
+    (rsa, csa), (rsb, csb) = ([step // size for step in array.strides] for array in (a, b))
     return launches(
-        out.workspace, a.dtype.name, m, n, k, a.address, *(step // size for step in a.strides),
-        b.address, *(step // size for step in b.strides), out.address, n, **tail,
-    )  # fmt: skip
+        out.workspace, a.dtype.name, m, n, k, a.address, rsa, csa, b.address, rsb, csb, out.address, n, **tail
+    )
 
 
 def matmul(a, b, out, accumulate: bool = False) -> None:

@@ -17,6 +17,7 @@ START = 2_000  # until the first slab has come, and the result gone
 SECOND = 5_000  # for the launch that adds up the parts
 BYTES = 10  # from and to memory in a cycle
 SHALLOWEST = 128  # of k that are worth a part
+PROMISE = 1.1  # by which parts must be faster in this model, since it is no more than that
 
 
 class Plan(NamedTuple):
@@ -36,6 +37,7 @@ def _cycles(m: int, n: int, size: int, processors: int, plan: Plan) -> float:
     cycles += -(-each // tile.blocks) * START
     if parts > 1:
         cycles += SECOND + 2 * size * parts * m * n / (BYTES * processors)
+        cycles *= PROMISE
     return cycles
 
 

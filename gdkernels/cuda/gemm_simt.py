@@ -4,7 +4,7 @@ A block computes a tile of the result. It walks along k in slabs: while the slab
 one is on its way from global memory into registers, and goes into the other half of the shared memory (double buffering:
 one barrier a slab). The first slab takes what k leaves over, so that the loop asks no questions. Each warp owns a part of
 the tile, each thread one, two or four squares of 4 x 4 of it: two to four 128-bit loads from shared memory feed 16 to 64
-fused multiply-adds.
+fused multiply-adds. The sums go through shared memory once more, so that they are written row by row.
 
 There are four forms, N for an operand that is row-major, T for a transposed one:
 
@@ -20,16 +20,15 @@ from functools import cache
 from . import gemm_epilogue
 from .gemm_epilogue import epilogue, row_of
 from .gemm_plan import choose
-from .intrinsics import is_wide, load4, store4
+from .intrinsics import is_wide, load4
 from .jit import Kernel, Launch, device, kernel
 from .pointer import BYTES, offset, real, shared
-from .simt_tiles import Tile, operand, unrolled
+from .simt_tiles import ELEMENTS, Tile, operand, warp
 from .target import cuda, types
 
 LARGE = Tile(side=128, depth=8, down=2, right=2, blocks=2, share=0.9)
 SMALL = Tile(side=64, depth=16, down=2, right=1, blocks=4, share=0.7)
 DOUBLE = Tile(side=64, depth=16, down=1, right=1, blocks=2, share=0.7)
-_ELEMENTS = {"float32": types.float32, "float64": types.float64}
 
 
 @cache
@@ -38,73 +37,33 @@ def product(storage: str, tile: Tile, a_along_k: bool, b_along_k: bool, wide: bo
     start_a, advance_a, first_a, read_a, place_a, write_a = operand(storage, tile, a_along_k, wide)
     start_b, advance_b, first_b, read_b, place_b, write_b = operand(storage, tile, b_along_k, wide)
     finish4, finish1 = epilogue(kind)
-    element = _ELEMENTS[storage]
+    multiply, gather = warp(storage, tile)
+    element = ELEMENTS[storage]
     side, depth, down, right, threads = tile.side, tile.depth, tile.down, tile.right, tile.threads
-    stride, brought = tile.stride(storage), tile.brought
+    stride, brought, count = tile.stride(storage), tile.brought, tile.sums
     slab = depth * stride
     both = 2 * slab  # of an operand
     memory = 2 * both
-    rows_each, columns_each = 4 * down, 4 * right  # of a thread
-    count = rows_each * columns_each
+    held = memory // stride  # rows of the result
     warps_across = side // (32 * right)
+    each = 4 if wide else 1  # of the result, at a time
+    threads_across = side // each
 
     @device
-    def multiply1(k, sums, slabs, from_a, from_b):
-        """sums += the outer product of the thread's rows and columns at one k of the slabs."""
-        rows = cuda.local.array(rows_each, element)
-        columns = cuda.local.array(columns_each, element)
-        for q in range(down):
-            four = load4(slabs, from_a + k * stride + 16 * q)
-            rows[4 * q], rows[4 * q + 1], rows[4 * q + 2], rows[4 * q + 3] = four
-        for q in range(right):
-            four = load4(slabs, from_b + k * stride + 32 * q)
-            columns[4 * q], columns[4 * q + 1], columns[4 * q + 2], columns[4 * q + 3] = four
-        for i in range(rows_each):
-            for j in range(columns_each):
-                sums[i * columns_each + j] += rows[i] * columns[j]
-
-    @device
-    def fours(sums, i, q):
-        """Four of the thread's row i."""
-        s = i * columns_each + 4 * q
-        return sums[s], sums[s + 1], sums[s + 2], sums[s + 3]
-
-    @device
-    def finish_row(
-        i, sums, row0, column0, rows, columns, down0, right0, bias, add, ldadd, z, out, ldo, accumulate
-    ):
-        """What follows the product, for the thread's row i, by fours."""
-        within = types.int32(down0 + (i & 3) + 16 * (i >> 2))
-        if within < rows:
-            row = row0 + within
-            add_row, z_row, out_row = row_of(add, row, ldadd), row_of(z, row, ldo), offset(out, row * ldo)
-            for q in range(right):
-                beside = types.int32(right0 + 32 * q)
-                if beside < columns:
-                    v0, v1, v2, v3 = fours(sums, i, q)
-                    finish4(v0, v1, v2, v3, column0 + beside, bias, add_row, z_row, out_row, accumulate)
-
-    @device
-    def gather_row(i, sums, slabs, down0, right0):
-        """The thread's row i to its place in the tile, which takes the place of the slabs."""
-        row = down0 + (i & 3) + 16 * (i >> 2)
-        for q in range(right):
-            store4(slabs, row * side + right0 + 32 * q, fours(sums, i, q))
-
-    @device
-    def finish_tile(t, slabs, row0, column0, rows, columns, bias, add, ldadd, z, out, ldo, accumulate):
-        """What follows the product, for a tile in shared memory: the neighbours of a warp are neighbours in a row."""
-        within, beside = t // side, t % side
+    def finish(t, slabs, row0, column0, rows, columns, bias, add, ldadd, z, out, ldo, accumulate):
+        """What follows the product, for rows in shared memory: the neighbours of a warp are neighbours in a row."""
+        within, beside = types.int32(t // threads_across), types.int32(t % threads_across * each)
         while within < rows:
             if beside < columns:
-                row = row0 + within
+                row, column = row0 + within, column0 + beside
                 add_row, z_row, out_row = row_of(add, row, ldadd), row_of(z, row, ldo), offset(out, row * ldo)
-                v = slabs[within * side + beside]
-                finish1(v, column0 + beside, bias, add_row, z_row, out_row, accumulate)
-            within += threads // side
-
-    multiply = unrolled(multiply1, depth)
-    finish, gather = unrolled(finish_row, rows_each), unrolled(gather_row, rows_each)
+                if wide:
+                    v0, v1, v2, v3 = load4(slabs, within * stride + beside)
+                    finish4(v0, v1, v2, v3, column, bias, add_row, z_row, out_row, accumulate)
+                else:
+                    v = slabs[within * stride + beside]
+                    finish1(v, column, bias, add_row, z_row, out_row, accumulate)
+            within = types.int32(within + threads // threads_across)
 
     def body(a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, chunk, part, shift, accumulate):
         # 2^shift rows of tiles are computed column by column, so that they find each other's operands in the L2 cache
@@ -115,7 +74,7 @@ def product(storage: str, tile: Tile, a_along_k: bool, b_along_k: bool, wide: bo
             return
         rows, columns = types.int32(min(m - row0, side)), types.int32(min(n - column0, side))
         ks = types.int32(min(k - k0, chunk))
-        t = cuda.threadIdx.x
+        t = types.int32(cuda.threadIdx.x)
         warp, lane = t >> 5, t & 31
         # lanes 0 and 1 are below each other: so a quarter of a warp reads two fours of A and four of B
         down0 = types.int32(warp // warps_across * (16 * down) + 4 * ((lane & 1) + 2 * (lane >> 4)))
@@ -153,14 +112,17 @@ def product(storage: str, tile: Tile, a_along_k: bool, b_along_k: bool, wide: bo
             jump, ks = types.int32(-jump), types.int32(ks - depth)
 
         out = offset(out, cuda.blockIdx.z * part)
-        if wide:
-            finish(
-                0, sums, row0, column0, rows, columns, down0, right0, bias, add, ldadd, z, out, ldo, accumulate
-            )  # fmt: skip
-        else:
-            gather(0, sums, slabs, down0, right0)
+        first = 0
+        while (
+            first < rows
+        ):  # as many rows of the tile as the slabs' memory holds, from the warps that have them
+            if first <= down0 < first + held:
+                gather(0, sums, slabs, down0 - first, right0)
             cuda.syncthreads()
-            finish_tile(t, slabs, row0, column0, rows, columns, bias, add, ldadd, z, out, ldo, accumulate)
+            left = types.int32(min(rows - first, held))
+            finish(t, slabs, row0 + first, column0, left, columns, bias, add, ldadd, z, out, ldo, accumulate)
+            cuda.syncthreads()
+            first = types.int32(first + held)
 
     form = f"{'n' if a_along_k else 't'}{'t' if b_along_k else 'n'}"
     body.__name__ = f"{form}_{side}x{side}_{kind}{4 if wide else 1}"

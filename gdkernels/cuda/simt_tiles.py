@@ -4,12 +4,15 @@ Both operands lie there as [k][row] (for B: [k][column]). From an operand whose 
 (*across*), four elements are copied as they are; from one that is contiguous *along k*, four are turned.
 """
 
+from functools import cache
 from typing import NamedTuple
 
-from .intrinsics import load4, store4
+from .intrinsics import load4, store4, unrolled
 from .jit import device
 from .pointer import BYTES, offset, real
-from .target import types
+from .target import cuda, types
+
+ELEMENTS = {"float32": types.float32, "float64": types.float64}
 
 
 class Tile(NamedTuple):
@@ -28,7 +31,12 @@ class Tile(NamedTuple):
 
     @property
     def threads(self) -> int:
-        return self.side**2 // (16 * self.down * self.right)
+        return self.side**2 // self.sums
+
+    @property
+    def sums(self) -> int:
+        """Elements of the result that a thread has."""
+        return 16 * self.down * self.right
 
     @property
     def brought(self) -> int:
@@ -40,6 +48,7 @@ class Tile(NamedTuple):
         return self.side + 16 // BYTES[storage]
 
 
+@cache
 def operand(storage: str, tile: Tile, along_k: bool, wide: bool):
     """(start, advance, read_first, read, place, write): device functions for an operand, thread `t` of a block.
 
@@ -128,19 +137,38 @@ def operand(storage: str, tile: Tile, along_k: bool, wide: bool):
     return start, advance, read_first, read, place, write
 
 
-def unrolled(step, count: int):
-    """step(i, …) for i below `count`, a power of two, written out.
+@cache
+def warp(storage: str, tile: Tile):
+    """(multiply, gather): device functions for a warp's part of the tile.
 
-    The compiler unrolls short loops only, and keeps in memory what a loop indexes.
+    multiply(0, sums, slabs, from_a, from_b)     sums += A's slab @ B's slab, which begin for the thread at from_a and from_b
+    gather(0, sums, slabs, down, right)          the thread's sums to row `down` and column `right` of the slabs' memory
     """
-    if count == 1:
-        return step
-    half = count // 2
-    steps = unrolled(step, half)
+    element, stride = ELEMENTS[storage], tile.stride(storage)
+    down, right = tile.down, tile.right
+    rows_each, columns_each = 4 * down, 4 * right
 
     @device
-    def both(i, *arguments):
-        steps(i, *arguments)
-        steps(i + half, *arguments)
+    def multiply(k, sums, slabs, from_a, from_b):
+        """The outer product of the thread's rows and columns at one k."""
+        rows = cuda.local.array(rows_each, element)
+        columns = cuda.local.array(columns_each, element)
+        for q in range(down):
+            four = load4(slabs, from_a + k * stride + 16 * q)
+            rows[4 * q], rows[4 * q + 1], rows[4 * q + 2], rows[4 * q + 3] = four
+        for q in range(right):
+            four = load4(slabs, from_b + k * stride + 32 * q)
+            columns[4 * q], columns[4 * q + 1], columns[4 * q + 2], columns[4 * q + 3] = four
+        for i in range(rows_each):
+            for j in range(columns_each):
+                sums[i * columns_each + j] += rows[i] * columns[j]
 
-    return both
+    @device
+    def gather(i, sums, slabs, row0, column0):
+        """The thread's row i."""
+        place = (row0 + (i & 3) + 16 * (i >> 2)) * stride + column0
+        for q in range(right):
+            s = i * columns_each + 4 * q
+            store4(slabs, place + 32 * q, (sums[s], sums[s + 1], sums[s + 2], sums[s + 3]))
+
+    return unrolled(multiply, tile.depth), unrolled(gather, rows_each)

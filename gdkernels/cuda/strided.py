@@ -57,6 +57,17 @@ def copy(source: Array, target: Array) -> None:
     run([Launch(copy_elements, _CARRIERS[step], blocks(source.size), operands)], target.stream)
 
 
+def matrix_copy(
+    size: int, source: int, target: int, rows: int, columns: int, stride: int, stride_column: int
+) -> Launch:
+    """target (rows, columns; C-contiguous) = a matrix of elements of `size` bytes, strides in elements."""
+    lead = (0,) * (AXES - 2)
+    operands = (
+        source, target, *(1,) * (AXES - 2), rows, columns, *lead, stride, stride_column, *lead, columns, 1, rows * columns
+    )  # fmt: skip
+    return Launch(copy_elements, _CARRIERS[size], blocks(rows * columns), operands)
+
+
 def convert(source: Array, target: Array) -> None:
     """Labels of 32 bits into 64; otherwise a copy."""
     if source.dtype == target.dtype or source.dtype is BFLOAT16:
