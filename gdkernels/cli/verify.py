@@ -9,8 +9,9 @@ import importlib
 import importlib.util
 import inspect
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,24 +76,31 @@ def rows(reference: Any) -> Iterator[Row]:
     """All rows of the table."""
     import gdkernels
 
+    devices = ("cpu", "cuda") if gdkernels.cuda.is_available() else ("cpu",)
+    for device in devices:
+        for _, row in table(reference, device):
+            yield row()
+
+
+def table(reference: Any, device: str) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """The rows of a device, by name, yet to be computed: first those against the reference, then the differences."""
+    import gdkernels
+
     from .checks import Checks
     from .differences import Differences
     from .on_device import OnDevice
 
-    places: list[tuple[str, Any]] = [("cpu", gdkernels)]
-    if gdkernels.cuda.is_available():
-        places.append(("cuda", OnDevice()))
-    for device, ops in places:
-        for dtype in DTYPES:
-            yield from _table(Checks(reference, dtype, ops), dtype, device, "reference")
-        yield from _table(Differences(reference, ops), "float64", device, "differences")
+    ops: Any = gdkernels if device == "cpu" else OnDevice()
+    for dtype in DTYPES:
+        yield from _rows(Checks(reference, dtype, ops), dtype, device, "reference")
+    yield from _rows(Differences(reference, ops), "float64", device, "differences")
 
 
-def _table(checks: Any, dtype: str, device: str, against: str) -> Iterator[Row]:
+def _rows(checks: Any, dtype: str, device: str, against: str) -> Iterator[tuple[str, Callable[[], Row]]]:
     """A row for each method that gives cases, in the order in which they are written."""
     for name, check in vars(type(checks)).items():
         if inspect.isgeneratorfunction(check) and list(inspect.signature(check).parameters) == ["self"]:
-            yield summarise(name, dtype, device, against, check(checks))
+            yield f"{name} {dtype}", partial(summarise, name, dtype, device, against, check(checks))
 
 
 def summarise(op: str, dtype: str, device: str, against: str, cases: Iterable["Case"]) -> Row:

@@ -1,4 +1,4 @@
-"""The driver's calls: modules, launches, copies, streams and graphs, with errors in words.
+"""The driver's calls: modules, launches, copies, streams, events and graphs, with errors in words.
 
 Kernels run in the context that is current, which is the primary context of a device: the one that CuPy, PyTorch and
 Numba share.
@@ -13,6 +13,7 @@ from .target import driver_api as api
 
 _OK = api.CUresult.CUDA_SUCCESS
 _OUT_OF_MEMORY = api.CUresult.CUDA_ERROR_OUT_OF_MEMORY
+_NOT_READY = api.CUresult.CUDA_ERROR_NOT_READY
 _NEWER_PTX = api.CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
 
 
@@ -70,6 +71,13 @@ def processors(device: int) -> int:
     """The streaming multiprocessors of a device."""
     kind = api.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
     return int(check(api.cuDeviceGetAttribute(kind, device), "asking for the number of processors"))
+
+
+@cache
+def cache_size(device: int) -> int:
+    """The bytes of the cache that all processors of a device share."""
+    kind = api.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
+    return int(check(api.cuDeviceGetAttribute(kind, device), "asking for the size of the cache"))
 
 
 def version() -> tuple[int, int]:
@@ -162,7 +170,7 @@ def synchronize(stream: int) -> None:
     check(api.cuStreamSynchronize(stream), "waiting for the GPU")
 
 
-# ---------------------------------------------------------------------------------------------- streams and graphs
+# ---------------------------------------------------------------------------------------------- streams, events, graphs
 
 
 class Stream:
@@ -177,6 +185,37 @@ class Stream:
     def __del__(self):
         if api is not None and getattr(self, "_stream", None) is not None:
             api.cuStreamDestroy(self._stream)
+
+
+class Event:
+    """A mark on a stream, which keeps the time at which the GPU came by."""
+
+    def __init__(self):
+        use()
+        self._event = check(api.cuEventCreate(0), "making an event")
+
+    def record(self, stream: int) -> None:
+        """Put the mark behind what was launched on the stream so far."""
+        check(api.cuEventRecord(self._event, stream), "recording an event")
+
+    def is_reached(self) -> bool:
+        """Whether the GPU has come by, or was never told to."""
+        answer = api.cuEventQuery(self._event)
+        if answer[0] == _NOT_READY:
+            return False
+        check(answer, "asking for an event")
+        return True
+
+    def since(self, earlier: "Event") -> float:
+        """Wait for the GPU to come by; the seconds since it came by an earlier mark."""
+        check(api.cuEventSynchronize(self._event), "waiting for the GPU")
+        return 1e-3 * check(
+            api.cuEventElapsedTime(earlier._event, self._event), "reading the time of an event"
+        )
+
+    def __del__(self):
+        if api is not None and getattr(self, "_event", None) is not None:
+            api.cuEventDestroy(self._event)
 
 
 def is_capturing(stream: int) -> bool:

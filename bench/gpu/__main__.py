@@ -1,0 +1,100 @@
+"""Verify and measure the CUDA wing on this machine: ``python -m bench.gpu``.
+
+Says what machine it is, runs `gdkernels verify` for the GPU, measures copies and cuBLAS, holds every kernel against them and
+against PyTorch where it is installed, our matrix products against cuBLAS, and trains cases a to e. It ends within eight
+minutes, says what failed and what was cut, and writes everything to bench/results/gpu-NAME.json. Under tools/ptxemu/run it
+checks the same path with tiny shapes, and reports no times.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gdkernels import cuda
+
+from . import SECTIONS, machine
+from .conductor import Conductor, Section
+from .rows import plain
+
+SECONDS, QUICK = 460.0, 120.0
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+NO_TIMES = "emulated: no times"
+
+
+def main() -> int:
+    """The command line. The exit status is 1 where there is no GPU, or something is wrong or failed."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help=f"end within {QUICK:.0f} seconds: much is cut")
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION",
+                        help=f"of {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="PATH", help="where the results go")
+    options = parser.parse_args()
+    name = cuda.describe()
+    if not cuda.is_available():
+        print(f"python -m bench.gpu needs a GPU; {name}. Without one: tools/ptxemu/run python -m bench.gpu")
+        return 1
+    facts = machine.facts(name)
+    for fact, value in facts.items():
+        print(f"{fact:12}{value}")
+    emulated = machine.is_emulated(name)
+    if emulated:
+        print(NO_TIMES)
+    chosen = [section for section in SECTIONS if section in options.sections]
+    conductor = Conductor(
+        None if emulated else QUICK if options.quick else SECONDS,
+        {"tiny": emulated, "timed": not emulated, "torch": not emulated},
+        {"device": name, "versions": facts["versions"]},
+        lambda text: print(text, flush=True),
+    )
+    start = time.monotonic()
+    sections = conductor.run(chosen)
+    if emulated:
+        facts["times"] = NO_TIMES
+    else:
+        facts |= {"nvidia-smi afterwards": machine.nvidia_smi(), "seconds": f"{time.monotonic() - start:.0f}"}
+    summarise(sections)
+    path = options.json or (None if emulated else RESULTS / f"gpu-{slug(name)}.json")
+    if path is not None:
+        write(path, {"machine": facts, "sections": {name: asdict(found) for name, found in sections.items()}})
+        print(f"written to {path}")
+    return int(any(found.wrong or found.failed for found in sections.values()))
+
+
+def summarise(sections: dict[str, Section]) -> None:
+    """What is wrong, what failed and what was cut, once more at the end."""
+    print("\n== summary")
+    for name, found in sections.items():
+        checks = sum("ok" in row for row in found.rows)
+        measured = sum("rates" in row for row in found.rows)
+        words = [f"{checks - len(found.wrong)} of {checks} checks hold", f"{measured} measurements"]
+        words += [f"{len(found.failed)} failed"] if found.failed else []
+        words += [f"{len(found.cut)} cut"] if found.cut else []
+        print(f"{name:14}{', '.join(words)}")
+        for row in found.wrong:
+            print(
+                f"  WRONG {row['what']} {row['storage']} {row['shape']} {row.get('worst case', '')}".rstrip()
+            )
+        for item, why in found.failed:
+            print(f"  FAILED {item}: {why}")
+
+
+def slug(name: str) -> str:
+    """The device's name as part of a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.partition(",")[0].lower()).strip("-")
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write beside and rename, so that the file is whole whenever it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(json.dumps(plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Runs the sections in processes of their own, gathers what they tell, and keeps the time.
+
+Each section gets its share of the time that is left, so that what one does not need goes to those behind it. One that does
+not end is killed. One that dies in an item goes on with the next item in a new process.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import SECTIONS
+from .rows import Row, line
+
+GRACE = 10.0  # seconds beyond its time until a section is killed
+MOST_PROCESSES = 8  # of a section
+
+
+@dataclass
+class Section:
+    """What a section found.
+
+    failed : pairs of an item and why it failed
+    cut : items for which there was no time
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[Row]:
+        """Checks that did not hold."""
+        return [row for row in self.rows if row.get("ok") is False]
+
+
+class Conductor:
+    """Runs sections within so many seconds together; None: as long as it takes.
+
+    `lab` are the options of `lab.Lab` but its seconds; `label` is added to each row; `say` prints.
+    """
+
+    def __init__(
+        self,
+        seconds: float | None,
+        lab: dict[str, Any],
+        label: dict[str, str],
+        say: Callable[[str], None] = print,
+    ):
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._lab, self._label, self._say = lab, label, say
+
+    def run(self, names: list[str]) -> dict[str, Section]:
+        """The sections, in this order."""
+        found = {}
+        for place, name in enumerate(names):
+            self._say(f"\n== {name}")
+            share = SECTIONS[name] / sum(SECTIONS[other] for other in names[place:])
+            found[name] = self._section(
+                name, None if self._end is None else share * (self._end - time.monotonic())
+            )
+        return found
+
+    def _section(self, name: str, seconds: float | None) -> Section:
+        section, skip = Section(), 0
+        end = None if seconds is None else time.monotonic() + seconds
+        for _ in range(MOST_PROCESSES):
+            left = None if end is None else end - time.monotonic()
+            number = self._process(name, section, skip, left)
+            if number is None:
+                return section
+            skip = number + 1
+        section.failed.append((name, f"{MOST_PROCESSES} processes died; the rest was not run"))
+        self._say(f"FAILED {name}: {section.failed[-1][1]}")
+        return section
+
+    def _process(self, name: str, section: Section, skip: int, left: float | None) -> int | None:
+        """Run the items from `skip` on; the number of the item in which the process died, or None if it ended well or
+        must not be repeated."""
+        lab = {**self._lab, "seconds": 1e9 if left is None else left}
+        request = json.dumps({"lab": lab, "skip": skip})
+        item, number, told, ended = "start", None, False, False
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.gpu.worker", name, request],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
+                start_new_session=True,
+            )  # fmt: skip
+            limit = threading.Timer(
+                threading.TIMEOUT_MAX if left is None else max(left, 0.0) + GRACE, _kill, [process]
+            )
+            limit.daemon = True
+            limit.start()
+            try:
+                for text in process.stdout or ():
+                    message = json.loads(text)
+                    if "item" in message:
+                        item, number, told = message["item"], message["number"], False
+                    elif "row" in message:
+                        section.rows.append(message["row"] | self._label)
+                        self._say(line(message["row"]))
+                    elif "failed" in message:
+                        self._fail(section, item, message["failed"])
+                        told = True
+                    elif "cut" in message:
+                        section.cut += message["cut"]
+                        self._say(f"cut, for want of time: {', '.join(message['cut'])}")
+                    ended = ended or "end" in message
+                status = process.wait()
+            finally:
+                late = limit.finished.is_set()
+                limit.cancel()
+                _kill(process)
+            if ended:
+                return None
+            if late:
+                self._fail(section, item, "it did not end in time and was killed")
+            elif not told:
+                errors.seek(0)
+                words = errors.read().strip().splitlines() or [""]
+                self._fail(section, item, f"the process ended with status {status}: {words[-1]}")
+            return None if late else number
+
+    def _fail(self, section: Section, item: str, why: str) -> None:
+        section.failed.append((item, why))
+        self._say(f"FAILED {item}: {why}")
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a process that is still there, and those that it has started."""
+    if process.poll() is not None:
+        return
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()

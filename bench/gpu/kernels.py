@@ -1,0 +1,310 @@
+"""Kernels that memory limits, against our copy of as many bytes and against PyTorch.
+
+Each is measured at two sizes: what it moves fits into the cache, and does not. Bytes are the fewest that the formula allows:
+every array read or written once. A copy of as many bytes takes turns with it; the ratio to the copy is the share of the
+bandwidth. Before, each kernel is held against the reference.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gdkernels.cli.verify import find_reference
+from gdkernels.cuda import activation, dropout, loss, norm, optim, softmax
+from gdkernels.cuda.jit import Launch
+from gdkernels.scalar.hyper import STATES, hyper
+
+from . import rows
+from .lab import Lab, bound, deviation, rows_of
+
+COLUMNS = 1024
+TINY = 12, 64  # rows, columns
+CHECKED = 999, COLUMNS
+EPS = 1e-5
+LR, DECAY = 0.01, 0.01
+REFERENCE = find_reference()
+OPTIONS = {
+    "sgd": {"momentum": 0.9, "nesterov": 0.0},
+    "adam": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "adamw": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "lion": {"beta1": 0.9, "beta2": 0.99},
+}
+
+
+@dataclass
+class Subject:
+    """A kernel with its memory.
+
+    launches : what is measured
+    size : the fewest bytes that must be moved
+    outcome : gives pairs of what was found and what is right, after a run
+    roundings : that a result may have seen, relative to the largest
+    peer : the same by PyTorch, or None
+    """
+
+    launches: list[Launch]
+    size: int
+    outcome: Callable[[], list[tuple[Any, Any]]]
+    roundings: int
+    peer: Callable[[], Any] | None
+
+
+# ---------------------------------------------------------------------------------------------- activations, dropout
+
+
+def forward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
+    """a = act(z)."""
+    z, a = lab.normal((m, n), storage), lab.empty((m, n), storage)
+    return Subject(
+        activation.forward_launches(storage, kind, z.address, a.address, z.size),
+        z.nbytes + a.nbytes,
+        lambda: [(a, REFERENCE.activation(z.to_numpy(), kind))],
+        8,
+        lab.torch and lab.torch.forward(kind, z),
+    )
+
+
+def backward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
+    """dz = da ⊙ act′ and db = Σ dz."""
+    da, saved, dz = lab.normal((m, n), storage), lab.normal((m, n), storage, 1), lab.empty((m, n), storage)
+    db = lab.empty((n,), "float32")
+
+    def outcome():
+        right = REFERENCE.activation_backward(da.to_numpy(), saved.to_numpy(), kind)
+        return [(dz, right), (db, right.sum(0))]
+
+    return Subject(
+        activation.sums_launches(
+            da.workspace,
+            storage,
+            kind,
+            da.address,
+            saved.address,
+            dz.address,
+            db.address,
+            m,
+            n,
+            False,
+            "float32",
+        ),
+        3 * da.nbytes + db.nbytes,
+        outcome,
+        8 + m,
+        lab.torch and lab.torch.backward(kind, da, saved),
+    )
+
+
+def drop(lab: Lab, storage: str, m: int, n: int) -> Subject:
+    """y = x / (1 − p) where kept, else 0."""
+    p, seed = 0.5, 7
+    x, y = lab.normal((m, n), storage), lab.empty((m, n), storage)
+    return Subject(
+        dropout.launches(storage, x.address, y.address, x.size, n, p, seed, 0, 0),
+        x.nbytes + y.nbytes,
+        lambda: [(y, REFERENCE.dropout(x.to_numpy(), p, seed))],
+        2,
+        lab.torch and lab.torch.dropout(x, p),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- norms
+
+
+def normalised(lab: Lab, storage: str, m: int, n: int, kind: str, part: str) -> Subject:
+    """Of a norm of rows ("layernorm", "rmsnorm") the "forward" pass (y), "dx" (in y), or its parameters' "gradients"."""
+    x, y, dy = lab.normal((m, n), storage), lab.empty((m, n), storage), lab.normal((m, n), storage, 1)
+    gamma, beta = lab.normal((n,), storage, 2), lab.normal((n,), storage, 3)
+    centred = kind == "layernorm"
+    stats = lab.empty((m, 2) if centred else (m,), "float32")
+    dgamma, dbeta = lab.empty((n,), "float32"), lab.empty((n,), "float32")
+    parameters = (gamma, beta) if centred else (gamma,)
+    sums = (dgamma, dbeta) if centred else (dgamma,)
+    places, targets = [each.address for each in parameters], [each.address for each in sums]
+    given = dy.address, x.address, 0
+    first = getattr(norm, f"{kind}_launches")(
+        storage, x.address, 0, *places, y.address, stats.address, m, n, EPS
+    )
+    lab.run(first)  # the other parts read stats
+
+    def outcome():
+        host = x.to_numpy(), *(each.to_numpy() for each in parameters)
+        right, facts = getattr(REFERENCE, kind)(*host, EPS)
+        if part == "forward":
+            return [(y, right), (stats, facts)]
+        dx, *gradients = getattr(REFERENCE, f"{kind}_backward")(dy.to_numpy(), *host[:2], facts)
+        return [(y, dx)] if part == "dx" else list(zip(sums, gradients, strict=True))
+
+    peer = None
+    if part == "forward":
+        launches, size = first, x.nbytes + y.nbytes + stats.nbytes
+        if lab.torch and centred:
+            peer = lab.torch.layernorm(x, gamma, beta, EPS)
+    elif part == "dx":
+        make = getattr(norm, f"{kind}_dx_launches")
+        launches = make(storage, *given, gamma.address, stats.address, y.address, m, n)
+        size = 3 * x.nbytes + stats.nbytes
+    else:
+        make = getattr(norm, f"{kind}_gradients_launches")
+        launches = make(x.workspace, storage, *given, stats.address, *targets, m, n, False, "float32")
+        size = 2 * x.nbytes + stats.nbytes
+    if lab.torch and centred and part != "forward":
+        wanted = [True, False, False] if part == "dx" else [False, True, True]
+        peer = lab.torch.layernorm_backward(dy, x, gamma, beta, EPS, wanted)
+    return Subject(launches, size, outcome, 8 + (m if part == "gradients" else n), peer)
+
+
+# ---------------------------------------------------------------------------------------------- softmax and losses
+
+
+def softmax_of_rows(lab: Lab, storage: str, m: int, n: int) -> Subject:
+    """p = softmax(x)."""
+    x, out = lab.normal((m, n), storage), lab.empty((m, n), storage)
+    return Subject(
+        softmax.launches(storage, x.address, out.address, m, n, False),
+        x.nbytes + out.nbytes,
+        lambda: [(out, REFERENCE.softmax(x.to_numpy()))],
+        8 + n,
+        lab.torch and lab.torch.softmax(x),
+    )
+
+
+def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
+    """The loss of each row, and the gradient of their mean."""
+    by_label = kind == "softmax_cross_entropy"
+    pred, grad = lab.normal((m, n), storage), lab.empty((m, n), storage)
+    target = lab.labels(m, n) if by_label else lab.normal((m, n), "float32", 1)
+    of_row, scale = lab.empty((m,), "float32"), lab.put(np.array([1.0 / m]), "float32")
+    kernel, options = (f"{kind}_indices", (0.0, 0, -100)) if by_label else (kind, ())
+    places = pred.address, target.address, grad.address, of_row.address
+
+    def outcome():
+        value, slope = getattr(REFERENCE, kind)(pred.to_numpy(), target.to_numpy(), reduction="none")
+        return [(of_row, value if by_label else value.sum(1)), (grad, slope / m)]
+
+    peer = lab.torch and (lab.torch.cross_entropy if by_label else lab.torch.mse)(pred, target)
+    return Subject(
+        loss.row_launches(storage, kernel, *places, m, n, scale.address, options),
+        pred.nbytes + grad.nbytes + target.nbytes + of_row.nbytes,
+        outcome,
+        8 + n,
+        peer,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- parameters
+
+
+def update(lab: Lab, storage: str, m: int, n: int, name: str) -> Subject:
+    """A step of an optimizer on m n parameters. With bfloat16, their copy in bfloat16 is renewed in the same pass."""
+    p, g = lab.normal((m, n), "float32"), lab.normal((m, n), "float32", 1)
+    states = [lab.normal((m, n), "float32", 2 + i, positive=i > 0) for i in range(STATES[name])]
+    before = [each.to_numpy() for each in (p, *states)] if p.size <= CHECKED[0] * CHECKED[1] else []
+    half = lab.empty((m, n), storage) if storage == "bfloat16" else None
+    numbers = optim.table(name, hyper(name, LR, **OPTIONS[name]), [DECAY], 0, [LR])[0, 0]
+    table = lab.put(numbers, "float32")
+    places = [each.address for each in states]
+
+    def outcome():
+        lr = {"lr": LR, "weight_decay": DECAY, **OPTIONS[name]}
+        counted = (1,) if name.startswith("adam") else ()
+        right = getattr(REFERENCE, f"{name}_step")(before[0], g.to_numpy(), *before[1:], *counted, **lr)
+        found = [(p, right[0]), *zip(states, right[1:], strict=True)]
+        return [*found, (half, p.to_numpy())] if half is not None else found
+
+    return Subject(
+        optim.update_launches(
+            "float32",
+            name,
+            p.address,
+            g.address,
+            places,
+            p.size,
+            table.address,
+            0,
+            0,
+            half.address if half else 0,
+        ),
+        (3 + 2 * len(states)) * p.nbytes + (half.nbytes if half else 0),
+        outcome,
+        16,
+        lab.torch and lab.torch.optimizer(name, p, g, LR),
+    )
+
+
+def global_norm(lab: Lab, storage: str, m: int, n: int) -> Subject:
+    """√Σ g² of m n numbers."""
+    g, result = lab.normal((m, n), storage), lab.empty((1,), "float32")
+    total = optim.squares_count(g.size)
+    partial_sums = lab.empty((3 * total,), "float32")
+    launches = optim.squares_launches(storage, g.address, g.size, partial_sums.address, total)
+    launches.append(
+        Launch(optim.norm_of_sums, storage, (1, 1, 1), (partial_sums.address, total, result.address))
+    )
+    return Subject(
+        launches,
+        g.nbytes,
+        lambda: [(result, [np.linalg.norm(g.to_numpy().astype(np.float64))])],
+        64,
+        lab.torch and lab.torch.norm(g),
+    )
+
+
+# ---------------------------------------------------------------------------------------------- the section
+
+BOTH = ("float32", "bfloat16")
+# what, how it is made, storage types, arrays that it moves
+KERNELS: list[tuple[str, Callable[..., Subject], tuple[str, ...], int]] = [
+    *((f"{kind} forward", partial(forward, kind=kind), BOTH, 2) for kind in ("relu", "gelu", "tanh")),
+    *(
+        (f"{kind} backward, bias gradient", partial(backward, kind=kind), BOTH, 3)
+        for kind in ("relu", "gelu")
+    ),
+    *(
+        (f"{kind} {part}", partial(normalised, kind=kind, part=part), BOTH, moved)
+        for kind in ("layernorm", "rmsnorm")
+        for part, moved in (("forward", 2), ("dx", 3), ("gradients", 2))
+    ),
+    ("softmax", softmax_of_rows, ("float32",), 2),
+    ("cross-entropy, gradient", partial(loss_of_rows, kind="softmax_cross_entropy"), BOTH, 2),
+    ("mse, gradient", partial(loss_of_rows, kind="mse"), BOTH, 3),
+    ("dropout", drop, BOTH, 2),
+    *((f"{name} step", partial(update, name=name), ("float32",), 3 + 2 * STATES[name]) for name in OPTIONS),
+    ("adam step, bfloat16 copy", partial(update, name="adam"), ("bfloat16",), 15),
+    ("global norm", global_norm, ("float32",), 1),
+]
+
+
+def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
+    """An item for each kernel and storage type; float32 alone where an emulator has to compile them."""
+    return [
+        (f"{what} {storage}", partial(examine, lab, what, make, storage, moved))
+        for what, make, storages, moved in KERNELS
+        for storage in (storages[:1] if lab.tiny else storages)
+    ]
+
+
+def examine(
+    lab: Lab, what: str, make: Callable[..., Subject], storage: str, moved: int
+) -> Iterator[rows.Row]:
+    """A row that checks the kernel, and one for each size."""
+    m, n = TINY if lab.tiny else CHECKED
+    subject = make(lab, storage, m, n)
+    lab.run(subject.launches)
+    lab.wait()
+    error = max(deviation(found.to_numpy(), right) for found, right in subject.outcome())
+    yield rows.check(what, storage, f"{m} × {n}", error, bound(storage, subject.roundings))
+    for size in lab.sizes.values():
+        lab.forget()
+        m = rows_of(size, n, moved, storage)
+        subject = make(lab, storage, m, n)
+        source, target = (lab.empty((subject.size // 8 // 4 * 4,), "float32") for _ in range(2))
+        copy = lab.copies(source.address, target.address, source.nbytes)
+        contestants = {"gdkernels": partial(lab.run, subject.launches), "copy": partial(lab.run, copy)}
+        if subject.peer is not None:
+            contestants["torch"] = subject.peer
+        samples = lab.clock.compare(contestants, lab.seconds)
+        if samples:
+            yield rows.measurement(what, storage, f"{m} × {n}", samples, "GB/s", subject.size)

@@ -1,0 +1,65 @@
+"""What machine this is: GPU, driver, versions, and what nvidia-smi says of clocks and power."""
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+
+PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "numpy", "cupy-cuda12x", "cupy-cuda13x", "torch")
+QUERY = (
+    "name", "driver_version", "pstate", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit",
+    "temperature.gpu", "utilization.gpu",
+)  # fmt: skip
+
+
+def is_emulated(name: str) -> bool:
+    """Whether a device is that of tools/ptxemu, by its name."""
+    return "PTX emulator" in name
+
+
+def facts(name: str) -> dict[str, str]:
+    """What every result carries, by name. `name` is that of `gdkernels.cuda.describe`."""
+    from gdkernels.cuda import driver
+
+    device = driver.use()
+    major, minor = driver.version()
+    _, total = driver.memory()
+    cache = driver.cache_size(device) / 2**20
+    found = {
+        "device": name,
+        "processors": f"{driver.processors(device)}, {cache:.1f} MiB cache, {total / 2**30:.1f} GiB",
+        "driver": f"CUDA {major}.{minor}",
+        "host": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": versions(),
+    }
+    return found | ({} if is_emulated(name) else {"nvidia-smi": nvidia_smi()})
+
+
+def versions() -> str:
+    """The versions of the packages that matter, of those that are installed."""
+    from gdkernels import __version__
+
+    found = [f"gdkernels {__version__}"]
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def nvidia_smi() -> str:
+    """Clocks and power of every GPU at this moment; they change while it works."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "not installed"
+    command = [program, f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{type(error).__name__}: {error}"
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in zip(QUERY, text.split(", "), strict=False))
+        for text in done.stdout.strip().splitlines()
+    ]
+    return "; ".join(lines) if done.returncode == 0 else f"failed: {(done.stdout + done.stderr).strip()}"

@@ -1,0 +1,150 @@
+"""Steps of training per second, of cases a to e (`bench.cases`), by our Trainer and by PyTorch.
+
+Ours is `Trainer.fit`: each step is a replayed graph, and the host waits once an epoch. PyTorch does the same steps eagerly,
+as a captured graph of the whole step, and with forward and loss compiled; in bfloat16 under autocast. All with Adam, over
+the same batches in the same order. Times are those of a wall clock, since the host's work counts here.
+
+Before, a small network of each kind is held against the reference: the losses of its first steps, in float64 NumPy.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+import gdkernels as gd
+from gdkernels.cli.verify import find_reference
+
+from ..cases import CASES, Case
+from . import rows, torch_training
+from .lab import Lab, bound, deviation
+
+SMALL = {
+    "labels": Case((12, 16, 5), 8, "relu", "ce", 4),
+    "values": Case((6, 8, 1), 8, "tanh", "mse", 4),
+}
+STORAGES = ("float32", "bfloat16")
+LR = 1e-3
+COMPILING = 45.0  # seconds that PyTorch may need to compile a network
+
+
+def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
+    """Small networks against the reference; the cases against PyTorch; the cases against compiled PyTorch."""
+    found = [
+        (f"first losses, {name}, {storage}", partial(first_losses, name, case, storage))
+        for name, case in SMALL.items()
+        for storage in STORAGES
+        if not lab.tiny or name == "labels" or storage == "float32"
+    ]
+    cases = {"labels": SMALL["labels"]} if lab.tiny else CASES
+    storages = STORAGES[:1] if lab.tiny else STORAGES
+    for compiled in (False, True):
+        if not compiled or lab.torch:
+            found += [
+                (
+                    f"case {letter} {storage}{' compiled' if compiled else ''}",
+                    partial(race, lab, letter, case, storage, compiled),
+                )
+                for storage in storages
+                for letter, case in cases.items()
+            ]
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- ours
+
+
+def trainer_of(case: Case, storage: str) -> gd.Trainer:
+    """A network on the GPU with the case's weights, and Adam."""
+    net = gd.mlp(case.sizes, activation=case.activation, dtype=storage)
+    for layer, w in enumerate(case.weights()):
+        net.params[f"{layer}.w"][...] = w
+    net.to("cuda")
+    loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
+    return gd.Trainer(net, loss=loss, optimizer=gd.Adam(lr=LR))
+
+
+def ours(case: Case, storage: str) -> Callable[[int], float]:
+    """Train for so many epochs; the last loss."""
+    trainer = trainer_of(case, storage)
+    x, y = case.data()
+    on_device = gd.cuda.to_device(x)
+
+    def run(epochs: int) -> float:
+        options = {"batch_size": case.batch, "shuffle": False, "progress": False}
+        return float(trainer.fit(on_device, y, epochs=epochs, **options).loss[-1])
+
+    return run
+
+
+# ---------------------------------------------------------------------------------------------- right?
+
+
+def first_losses(name: str, case: Case, storage: str) -> Iterator[rows.Row]:
+    """The losses of two epochs, against the same training in float64."""
+    x, y = case.data()
+    fit = trainer_of(case, storage).fit
+    found = fit(x, y, epochs=2, batch_size=case.batch, shuffle=False, progress=False).loss
+    right = reference_losses(case, epochs=2)
+    shape = f"{'-'.join(map(str, case.sizes))}, batch {case.batch}"
+    # A weight moves by lr, whatever the gradient's error is, so errors stay small from step to step.
+    allowed = 4 * bound(storage, 64)
+    yield rows.check(
+        f"losses of {len(found)} steps, {name}", storage, shape, deviation(found, right), allowed
+    )
+
+
+def reference_losses(case: Case, epochs: int) -> list[float]:
+    """The loss of each step, by the reference."""
+    reference = find_reference()
+    x, y = case.data()
+    weights = [w.astype(np.float64) for w in case.weights()]
+    params = [each for w in weights for each in (w, np.zeros(w.shape[1]))]
+    states = [(np.zeros(p.shape), np.zeros(p.shape)) for p in params]
+    kinds = [case.activation] * (len(weights) - 1) + ["identity"]
+    loss_of = reference.softmax_cross_entropy if case.loss == "ce" else reference.mse
+    losses = []
+    for step, start in enumerate([*range(0, len(x), case.batch)] * epochs, start=1):
+        batch = slice(start, start + case.batch)
+        outputs = [x[batch]]
+        for kind, w, b in zip(kinds, params[::2], params[1::2], strict=True):
+            outputs.append(reference.activation(outputs[-1] @ w + b, kind))
+        loss, da = loss_of(outputs[-1], y[batch])
+        losses.append(loss)
+        gradients: list[np.ndarray] = []
+        for layer in reversed(range(len(kinds))):
+            dz = reference.activation_backward(da, outputs[layer + 1], kinds[layer])
+            gradients[:0] = [outputs[layer].T @ dz, dz.sum(0)]
+            da = dz @ params[2 * layer].T
+        for place, (p, g, state) in enumerate(zip(params, gradients, states, strict=True)):
+            params[place], *new = reference.adam_step(p, g, *state, step, LR)
+            states[place] = tuple(new)
+    return losses
+
+
+# ---------------------------------------------------------------------------------------------- fast?
+
+
+def race(lab: Lab, letter: str, case: Case, storage: str, compiled: bool) -> Iterator[rows.Row]:
+    """Ours against PyTorch as it is, or compiled."""
+    contestants = {"gdkernels": ours(case, storage)}
+    if lab.torch and compiled and lab.left() < COMPILING:
+        yield rows.note(f"cut: no time is left to compile case {letter} in {storage}")
+        return
+    if lab.torch:
+        for name in ("compiled",) if compiled else ("eager", "graph"):
+            try:
+                contestants[f"torch {name}"] = torch_training.CONTESTANTS[name](
+                    lab.torch.torch, case, storage, LR
+                )
+            except Exception as error:  # one peer is missing then
+                yield rows.note(
+                    f"case {letter} {storage}: torch {name} failed: {type(error).__name__}: {error}"
+                )
+    losses = {name: run(1) for name, run in contestants.items()}
+    samples = lab.clock.compare_on_the_wall(contestants, 4 * lab.seconds)
+    if samples:
+        shape = f"{'-'.join(map(str, case.sizes))}, batch {case.batch}"
+        yield rows.measurement(f"case {letter}", storage, shape, samples, "steps/s", case.batches) | {
+            "losses": losses
+        }
