@@ -106,7 +106,7 @@ def operand(tile: Tile, size: int, along_k: bool, is_left: bool):
 
     @device
     def fetch(to, from0, from1, k, bound0, bound1):
-        """Start to copy the two chunks; zeros behind the end of k. Sizes of 16 or 0 become predicates, which cost nothing."""
+        """Start to copy the two chunks; zeros behind the end of k. Sizes of 16 or 0 become predicates and cost nothing."""
         copy_async(to, from0, 16 if k < bound0 else 0)
         copy_async(to + CHUNK * threads, from1, 16 if k < bound1 else 0)
 

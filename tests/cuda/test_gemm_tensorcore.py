@@ -123,7 +123,8 @@ def test_each_kernel_among_nan(device, rng, storage, form, number, tile):
     m, n, k = (136, 72, 104) if number == SMALL else (136, 152, 72)
     a = lay(device, random(rng, m, k), storage, form[0] == "t", gap=8)
     b = lay(device, random(rng, k, n), storage, form[1] == "t", gap=16)
-    result, _ = multiply(device, storage, a, b, gap=4)
+    gap = 3 if storage == "float32" else 4  # results element by element, or by fours
+    result, _ = multiply(device, storage, a, b, gap=gap)
     assert_product(result, a.read @ b.read, a.read, b.read, storage)
 
 
@@ -239,6 +240,24 @@ def test_nan_and_infinity_pass(device, rng, storage):
     assert np.isnan(exact[3]).all() and np.isinf(exact[7]).any() and np.isnan(exact[9, 4])
     np.testing.assert_array_equal(result[~finite], exact[~finite])
     assert finite.sum() > 1000
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "copies"),
+    [
+        pytest.param((0, 24, 1), (0, 48, 1), 0, id="nn"),
+        pytest.param((0, 1, 40), (0, 1, 24), 0, id="tt"),
+        pytest.param((16, 32, 1), (32, 1, 32), 0, id="views"),
+        pytest.param((2, 24, 1), (0, 48, 1), 1, id="misaligned"),
+        pytest.param((0, 25, 1), (0, 1, 25), 2, id="odd-rows"),
+        pytest.param((0, 48, 2), (0, 96, 2), 2, id="strided"),
+    ],
+)
+def test_operands_are_copied_only_where_they_must(device, a, b, copies):
+    from gdkernels.cuda import gemm_tensorcore
+
+    launches = gemm_tensorcore.launches(lambda size: 1 << 20, "bfloat16", 40, 48, 24, *a, *b, 0, 48)
+    assert [launch.kernel is gemm_tensorcore.pad for launch in launches] == [True] * copies + [False]
 
 
 @pytest.mark.parametrize("storage", STORAGES)
