@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .gemm_engine import get_gemm_engine as get_gemm_engine
+from .gemm_engine import set_gemm_engine as set_gemm_engine
+
 
 def describe() -> str:
     """The GPU that is seen here, or why there is none."""

@@ -1,8 +1,9 @@
 """Who multiplies matrices: this package ("own"), cuBLAS ("vendor"), or whichever was faster on this GPU ("auto").
 
-"auto" times both once for each class of products: element type, form, sizes rounded up to powers of two, and whether more
-follows than the product. What it finds is kept in the cache folder, by the GPU's name and the version: the next process does
-the same. On another machine of the same kind it may come out differently, and the last bits with it.
+"auto" times both once for each class of products, launched one after the other: a class is an element type, a form, sizes
+rounded up to powers of two, and whether more follows than the product. What it finds is kept in the cache folder, by the GPU's
+name and the version: the next process does the same. On another machine of the same kind it may come out differently, and the
+last bits with it.
 """
 
 import importlib.util
@@ -90,7 +91,10 @@ def faster(name: str, build: Any) -> str:
     ``build(engine, room)`` gives launches over memory from ``room(bytes)``. While a stream is captured nothing can be timed:
     "own", until the class is met again.
     """
-    known = _remembered()
+    from . import driver
+
+    machine = _machine(driver.use())
+    known = _remembered(machine)
     if name not in known:
         if not vendor_is_available() or _is_capturing():
             return "own"
@@ -98,7 +102,7 @@ def faster(name: str, build: Any) -> str:
         if times is None:
             return "own"
         known[name] = min(times, key=times.__getitem__)
-        _remember(name, known[name])
+        _remember(machine, name, known[name])
     return known[name]
 
 
@@ -159,38 +163,35 @@ def _path() -> Path:
 
 
 @cache
-def _machine() -> str:
-    """What the times depend on: the GPU and the version."""
-    from . import driver
+def _machine(device: int) -> str:
+    """What the times depend on: the GPU (the current device, whose number this is) and the version."""
     from .target import cuda
 
-    driver.use()
     name = cuda.get_current_device().name
     return f"{name.decode() if isinstance(name, bytes) else name}, gdkernels {__version__}"
 
 
 def _read() -> dict[str, dict[str, str]]:
-    """The file; empty where there is none, or one that nobody here has written."""
+    """For each machine what is known; nothing where the file is missing or damaged."""
     try:
         found = json.loads(_path().read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    machines = found.items() if isinstance(found, dict) else ()
+    return {machine: known for machine, known in machines if isinstance(known, dict)}
 
 
 @cache
-def _remembered() -> dict[str, str]:
-    """The faster engine of each class of products on this machine."""
-    found = _read().get(_machine())
-    if not isinstance(found, dict):
-        return {}
+def _remembered(machine: str) -> dict[str, str]:
+    """The faster engine of each class of products."""
+    found = _read().get(machine, {})
     return {name: engine for name, engine in found.items() if engine in ("own", "vendor")}
 
 
-def _remember(name: str, engine: str) -> None:
+def _remember(machine: str, name: str, engine: str) -> None:
     """Add one class to the file, beside what other processes have added. A full disk is not an error."""
     found = _read()
-    found[_machine()] = {**found.get(_machine(), {}), name: engine}
+    found[machine] = {**found.get(machine, {}), name: engine}
     temporary = _path().with_name(f"gemm_engine.{os.getpid()}.part")
     try:
         temporary.write_text(json.dumps(found, indent=1, sort_keys=True))

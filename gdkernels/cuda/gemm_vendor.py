@@ -55,7 +55,7 @@ def multiply(product: Product, stream: int) -> None:
     a = _matrix(product.storage, product.a, *((k, m) if product.a_turned else (m, k)))
     b = _matrix(product.storage, product.b, *((n, k) if product.b_turned else (k, n)))
     out = _matrix(product.storage, product.out, m, n)
-    with cupy.cuda.ExternalStream(stream) if stream else cupy.cuda.Stream.null, _tf32(product.tf32):
+    with _current(stream), _tf32(product.tf32):
         cupy.matmul(a.T if product.a_turned else a, b.T if product.b_turned else b, out=out)
 
 
@@ -69,23 +69,44 @@ def _matrix(storage: str, address: int, rows: int, columns: int):
         dtype = np.dtype(ml_dtypes.bfloat16)
     else:
         dtype = np.dtype(storage)
-    memory = cupy.cuda.UnownedMemory(address, rows * columns * dtype.itemsize, None)
+    memory = cupy.cuda.UnownedMemory(address, rows * columns * dtype.itemsize, None, driver.use())
     return cupy.ndarray((rows, columns), dtype, cupy.cuda.MemoryPointer(memory, 0))
+
+
+class _Handle(NamedTuple):
+    """A stream as CuPy takes it from others."""
+
+    stream: int
+
+    def __cuda_stream__(self):
+        return 0, self.stream
+
+
+def _current(stream: int):
+    """The context in which CuPy launches on a stream."""
+    from cupy.cuda import ExternalStream, Stream
+
+    if stream == 0:
+        return Stream.null
+    if hasattr(Stream, "from_external"):  # CuPy 14
+        return Stream.from_external(_Handle(stream))
+    return ExternalStream(stream)
 
 
 @contextmanager
 def _tf32(wanted: bool):
     """CuPy's products of float32 on tensor cores."""
-    from cupy import _core
+    if not wanted:
+        yield
+        return
+    from cupy._core import _routines_linalg as routines
 
-    before = _core.get_compute_type(np.float32)
-    if wanted:
-        _core.set_compute_type(np.float32, _core.COMPUTE_TYPE_TF32)
+    before = routines.get_compute_type(np.float32)
+    routines.set_compute_type(np.float32, routines.COMPUTE_TYPE_TF32)
     try:
         yield
     finally:
-        if wanted:
-            _core.set_compute_type(np.float32, before)
+        routines.set_compute_type(np.float32, before)
 
 
 def launches(
