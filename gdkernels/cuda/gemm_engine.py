@@ -1,9 +1,9 @@
 """Who multiplies matrices: this package ("own"), cuBLAS ("vendor"), or whichever was faster on this GPU ("auto").
 
-"auto" times both once for each class of products, launched one after the other: a class is an element type, a form, sizes
-rounded up to powers of two, and whether more follows than the product. What it finds is kept in the cache folder, by the GPU's
-name and the version: the next process does the same. On another machine of the same kind it may come out differently, and the
-last bits with it.
+"auto" times both once for each class of products, launched one after the other: a class is an element type, a form,
+sizes rounded up to powers of two, and whether more follows than the product. What it finds is kept in the cache folder,
+by the GPU's name and the version: the next process does the same. On another machine of the same kind it may come out
+differently, and the last bits with it.
 """
 
 import importlib.util

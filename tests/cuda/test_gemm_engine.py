@@ -1,8 +1,8 @@
 """Who multiplies: our kernels, cuBLAS, or the faster of them.
 
-cuBLAS runs on a GPU only: CuPy finds no device under the emulator. There NumPy does the product, in the emulated memory, which
-is memory of the host, and what is tested is everything around it: which launches are made, how views and precision are handed
-over, what is timed, chosen and remembered.
+cuBLAS runs on a GPU only: CuPy finds no device under the emulator. There NumPy does the product, in the emulated
+memory, which is memory of the host, and what is tested is everything around it: which launches are made, how views and
+precision are handed over, what is timed, chosen and remembered.
 """
 
 import json
