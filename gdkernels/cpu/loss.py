@@ -276,6 +276,7 @@ KERNELS = {
 
 # ---------------------------------------------------------------------------------------------- the ops' way in
 
+UINT64 = np.dtype(np.uint64)
 ROW = 2 * CHUNK  # a batch of elements is cut into rows of so many, whatever its shape
 # Nanoseconds an element of float32 on one core, about.
 ELEMENT_WORK = {mse: 0.2, huber: 0.2, binary_cross_entropy: 1.4}
@@ -339,30 +340,27 @@ def elements(name: str, pred, target, grad, reduction: str, options: tuple = ())
     return total / size if size else math.nan
 
 
-def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
-    """ValueError that names the first row whose label is no class, unless it is ignored."""
-    if largest_label(target) < classes:
-        return
+def _all_in_range(op: str, target, classes: int, ignore_index: int) -> bool:
+    """Whether every label is a class; ValueError that names the first row whose label is none and is not ignored."""
+    # As unsigned numbers negative labels are the largest: one look at the maximum tells.
+    if target.size == 0 or np.maximum.reduce(target.view(UINT64)) < classes:
+        return True
     wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(f"{op}: target[{row}] is {target[row]}, expected a class in [0, {classes})")
-
-
-def largest_label(target) -> int:
-    """As unsigned numbers negative labels are the largest: one look at the maximum tells whether all are in range."""
-    return int(np.maximum.reduce(target.view(np.uint64), initial=0))
+    return False
 
 
 def rows(
     op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
 ):
-    """The cross-entropy of each row ("none"), their sum or their mean; the labels have been checked."""
+    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is no class."""
     batch, classes = logits.shape
     count = mass = batch
-    if reduction == "mean" and target.ndim == 1:
+    if target.ndim == 1:
         counting = target
-        if 0 <= ignore_index < classes or largest_label(target) >= classes:
+        if not _all_in_range(op, target, classes, ignore_index) or 0 <= ignore_index < classes:
             counting = target[target != ignore_index]
         count = counting.size
         mass = count if class_weight is None else float(class_weight[counting].sum(dtype=np.float64))

@@ -10,13 +10,12 @@ how the operations come to both of them. Sums over rows run in stages of fixed o
 
 from ..scalar import losses
 from . import cross_entropy
-from .cross_entropy import check_labels
 from .intrinsics import is_wide, load4, store4
 from .jit import Launch, device, kernel, run
 from .pointer import BYTES, COMPUTED, is_null, offset, real, shared
 from .rows import EVERY, THREADS, WARPS, member, part, sum_launches, team_sum, teams
 
-__all__ = ["KERNELS", "check_labels", "elements", "row_launches", "rows"]
+__all__ = ["KERNELS", "elements", "row_launches", "rows"]
 
 ROW = 1024  # elements whose losses are added up by a warp
 SIGNATURE = "F*, R*, F*, R*, R*, i8, i8, R*, R, R, i4"
@@ -160,12 +159,14 @@ def elements(name: str, pred, target, grad, reduction: str, options: tuple = ())
 def rows(
     op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
 ):
-    """The cross-entropy of each row ("none"), their sum or their mean; the labels have been checked.
+    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is no class.
 
     The mean divides by what the labels that count weigh, which is added up on the device.
     """
     storage, (batch, n), alone = logits.dtype.name, logits.shape, reduction == "none"
     mean, by_label = reduction == "mean", target.ndim == 1
+    if by_label:
+        cross_entropy.check_labels(op, target, n, ignore_index)
     result = logits.empty((batch,) if alone else ())
     row_loss = result.address if alone else logits.workspace(batch * BYTES[storage])
     launches, mass, factor = [], 0, 1.0

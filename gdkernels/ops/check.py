@@ -55,7 +55,7 @@ def empty(like: Array, shape: tuple[int, ...], dtype: np.dtype[Any] | None = Non
 
 def overlap(left: Array, right: Array) -> bool:
     """Whether two arrays have an element in common."""
-    if not isinstance(left, np.ndarray):
+    if type(left) is not np.ndarray and not isinstance(left, np.ndarray):
         left, right = left.shadow, right.shadow
     return np.may_share_memory(left, right) and np.shares_memory(left, right)
 
@@ -140,7 +140,7 @@ def output(
         if other is not None and overlap(out, other):
             raise ValueError(f"{op}: {name} overlaps another argument, expected memory of its own")
     for other in in_place:
-        if other is not None and not same_memory(out, other) and overlap(out, other):
+        if other is not None and overlap(out, other) and not same_memory(out, other):
             raise ValueError(
                 f"{op}: {name} partly overlaps an input, expected the same array or memory of its own"
             )

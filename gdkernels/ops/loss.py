@@ -197,14 +197,12 @@ def softmax_cross_entropy(
     if class_weight is not None:
         weight = array(op, "class_weight", class_weight, dtype, (classes,), "it must match logits")
     rows = array(op, "logits", logits, dtype)
-    kernels = wing(rows, "loss")
     if getattr(target, "dtype", None) in (INT64, INT32):
         if target.shape != (batch,):
             raise ValueError(
                 f"{op}: target has shape {target.shape}, expected {(batch,)} because it holds labels"
             )
         goal = contiguous(target) if target.dtype == INT64 else target.astype(INT64, order="C")
-        kernels.check_labels(op, goal, classes, ignore_index)
     else:
         if hasattr(target, "dtype") and target.dtype != dtype:
             raise TypeError(
@@ -215,7 +213,7 @@ def softmax_cross_entropy(
     if grad is not None:
         others = (logits, target, class_weight)
         slope = output(op, "grad", grad, rows, logits.shape, "it must match logits", apart_from=others)
-    result: Loss = kernels.rows(
+    result: Loss = wing(rows, "loss").rows(
         op, rows, goal, slope, reduction, float(label_smoothing), weight, int(ignore_index)
     )
     if slope is not None:

@@ -56,8 +56,6 @@ def on_device(device, logits, target, reduction, options, with_grad=True):
     weight = None if weight is None else device.put(weight)
     grad = device.put(np.full_like(logits, np.nan))
     smoothing, ignored = options.get("label_smoothing", 0.0), options.get("ignore_index", -100)
-    if target.ndim == 1:
-        loss.check_labels("softmax_cross_entropy", goal, logits.shape[1], ignored)
     to = grad if with_grad else None
     value = loss.rows("softmax_cross_entropy", given, goal, to, reduction, smoothing, weight, ignored)
     assert value.dtype == logits.dtype
@@ -147,7 +145,7 @@ def test_ignored_rows_do_not_count(device, classes, dtype, ignore_index, rng):
 
 def rows_on_device(device, storage, kind, logits, target, weight, smoothing=0.1, first=0, ignore_index=-100):
     """(row losses, gradients times 0.25) of `row_launches`; arrays begin `first` elements behind an aligned address."""
-    from gdkernels.cuda import driver, loss
+    from gdkernels.cuda import cross_entropy, driver
     from gdkernels.cuda.pointer import BYTES
 
     computed = "float64" if storage == "float64" else "float32"
@@ -276,25 +274,25 @@ def test_where_all_labels_weigh_nothing_mean_and_gradient_are_nan(device, smooth
 
 @pytest.mark.parametrize("label", [5, -1, -2, 2**31 - 1, -(2**63)])
 def test_a_label_out_of_range_is_named(device, label, rng):
-    from gdkernels.cuda import loss
+    from gdkernels.cuda import cross_entropy
 
     target = rng.integers(0, 5, 7)
     target[[2, 6]] = -100, label
     words = rf"softmax_cross_entropy: target\[6\] is {label}, expected a class in \[0, 5\)"
     with pytest.raises(ValueError, match=words):
-        loss.check_labels("softmax_cross_entropy", device.put(target), 5, -100)
+        cross_entropy.check_labels("softmax_cross_entropy", device.put(target), 5, -100)
     with pytest.raises(ValueError, match=r"target\[2\] is -100"):
-        loss.check_labels("softmax_cross_entropy", device.put(target), 5, label)
-    loss.check_labels("softmax_cross_entropy", device.put(target[:0]), 5, -100)
+        cross_entropy.check_labels("softmax_cross_entropy", device.put(target), 5, label)
+    cross_entropy.check_labels("softmax_cross_entropy", device.put(target[:0]), 5, -100)
 
 
 def test_the_first_wrong_label_of_many_is_named(device):
     """More rows than threads look at in one turn; in the first turn, in a later one, in the last row."""
-    from gdkernels.cuda import loss
+    from gdkernels.cuda import cross_entropy
 
     target = np.zeros(64 * 256 + 300, np.int64)
     array = device.put(target)
-    loss.check_labels("op", array, 1, -100)
+    cross_entropy.check_labels("op", array, 1, -100)
     for wrong in (
         [0, 5],
         [255, 256],
@@ -305,7 +303,7 @@ def test_the_first_wrong_label_of_many_is_named(device):
         bad = target.copy()
         bad[wrong] = 7
         with pytest.raises(ValueError, match=rf"op: target\[{wrong[0]}\] is 7"):
-            loss.check_labels("op", device.put(bad), 1, -100)
+            cross_entropy.check_labels("op", device.put(bad), 1, -100)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +320,7 @@ def test_labels_that_nobody_checked_give_nan(device, classes, storage, rng):
 
 def test_labels_are_not_checked_while_a_graph_is_captured(device):
     """The host must not wait for a stream that only records."""
-    from gdkernels.cuda import driver, loss
+    from gdkernels.cuda import cross_entropy, driver
 
     target = device.put(np.array([7, 0]))
     stream = driver.Stream()
@@ -334,8 +332,8 @@ def test_labels_are_not_checked_while_a_graph_is_captured(device):
 
     Elsewhere.stream = stream.handle
     with pytest.raises(ValueError, match=r"op: target\[0\] is 7"):
-        loss.check_labels("op", target, 5, -100)
-    driver.Graph(stream.handle, lambda: loss.check_labels("op", Elsewhere, 5, -100))
+        cross_entropy.check_labels("op", target, 5, -100)
+    driver.Graph(stream.handle, lambda: cross_entropy.check_labels("op", Elsewhere, 5, -100))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
