@@ -15,7 +15,7 @@ BLOCK = 2e-3  # seconds of the GPU in a block
 MOST_CALLS = 50  # in a block: the queue must hold them all
 SHORT_STALL, LONG_STALL = 1e-3, 30e-3
 WARM_UP = 0.3  # seconds until the GPU has its clocks up
-ROUNDS = 3, 15
+ROUNDS = 3, 25
 WALL_BLOCK = 0.15  # seconds
 
 

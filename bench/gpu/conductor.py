@@ -44,7 +44,8 @@ class Section:
 class Conductor:
     """Runs sections within so many seconds together; None: as long as it takes.
 
-    `lab` are the options of `lab.Lab` but its seconds; `label` is added to each row; `say` prints.
+    `lab` are the options of `lab.Lab` but its seconds; `label` is added to each row; `say` prints; `command` is that of the
+    worker.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Conductor:
         lab: dict[str, Any],
         label: dict[str, str],
         say: Callable[[str], None] = print,
+        command: tuple[str, ...] = (sys.executable, "-m", "bench.gpu.worker"),
     ):
         self._end = None if seconds is None else time.monotonic() + seconds
-        self._lab, self._label, self._say = lab, label, say
+        self._lab, self._label, self._say, self._command = lab, label, say, command
 
     def run(self, names: list[str]) -> dict[str, Section]:
         """The sections, in this order."""
@@ -77,8 +79,7 @@ class Conductor:
             if number is None:
                 return section
             skip = number + 1
-        section.failed.append((name, f"{MOST_PROCESSES} processes died; the rest was not run"))
-        self._say(f"FAILED {name}: {section.failed[-1][1]}")
+        self._fail(section, name, f"{MOST_PROCESSES} processes died; the rest was not run")
         return section
 
     def _process(self, name: str, section: Section, skip: int, left: float | None) -> int | None:
@@ -87,15 +88,16 @@ class Conductor:
         lab = {**self._lab, "seconds": 1e9 if left is None else left}
         request = json.dumps({"lab": lab, "skip": skip})
         item, number, told, ended = "start", None, False, False
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bench.gpu.worker", name, request],
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+            subprocess.Popen(
+                [*self._command, name, request],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
                 start_new_session=True,
-            )  # fmt: skip
-            limit = threading.Timer(
-                threading.TIMEOUT_MAX if left is None else max(left, 0.0) + GRACE, _kill, [process]
-            )
+            ) as process,
+        ):  # fmt: skip
+            seconds = threading.TIMEOUT_MAX if left is None else max(left, 0.0) + GRACE
+            limit = threading.Timer(seconds, _kill, [process])
             limit.daemon = True
             limit.start()
             try:
@@ -121,7 +123,7 @@ class Conductor:
             if ended:
                 return None
             if late:
-                self._fail(section, item, "it did not end in time and was killed")
+                self._fail(section, item, "it did not end in time and was killed; what follows was not run")
             elif not told:
                 errors.seek(0)
                 words = errors.read().strip().splitlines() or [""]

@@ -15,7 +15,8 @@ from gdkernels.cuda import gemm, gemm_engine
 
 from ..cases import CASES
 from . import rows
-from .lab import EPS, ROUNDOFF, Lab, bound, deviation
+from .lab import EPS, ROUNDOFF, Lab, bound, deviation, willing
+from .peers import Work
 
 PRECISIONS = {
     "float32": "float32",
@@ -63,7 +64,7 @@ class Operands:
         """Where a contestant writes."""
         return self.results.setdefault(name, self.lab.empty((self.shape.m, self.shape.n), self.storage))
 
-    def by_engine(self, name: str, engine: str) -> Callable[[], None]:
+    def by_engine(self, name: str, engine: str) -> Work:
         """The product by one of the engines of `gdkernels.cuda.set_gemm_engine`."""
         m, n, k, out = self.shape.m, self.shape.n, self.shape.k, self.result(name)
         steps_a, steps_b = (1, m) if self.turned_a else (k, 1), (1, k) if self.turned_b else (n, 1)
@@ -94,16 +95,16 @@ class Operands:
         return a @ b, abs(a) @ abs(b)
 
 
-def vendors(lab: Lab, operands: Operands) -> dict[str, Callable[[], Any]]:
-    """cuBLAS, as PyTorch and CuPy call it."""
-    found: dict[str, Callable[[], Any]] = {}
+def vendors(lab: Lab, operands: Operands) -> tuple[dict[str, Work], list[rows.Row]]:
+    """cuBLAS, as PyTorch and as CuPy call it, and rows for what fails."""
+    makers: dict[str, Callable[[], Work]] = {}
     if lab.torch:
         a, b, out = operands.a.owner, operands.b.owner, operands.result("torch").owner
         a, b = a.T if operands.turned_a else a, b.T if operands.turned_b else b
-        found["torch"] = lab.torch.matmul(a, b, out, operands.precision == "tf32")
+        makers["torch"] = partial(lab.torch.matmul, a, b, out, operands.precision == "tf32")
     if gemm_engine.vendor_is_available():
-        found["cupy"] = operands.by_engine("cupy", "vendor")
-    return found
+        makers["cupy"] = partial(operands.by_engine, "cupy", "vendor")
+    return willing(makers)
 
 
 # ---------------------------------------------------------------------------------------------- the grid
@@ -153,7 +154,9 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
 def compare(lab: Lab, shape: Shape, precision: str) -> Iterator[rows.Row]:
     """Everyone's product against NumPy's, in units of |A| @ |B|."""
     operands = Operands(lab, shape, precision)
-    contestants = {"gdkernels": operands.by_engine("gdkernels", "own"), **vendors(lab, operands)}
+    peers, failures = vendors(lab, operands)
+    yield from failures
+    contestants = {"gdkernels": operands.by_engine("gdkernels", "own"), **peers}
     right, size = operands.right()
     for name, run in contestants.items():
         run()
@@ -164,7 +167,9 @@ def compare(lab: Lab, shape: Shape, precision: str) -> Iterator[rows.Row]:
 def measure(lab: Lab, shape: Shape, precision: str) -> Iterator[rows.Row]:
     """Ours against the vendor's; afterwards, what both wrote."""
     operands = Operands(lab, shape, precision)
-    contestants = {"gdkernels": operands.by_engine("gdkernels", "own"), **vendors(lab, operands)}
+    peers, failures = vendors(lab, operands)
+    yield from failures
+    contestants = {"gdkernels": operands.by_engine("gdkernels", "own"), **peers}
     samples = lab.clock.compare(contestants, lab.seconds)
     if samples:
         yield rows.measurement(f"product, {shape.why}", precision, str(shape), samples, "TFLOP/s", shape.work)

@@ -18,7 +18,8 @@ from gdkernels.cuda.jit import Launch
 from gdkernels.scalar.hyper import STATES, hyper
 
 from . import rows
-from .lab import Lab, bound, deviation, rows_of
+from .lab import Lab, bound, deviation, rows_of, willing
+from .peers import Work
 
 COLUMNS = 1024
 TINY = 12, 64  # rows, columns
@@ -42,14 +43,14 @@ class Subject:
     size : the fewest bytes that must be moved
     outcome : gives pairs of what was found and what is right, after a run
     roundings : that a result may have seen, relative to the largest
-    peer : the same by PyTorch, or None
+    peer : makes the same by PyTorch, or None
     """
 
     launches: list[Launch]
     size: int
     outcome: Callable[[], list[tuple[Any, Any]]]
     roundings: int
-    peer: Callable[[], Any] | None
+    peer: Callable[[], Work] | None
 
 
 # ---------------------------------------------------------------------------------------------- activations, dropout
@@ -63,7 +64,7 @@ def forward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         z.nbytes + a.nbytes,
         lambda: [(a, REFERENCE.activation(z.to_numpy(), kind))],
         8,
-        lab.torch and lab.torch.forward(kind, z),
+        lab.torch and partial(lab.torch.forward, kind, z),
     )
 
 
@@ -93,7 +94,7 @@ def backward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         3 * da.nbytes + db.nbytes,
         outcome,
         8 + m,
-        lab.torch and lab.torch.backward(kind, da, saved),
+        lab.torch and partial(lab.torch.backward, kind, da, saved),
     )
 
 
@@ -106,7 +107,7 @@ def drop(lab: Lab, storage: str, m: int, n: int) -> Subject:
         x.nbytes + y.nbytes,
         lambda: [(y, REFERENCE.dropout(x.to_numpy(), p, seed))],
         2,
-        lab.torch and lab.torch.dropout(x, p),
+        lab.torch and partial(lab.torch.dropout, x, p),
     )
 
 
@@ -141,7 +142,7 @@ def normalised(lab: Lab, storage: str, m: int, n: int, kind: str, part: str) -> 
     if part == "forward":
         launches, size = first, x.nbytes + y.nbytes + stats.nbytes
         if lab.torch and centred:
-            peer = lab.torch.layernorm(x, gamma, beta, EPS)
+            peer = partial(lab.torch.layernorm, x, gamma, beta, EPS)
     elif part == "dx":
         make = getattr(norm, f"{kind}_dx_launches")
         launches = make(storage, *given, gamma.address, stats.address, y.address, m, n)
@@ -152,7 +153,7 @@ def normalised(lab: Lab, storage: str, m: int, n: int, kind: str, part: str) -> 
         size = 2 * x.nbytes + stats.nbytes
     if lab.torch and centred and part != "forward":
         wanted = [True, False, False] if part == "dx" else [False, True, True]
-        peer = lab.torch.layernorm_backward(dy, x, gamma, beta, EPS, wanted)
+        peer = partial(lab.torch.layernorm_backward, dy, x, gamma, beta, EPS, wanted)
     return Subject(launches, size, outcome, 8 + (m if part == "gradients" else n), peer)
 
 
@@ -167,7 +168,7 @@ def softmax_of_rows(lab: Lab, storage: str, m: int, n: int) -> Subject:
         x.nbytes + out.nbytes,
         lambda: [(out, REFERENCE.softmax(x.to_numpy()))],
         8 + n,
-        lab.torch and lab.torch.softmax(x),
+        lab.torch and partial(lab.torch.softmax, x),
     )
 
 
@@ -184,7 +185,7 @@ def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         value, slope = getattr(REFERENCE, kind)(pred.to_numpy(), target.to_numpy(), reduction="none")
         return [(of_row, value if by_label else value.sum(1)), (grad, slope / m)]
 
-    peer = lab.torch and (lab.torch.cross_entropy if by_label else lab.torch.mse)(pred, target)
+    peer = lab.torch and partial(lab.torch.cross_entropy if by_label else lab.torch.mse, pred, target)
     return Subject(
         loss.row_launches(storage, kernel, *places, m, n, scale.address, options),
         pred.nbytes + grad.nbytes + target.nbytes + of_row.nbytes,
@@ -230,7 +231,7 @@ def update(lab: Lab, storage: str, m: int, n: int, name: str) -> Subject:
         (3 + 2 * len(states)) * p.nbytes + (half.nbytes if half else 0),
         outcome,
         16,
-        lab.torch and lab.torch.optimizer(name, p, g, LR),
+        partial(lab.torch.optimizer, name, p, g, LR) if lab.torch and name in lab.torch.optimizers else None,
     )
 
 
@@ -248,7 +249,7 @@ def global_norm(lab: Lab, storage: str, m: int, n: int) -> Subject:
         g.nbytes,
         lambda: [(result, [np.linalg.norm(g.to_numpy().astype(np.float64))])],
         64,
-        lab.torch and lab.torch.norm(g),
+        lab.torch and partial(lab.torch.norm, g),
     )
 
 
@@ -303,8 +304,8 @@ def examine(
         source, target = (lab.empty((subject.size // 8 // 4 * 4,), "float32") for _ in range(2))
         copy = lab.copies(source.address, target.address, source.nbytes)
         contestants = {"gdkernels": partial(lab.run, subject.launches), "copy": partial(lab.run, copy)}
-        if subject.peer is not None:
-            contestants["torch"] = subject.peer
-        samples = lab.clock.compare(contestants, lab.seconds)
+        peers, failures = willing({"torch": subject.peer} if subject.peer else {})
+        yield from failures
+        samples = lab.clock.compare(contestants | peers, lab.seconds)
         if samples:
             yield rows.measurement(what, storage, f"{m} × {n}", samples, "GB/s", subject.size)

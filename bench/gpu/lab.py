@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from gdkernels.cuda.pointer import BYTES
 
 from .clock import Blind, Clock
 from .peers import Torch
+from .rows import Row, failure
 
 EPS = float(np.finfo(np.float32).eps)
 ROUNDOFF = {"float32": 0.0, "tf32": 2.0**-9, "bfloat16": 2.0**-8}  # besides that of float32 arithmetic
@@ -46,7 +48,8 @@ class Lab:
         self.sizes = {"tiny": 1 << 14} if tiny else {"cache": cache // 4, "memory": large}
         self.clock: Clock | Blind = Blind(self.wait)
         if timed:
-            source, target = (self.empty((1 << 10 if tiny else 1 << 24,), "float32") for _ in range(2))
+            count = 1 << 10 if tiny else min(1 << 25, free // 64)
+            source, target = (self.empty((count,), "float32") for _ in range(2))
             self._stalled, self.kept = self.kept, []
             stall = self.copies(source.address, target.address, source.nbytes)
             self.clock = Clock(self.stream, lambda: self.run(stall), self.wait)
@@ -121,6 +124,22 @@ class Lab:
     def labels(self, rows: int, classes: int) -> arrays.Array:
         """Random labels."""
         return self.put(np.random.default_rng(1).integers(0, classes, rows), "int64")
+
+
+def willing(
+    makers: dict[str, Callable[[], Any]], trial: Callable[[Any], Any] = lambda work: work()
+) -> tuple[dict[str, Any], list[Row]]:
+    """What peers do that can do it at all, tried once, and a row for each of the others."""
+    found, failures = {}, []
+    for name, make in makers.items():
+        try:
+            work = make()
+            trial(work)
+        except Exception as error:  # a peer that cannot takes nobody with it
+            failures.append(failure(f"{name}: {type(error).__name__}: {error}"))
+        else:
+            found[name] = work
+    return found, failures
 
 
 def rows_of(total: int, columns: int, arrays_moved: int, storage: str) -> int:

@@ -46,9 +46,10 @@ def copy(lab: Lab, name: str, size: int) -> Iterator[rows.Row]:
 
 def product(lab: Lab, shape: gemm.Shape, precision: str) -> Iterator[rows.Row]:
     """The vendor's product, through PyTorch and through CuPy as far as they are here."""
-    contestants = gemm.vendors(lab, gemm.Operands(lab, shape, precision))
+    contestants, failures = gemm.vendors(lab, gemm.Operands(lab, shape, precision))
+    yield from failures
     if not contestants:
-        yield rows.note("neither PyTorch nor CuPy is installed: cuBLAS cannot be measured")
+        yield rows.note("cuBLAS cannot be measured without PyTorch or CuPy")
         return
     samples = lab.clock.compare(contestants, 2 * lab.seconds)
     if samples:

@@ -1,7 +1,7 @@
 """What PyTorch needs for the same work as our kernels, where it is installed and sees the GPU.
 
 Arrays come as `gdkernels.cuda.arrays.Array`, whose owners are tensors then. Each method returns a function without arguments
-that launches the work on PyTorch's current stream; results are allocated by PyTorch's caching allocator, as users do it.
+that launches the work on PyTorch's current stream; results come from PyTorch's caching allocator, as they do for users.
 """
 
 import importlib.util
@@ -13,6 +13,8 @@ Work = Callable[[], Any]
 
 class Torch:
     """PyTorch's operations by our names."""
+
+    optimizers = ("sgd", "adam", "adamw")
 
     def __init__(self, torch: Any):
         self.torch, self._f, self._aten = torch, torch.nn.functional, torch.ops.aten
@@ -83,18 +85,17 @@ class Torch:
 
     # ------------------------------------------------------------------------------------------ parameters
 
-    def optimizer(self, name: str, p: Any, g: Any, lr: float) -> Work | None:
-        """A fused step; PyTorch has no Lion."""
-        make = {
-            "adam": lambda given: self.torch.optim.Adam(given, lr=lr, fused=True),
-            "adamw": lambda given: self.torch.optim.AdamW(given, lr=lr, fused=True),
-            "sgd": lambda given: self.torch.optim.SGD(given, lr=lr, momentum=0.9, fused=True),
-        }.get(name)
-        if make is None:
-            return None
+    def optimizer(self, name: str, p: Any, g: Any, lr: float) -> Work:
+        """A fused step of one of `optimizers`."""
         parameter = self.torch.nn.Parameter(p.owner.clone())
         parameter.grad = g.owner.clone()
-        return make([parameter]).step
+        optim = self.torch.optim
+        make = {
+            "sgd": lambda: optim.SGD([parameter], lr=lr, momentum=0.9, weight_decay=0.01, fused=True),
+            "adam": lambda: optim.Adam([parameter], lr=lr, weight_decay=0.01, fused=True),
+            "adamw": lambda: optim.AdamW([parameter], lr=lr, weight_decay=0.01, fused=True),
+        }[name]
+        return make().step
 
     def norm(self, g: Any) -> Work:
         return lambda: self.torch.linalg.vector_norm(g.owner)

@@ -24,6 +24,11 @@ def note(text: str) -> Row:
     return {"note": text}
 
 
+def failure(why: str) -> Row:
+    """What somebody could not do: the worker tells it as a failure of the item."""
+    return {"failed": why}
+
+
 def measurement(
     what: str, storage: str, shape: str, samples: dict[str, Samples], unit: str, work: float = 1.0
 ) -> Row:

@@ -17,7 +17,7 @@ from gdkernels.cli.verify import find_reference
 
 from ..cases import CASES, Case
 from . import rows, torch_training
-from .lab import Lab, bound, deviation
+from .lab import Lab, bound, deviation, willing
 
 SMALL = {
     "labels": Case((12, 16, 5), 8, "relu", "ce", 4),
@@ -127,24 +127,21 @@ def reference_losses(case: Case, epochs: int) -> list[float]:
 
 def race(lab: Lab, letter: str, case: Case, storage: str, compiled: bool) -> Iterator[rows.Row]:
     """Ours against PyTorch as it is, or compiled."""
-    contestants = {"gdkernels": ours(case, storage)}
-    if lab.torch and compiled and lab.left() < COMPILING:
+    if compiled and lab.left() < COMPILING:
         yield rows.note(f"cut: no time is left to compile case {letter} in {storage}")
         return
-    if lab.torch:
-        for name in ("compiled",) if compiled else ("eager", "graph"):
-            try:
-                contestants[f"torch {name}"] = torch_training.CONTESTANTS[name](
-                    lab.torch.torch, case, storage, LR
-                )
-            except Exception as error:  # one peer is missing then
-                yield rows.note(
-                    f"case {letter} {storage}: torch {name} failed: {type(error).__name__}: {error}"
-                )
-    losses = {name: run(1) for name, run in contestants.items()}
+    makers = {
+        f"torch {name}": partial(torch_training.CONTESTANTS[name], lab.torch.torch, case, storage, LR)
+        for name in (("compiled",) if compiled else ("eager", "graph"))
+        if lab.torch
+    }
+    peers, failures = willing(makers, lambda run: run(1))
+    yield from failures
+    contestants = {"gdkernels": ours(case, storage), **peers}
+    contestants["gdkernels"](1)
+    losses = {name: run(1) for name, run in contestants.items()}  # of the second epoch
     samples = lab.clock.compare_on_the_wall(contestants, 4 * lab.seconds)
     if samples:
         shape = f"{'-'.join(map(str, case.sizes))}, batch {case.batch}"
-        yield rows.measurement(f"case {letter}", storage, shape, samples, "steps/s", case.batches) | {
-            "losses": losses
-        }
+        row = rows.measurement(f"case {letter}", storage, shape, samples, "steps/s", case.batches)
+        yield row | {"losses": losses}

@@ -39,7 +39,7 @@ def work(section: str, lab: Lab, skip: int, tell: Any) -> None:
         try:
             lab.forget()
             for row in run():
-                tell(row=row)
+                tell(**row) if "failed" in row else tell(row=row)
         except Exception as error:  # one item fails, the others go on
             tell(failed=f"{type(error).__name__}: {' '.join(str(error).split())}")
             if not lab.is_alive():
