@@ -145,7 +145,7 @@ def test_ignored_rows_do_not_count(device, classes, dtype, ignore_index, rng):
 
 def rows_on_device(device, storage, kind, logits, target, weight, smoothing=0.1, first=0, ignore_index=-100):
     """(row losses, gradients times 0.25) of `row_launches`; arrays begin `first` elements behind an aligned address."""
-    from gdkernels.cuda import cross_entropy, driver
+    from gdkernels.cuda import driver, loss
     from gdkernels.cuda.pointer import BYTES
 
     computed = "float64" if storage == "float64" else "float32"
