@@ -8,13 +8,12 @@ i8 u4`` are float32, float64, int16 (pointers only), int32, int64, uint32. An ab
 """
 
 import struct
-from importlib.metadata import version
 from typing import NamedTuple
 
 from .. import cache as disk
 from . import driver, elementary  # noqa: F401  (elementary: exp, tanh, … for the device)
 from .pointer import COMPUTED, Pointer
-from .target import device, entry_of, to_ptx, types
+from .target import device, entry_of, to_ptx, toolchain, types
 
 __all__ = ["Kernel", "Launch", "device", "kernel", "run"]
 
@@ -59,7 +58,7 @@ class Kernel:
     def ptx_for_each(self, storage: str, capabilities: list[tuple[int, int]]) -> list[str]:
         """`ptx` for several compute capabilities, which takes little longer than for one."""
         symbol = f"cuda.{self.name}.{storage}"
-        same = version("numba-cuda"), self._words, self.threads, self.blocks
+        same = toolchain(), self._words, self.threads, self.blocks
         stored = {one: disk.load(symbol, (one, *same)) for one in capabilities}
         missing = [one for one, text in stored.items() if text is None]
         if missing:

@@ -5,6 +5,9 @@ Everything else in this folder takes Numba's names from here, so that a change o
 
 import re
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 INSTALL = (
@@ -22,6 +25,7 @@ if getattr(cuda, "implementation", "built-in") != "NVIDIA":
     )
 
 from cuda.bindings import driver as driver_api
+from cuda.pathfinder import load_nvidia_dynamic_lib
 from llvmlite import ir
 from numba.cuda import compiler, dispatcher, libdevice, types
 from numba.cuda.cudadecl import register_global
@@ -50,6 +54,7 @@ __all__ = [
     "register_model",
     "to_cubin",
     "to_ptx",
+    "toolchain",
     "types",
 ]
 
@@ -89,6 +94,14 @@ def to_ptx(function, arguments, capabilities, threads: int, blocks: int) -> list
         compiler.kernel_fixup(kernel, False)
         nvvm.set_launch_bounds(kernel, (threads, blocks))
         return [library.get_asm_str(cc=capability).rstrip("\0") for capability in capabilities]
+
+
+@cache
+def toolchain() -> tuple:
+    """What PTX depends on besides its source: numba-cuda and the file of the compiler behind it."""
+    library = Path(load_nvidia_dynamic_lib("nvvm").abs_path)
+    status = library.stat()
+    return version("numba-cuda"), str(library), status.st_size, status.st_mtime_ns
 
 
 def entry_of(ptx: str) -> str:
