@@ -44,12 +44,12 @@ def memory() -> tuple[int, int]:
 
 def use() -> int:
     """Make a context current where none is; the number of its device."""
-    status, device = api.cuCtxGetDevice()
-    if status == _OK:
-        return int(device)
     try:
+        status, device = api.cuCtxGetDevice()
+        if status == _OK:
+            return int(device)
         cuda.current_context()
-    except Exception as error:
+    except Exception as error:  # no driver, none that answers, no device
         reason = " ".join(str(error).split())
         raise RuntimeError(f"gdkernels: no GPU can be used: {reason or type(error).__name__}") from error
     return int(check(api.cuCtxGetDevice(), "asking for the current device"))
