@@ -34,7 +34,7 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
         (f"first losses, {name}, {storage}", partial(first_losses, name, case, storage))
         for name, case in SMALL.items()
         for storage in STORAGES
-        if not lab.tiny or name == "labels" or storage == "float32"
+        if not lab.tiny or name == "labels"
     ]
     cases = {"labels": SMALL["labels"]} if lab.tiny else CASES
     storages = STORAGES[:1] if lab.tiny else STORAGES

@@ -17,7 +17,7 @@ from .lab import Lab
 
 STORAGES = ("float32", "float64", "bfloat16", "int64", "int32")  # of the kernels that are compiled beforehand
 TINY_BUDGETS = ("sums of strips",)
-TINY_ROWS = ("activation float32", "global_norm float32")
+TINY_ROWS = ("mse float32", "global_norm float32")
 CHUNK = 4  # kernels that a process takes at a time
 CONTEXT = 1 << 30  # bytes of the GPU that a process may need
 

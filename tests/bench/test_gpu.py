@@ -268,18 +268,33 @@ def test_pytorch_computes_what_our_kernels_do(torch):
         t.optimizer(name, a, b, 0.01)()
 
 
-@pytest.mark.parametrize("letter", ["labels", "values"])
-def test_pytorch_trains_as_we_do(torch, letter):
-    case = {
-        "labels": Case((12, 16, 5), 8, "relu", "ce", 4),
-        "values": Case((6, 8, 1), 8, "tanh", "mse", 4),
-    }[letter]
+SMALL = {
+    "labels": Case((12, 16, 5), 8, "relu", "ce", 4),
+    "values": Case((6, 8, 1), 8, "tanh", "mse", 4),
+}
+
+
+def on_the_cpu(case):
+    """The losses of two epochs of our Trainer."""
     net = gd.mlp(case.sizes, activation=case.activation)
     for layer, w in enumerate(case.weights()):
         net.params[f"{layer}.w"][...] = w
     loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
     trainer = gd.Trainer(net, loss, gd.Adam(lr=1e-3))
-    ours = trainer.fit(*case.data(), epochs=2, batch_size=case.batch, shuffle=False, progress=False).loss[-1]
+    return trainer.fit(*case.data(), epochs=2, batch_size=case.batch, shuffle=False, progress=False).loss
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_reference_of_training_is_right(name):
+    training = pytest.importorskip("bench.gpu.training", exc_type=ImportError)
+    assert training.SMALL[name] == SMALL[name]
+    found = training.reference_losses(SMALL[name], epochs=2)
+    np.testing.assert_allclose(on_the_cpu(SMALL[name]), found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_pytorch_trains_as_we_do(torch, name):
+    case, ours = SMALL[name], on_the_cpu(SMALL[name])[-1]
     assert torch_training.eager(torch, case, "float32", 1e-3, device="cpu")(2) == pytest.approx(
         ours, rel=1e-5
     )
