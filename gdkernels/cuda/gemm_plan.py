@@ -16,7 +16,7 @@ WARPS = 8  # that keep it busy: two for each of its four schedulers
 START = 2_000  # until the first slab has come, and the result gone
 SECOND = 5_000  # for the launch that adds up the parts
 BYTES = 10  # from and to memory in a cycle
-SHALLOWEST = 128  # of k that are worth a part
+SHALLOWEST, MOST = 128, 1024  # of k that are worth a part, and of parts
 PROMISE = 1.1  # by which parts must be faster in this model, since it is no more than that
 
 
@@ -47,7 +47,7 @@ def choose(tiles: tuple[Tile, ...], m: int, n: int, k: int, size: int, processor
     plans = []
     for tile in tiles:
         parts = 1
-        while parts == 1 or k // parts >= SHALLOWEST:
+        while parts == 1 or (k // parts >= SHALLOWEST and parts <= MOST):
             chunk = -(-k // (parts * tile.depth)) * tile.depth
             plans.append(Plan(tile, -(-k // chunk), chunk))
             parts *= 2

@@ -164,9 +164,17 @@ def test_a_tall_gradient_is_split_and_a_large_product_is_not():
     from gdkernels.cuda.gemm_simt import LARGE, SMALL
 
     for processors in (20, 108, 132, 170):
-        for m, n, k in [(33, 17, 1000), (784, 256, 60_000), (1, 1, 1), (64, 10, 128), (2048, 4096, 256)]:
+        for m, n, k in [
+            (33, 17, 1000),
+            (784, 256, 60_000),
+            (9, 3, 10**8),
+            (1, 1, 1),
+            (64, 10, 128),
+            (2048, 4096, 256),
+        ]:
             tile, parts, chunk = choose((LARGE, SMALL), m, n, k, 4, processors)
             assert chunk % tile.depth == 0 and (parts - 1) * chunk < k <= parts * chunk
+            assert parts <= 1024
         assert choose((LARGE, SMALL), 33, 17, 100_000, 4, processors).parts > 1
         assert choose((LARGE, SMALL), 4096, 4096, 4096, 4, processors)[:2] == (LARGE, 1)
         assert choose((LARGE, SMALL), 32, 32, 64, 4, processors)[:2] == (SMALL, 1)
