@@ -81,9 +81,8 @@ def jobs(word: str = "") -> list[Job]:
         Job(number, place, storage, architecture)
         for number, budget in enumerate(BUDGETS)
         for place, kernel in enumerate(budget.kernels)
-        for storage in budget.storages
-        if storage in kernel.variants and word in kernel.name
-        for architecture in budget.architectures(storage)
+        if word in kernel.name
+        for storage, architecture in budget.each(kernel)
     ]
 
 
@@ -168,22 +167,25 @@ def complaints(budget, kernel, storage: str, architecture: str, code: sass.Code)
         yield f"{code.doubles()} float64 instructions in a kernel for {storage}"
     if strange := [name for name in code.calls() if not _is_routine(name, storage, budget.routines)]:
         yield f"calls {', '.join(sorted(set(strange)))}"
-    if code.registers > budget.registers:
-        yield f"{code.registers} registers, at most {budget.registers} expected"
-    shared = code.shared + kernel.shared
-    if shared > budget.shared:
-        yield f"{shared} bytes of shared memory, at most {budget.shared} expected"
+    most = budget.double if storage == "float64" else budget.registers
+    if code.registers > most:
+        yield f"{code.registers} registers, at most {most} expected"
+    shared, most = code.shared + kernel.shared, budget.shared * (2 if storage == "float64" else 1)
+    if shared > most:
+        yield f"{shared} bytes of shared memory, at most {most} expected"
     if shared > SHARED[architecture]:
         yield f"{shared} bytes of shared memory, a block can have {SHARED[architecture]}"
+    if short := sum(count for width, count in code.widths("LDGSTS").items() if width < 16):
+        yield f"{short} copies to shared memory of less than 128 bits"
     size = min(16, 4 * BYTES[storage])
-    for names, allowed in ((("LDG", "LDGSTS"), budget.loads), (("STG",), budget.stores)):
+    for name, allowed in (("LDG", budget.loads), ("STG", budget.stores)):
         if allowed is not None:
-            widths = code.widths(*names)
+            widths = code.widths(name)
             narrow = sum(count for width, count in widths.items() if width < size)
             if narrow > allowed:
-                yield f"{narrow} {names[0]} of less than {8 * size} bits, at most {allowed} expected"
+                yield f"{narrow} {name} of less than {8 * size} bits, at most {allowed} expected"
             if not widths[size]:
-                yield f"no {names[0]} of {8 * size} bits"
+                yield f"no {name} of {8 * size} bits"
     if code.share(budget.hot) < budget.share:
         yield f"{code.share(budget.hot):.1%} {budget.hot} in the hot loop, at least {budget.share:.0%} expected"
 
@@ -221,7 +223,7 @@ def unnamed() -> list[str]:
         (id(kernel), storage)
         for budget in budgets.BUDGETS
         for kernel in budget.kernels
-        for storage in budget.storages
+        for storage in budget.holds_for(kernel)
     }
     alone = {
         f"{kernel.name} for {storage}"

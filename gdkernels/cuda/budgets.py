@@ -3,27 +3,44 @@
 `python -m bench.static` compiles every kernel that is named here for every architecture and prints what it uses;
 tests/cuda/test_static_gate.py fails where that exceeds its budget, and where a kernel has none. No GPU takes part.
 
-For all kernels: nothing spilled, no stack, no local memory, no access through generic addresses, no atomics, and no
-float64 instruction where the storage is not float64. No call either, except that of the compiler's own routines for
-float64 division and roots, which every float64 kernel may use, and those that a budget names.
+For all kernels: nothing spilled, no stack, no local memory, no access through generic addresses, no atomics, copies to
+shared memory of 16 bytes only, and no float64 instruction where the storage is not float64. No call either, except that
+of the compiler's own routines for float64 division and roots, which every float64 kernel may use, and those that a
+budget names.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import activation, dropout, epoch, optim, strided
+from . import (
+    activation,
+    cross_entropy,
+    dropout,
+    epoch,
+    gemm_epilogue,
+    gemm_simt,
+    gemm_tensorcore,
+    loss,
+    norm,
+    norm_gradients,
+    norm_rows,
+    optim,
+    rows,
+    softmax,
+    strided,
+)
 from .jit import Kernel
 
 ARCHITECTURES = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
+ALL = tuple(ARCHITECTURES)
+AMPERE = ("sm_80", "sm_90", "sm_100")  # have bfloat16, copies to shared memory, and its tensor cores
+USUAL = ("sm_80", "sm_90")  # for variants of what is compiled for all in another one
+
 # The shared memory that a block may have, in bytes. GPUs that run code for sm_80 have 99 KiB at least (sm_86, sm_120).
 SHARED = {name: 1024 * (64 if name == "sm_75" else 99) for name in ARCHITECTURES}
 
 # What the compiler calls for a float64 division or root whose operands are extreme (how the names begin).
 DOUBLE_ROUTINES = ("div_rn_f64", "dblrcp_rn", "dsqrt_rn_f64", "drsqrt_f64")
-
-NARROW = ("float32", "bfloat16", "float16")
-WIDE = ("float64",)
-EVERY = (*NARROW, *WIDE)
-INTEGERS = ("int8", "int16", "int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -35,147 +52,193 @@ class Budget:
 
     kernels : that share the budget
     why : it is what it is
-    storages : for which it holds, of those that a kernel has
-    registers : of a thread, at most
-    shared : bytes of shared memory of a block, at most, static and dynamic
+    registers, double : of a thread, at most; the second for float64
+    shared : bytes of shared memory of a block, at most, twice as many for float64
     loads, stores : from and to global memory are of four elements (16 bytes at most), but for so many; None: any
     routines : of the compiler that may be called (how the names begin)
-    hot : the instruction that the innermost loop is there for
-    share : the part of that loop that it makes up, at least
-    since : the oldest architecture that has the instructions
+    hot, share : the instruction that the innermost loop is there for, and the part of that loop that it makes up, at least
+    architectures : that are compiled for
+    left_out : storage types that are not compiled, since they differ from another one in conversions alone
+    storages : for which the budget holds, if not for all that a kernel has
     """
 
     name: str
     kernels: tuple[Kernel, ...]
     why: str
-    storages: tuple[str, ...] = NARROW
     registers: int = 64
+    double: int = 128
     shared: int = 0
     loads: int | None = None
     stores: int | None = None
     routines: tuple[str, ...] = ()
     hot: str = ""
     share: float = 0.0
-    since: str = "sm_75"
+    architectures: tuple[str, ...] = ALL
+    left_out: tuple[str, ...] = ()
+    storages: tuple[str, ...] = ()
 
-    def architectures(self, storage: str) -> tuple[str, ...]:
-        """Those that the budget holds for; bfloat16 is converted by an instruction that came with sm_80."""
-        oldest = max(ARCHITECTURES[self.since], (8, 0) if storage == "bfloat16" else (7, 5))
-        return tuple(name for name, capability in ARCHITECTURES.items() if capability >= oldest)
+    def holds_for(self, kernel: Kernel) -> list[str]:
+        """The storage types of a kernel that have this budget."""
+        return [storage for storage in kernel.variants if not self.storages or storage in self.storages]
+
+    def each(self, kernel: Kernel) -> Iterator[tuple[str, str]]:
+        """The storage types and architectures that a kernel is compiled for."""
+        for storage in self.holds_for(kernel):
+            for architecture in self.architectures:
+                if storage not in self.left_out and (storage != "bfloat16" or architecture in AMPERE):
+                    yield storage, architecture
 
 
-def _each(tables, place: int) -> tuple[Kernel, ...]:
-    """The kernels at one place of the pairs (four elements a thread, one element a thread)."""
+def _at(place: int, *tables) -> tuple[Kernel, ...]:
+    """The kernels at one place of the pairs in some tables: four elements a thread, one element a thread."""
     return tuple(dict.fromkeys(pair[place] for table in tables for pair in table.values()))
 
 
-_BY_FOUR = _each((activation.FORWARD, activation.BACKWARD), 0)
-_BY_ONE = _each((activation.FORWARD, activation.BACKWARD), 1)
-_SUMS4, _SUMS1 = (_each((activation.BACKWARD_SUMS,), place) for place in (0, 1))
+# fmt: off
 
+# ---------------------------------------------------------------------------------------------- products
+
+# A matrix is N (row-major) or T (transposed), which is whether A is, and B is not, contiguous along k.
+NN, NT, TN, TT = (True, False), (True, True), (False, False), (False, True)
+HARD = ("gelu", "softplus", "mish")  # the activations that need most registers
+EASY_AND_HARD = ("identity", "gelu")
+
+
+def _simt(tile, wide, forms, kinds=("identity",)):
+    storage = "float64" if tile is gemm_simt.DOUBLE else "float32"
+    return tuple(gemm_simt.product(storage, tile, *form, wide, kind) for form in forms for kind in kinds)
+
+
+def _tensor(size, tile, wide, forms, kinds=("identity",)):
+    return tuple(gemm_tensorcore.product(size, tile, *form, kind, wide) for form in forms for kind in kinds)
+
+
+def _parts(place, parts, kinds):
+    return tuple(gemm_epilogue._kernels(kind, parts)[place] for kind in kinds)
+
+
+# The activation follows the loop and has its registers: only the hardest are compiled, behind the form that a layer
+# computes. Results are wider than the operands in gradients of weights alone, whose form is TN.
+_LARGE, _SMALL, _DOUBLE = gemm_simt.LARGE, gemm_simt.SMALL, gemm_simt.DOUBLE
+_LARGE_T, _SMALL_T = gemm_tensorcore.LARGE, gemm_tensorcore.SMALL
+GEMM = (
+    Budget("gemm 128 by four", _simt(_LARGE, True, (NN, NT, TN)), "64 sums a thread, two blocks of 256",
+           128, shared=17408, loads=0, stores=0, hot="FFMA", share=0.88),
+    Budget("gemm 128 by four, activations", _simt(_LARGE, True, (NN,), HARD), "as above",
+           128, shared=17408, loads=0, stores=0, hot="FFMA", share=0.88, architectures=USUAL),
+    Budget("gemm 64 by four", _simt(_SMALL, True, (NN, NT, TN, TT)), "32 sums a thread, four blocks of 128",
+           128, shared=18432, loads=0, stores=0, hot="FFMA", share=0.84),
+    Budget("gemm 64 by four, activations", _simt(_SMALL, True, (NN,), HARD[:1]), "as above",
+           128, shared=18432, loads=0, stores=0, hot="FFMA", share=0.84, architectures=USUAL),
+    Budget("gemm 64 by one", _simt(_SMALL, False, (NN, NT, TN, TT)), "as above, for any address and length",
+           128, shared=18432, hot="FFMA", share=0.76),
+    Budget("gemm 64 by one, activations", _simt(_SMALL, False, (NN,), HARD[:1]), "as above",
+           128, shared=18432, hot="FFMA", share=0.76, architectures=USUAL),
+    Budget("gemm float64 by four", _simt(_DOUBLE, True, (NN, NT, TN, TT)), "16 sums a thread, two blocks of 256",
+           shared=18432, loads=0, stores=0, hot="DFMA", share=0.68),
+    Budget("gemm float64 by one", _simt(_DOUBLE, False, (NN, TN)), "as above",
+           shared=18432, hot="DFMA", share=0.64),
+    Budget("gemm float64, activations", _simt(_DOUBLE, True, (NN,), HARD[:1]) + _simt(_DOUBLE, False, (NN,), HARD[:1]),
+           "as above", shared=18432, hot="DFMA", share=0.64, architectures=USUAL),
+
+    Budget("gemm tensor core 128", _tensor(2, _LARGE_T, False, (NN,)), "64 sums a thread, two blocks of 256",
+           128, shared=49152, hot="HMMA", share=0.35, architectures=AMPERE),
+    Budget("gemm tensor core 128, forms", _tensor(2, _LARGE_T, False, (NT, TN, TT)) + _tensor(2, _LARGE_T, True, (TN,)),
+           "as above", 128, shared=49152, hot="HMMA", share=0.35, architectures=AMPERE, left_out=("float16",)),
+    Budget("gemm tensor core 128, activations", _tensor(2, _LARGE_T, False, (NN,), HARD),
+           "as above", 128, shared=49152, hot="HMMA", share=0.35, architectures=("sm_80",), left_out=("float16",)),
+    Budget("gemm tensor core 64", _tensor(2, _SMALL_T, False, (NN,)), "32 sums a thread, four blocks of 128",
+           128, shared=24576, hot="HMMA", share=0.23, architectures=AMPERE),
+    Budget("gemm tensor core 64, forms", _tensor(2, _SMALL_T, False, (NT, TN, TT)) + _tensor(2, _SMALL_T, True, (TN,)),
+           "as above", 128, shared=24576, hot="HMMA", share=0.23, architectures=AMPERE, left_out=("float16",)),
+    Budget("gemm tf32 128", _tensor(4, _LARGE_T, False, (NN, NT, TN, TT)), "as in 16 bits, but half as much at a time",
+           128, shared=49152, hot="HMMA", share=0.13, architectures=AMPERE),
+    Budget("gemm tf32 64", _tensor(4, _SMALL_T, False, (NN, NT, TN, TT)), "as above",
+           128, shared=24576, hot="HMMA", share=0.10, architectures=AMPERE),
+    Budget("gemm tf32, activations", _tensor(4, _LARGE_T, False, (NN,), HARD[:1]),
+           "as above", 128, shared=49152, hot="HMMA", share=0.13, architectures=USUAL),
+    Budget("gemm operands in chunks", (gemm_tensorcore.pad,), "one element a thread", 40),
+
+    Budget("gemm parts by four", _parts(0, "R*", EASY_AND_HARD), "several parts at a time", 96, loads=0, stores=0,
+           left_out=("float16",)),
+    Budget("gemm parts by one", _parts(1, "R*", EASY_AND_HARD), "several parts at a time",
+           left_out=("float16",)),
+    Budget("gemm of others by four", _parts(0, "F*", EASY_AND_HARD), "several parts at a time", 96, loads=0, stores=0,
+           architectures=USUAL, left_out=("float32", "float64", "float16")),
+    Budget("gemm of others by one", _parts(1, "F*", EASY_AND_HARD), "several parts at a time",
+           architectures=USUAL, left_out=("float32", "float64", "float16")),
+)
+
+# ---------------------------------------------------------------------------------------------- elements and rows
+
+_ELEMENTS = activation.FORWARD, activation.BACKWARD
 ACTIVATION = (
-    Budget("activation by four", _BY_FOUR, "gelu's two polynomials", loads=0, stores=0),
-    Budget("activation by four", _BY_FOUR, "as above, two registers each", WIDE, loads=0, stores=0),
-    Budget("activation by one", _BY_ONE, "what is left over", registers=32),
-    Budget("activation by one", _BY_ONE, "as above, two registers each", WIDE),
-    Budget(
-        "bias gradient by four",
-        _SUMS4,
-        "loads of four rows at a time; the sums of strips are stored one by one",
-        registers=96,
-        shared=4096,
-        loads=0,
-        stores=1,
-    ),
-    Budget(
-        "bias gradient by four",
-        _SUMS4,
-        "as above",
-        WIDE,
-        registers=128,
-        shared=8192,
-        loads=0,
-        stores=1,
-    ),
-    Budget("bias gradient by one", _SUMS1, "loads of four rows at a time", registers=64, shared=1024),
-    Budget("bias gradient by one", _SUMS1, "as above", WIDE, registers=128, shared=2048),
-    Budget("sums of strips", (activation.sum_strips,), "several strips at a time", EVERY),
+    Budget("activation by four", _at(0, *_ELEMENTS), "gelu's two polynomials", 64, 64, loads=0, stores=0),
+    Budget("activation by one", _at(1, *_ELEMENTS), "what is left over", 32, 48, left_out=("float16",)),
+    Budget("bias gradient by four", _at(0, activation.BACKWARD_SUMS), "four rows at a time; a sum is stored alone",
+           96, shared=4096, loads=0, stores=1, left_out=("float16",)),
+    Budget("bias gradient by one", _at(1, activation.BACKWARD_SUMS), "four rows at a time",
+           64, 96, shared=1024, left_out=("float16",)),
+    Budget("sums of strips", (activation.sum_strips,), "several strips at a time", 48, 64),
 )
-
 DROPOUT = (
-    Budget("dropout by four", (dropout.drop4,), "two blocks of Philox", EVERY, loads=1, stores=0),
-    Budget("dropout by one", (dropout.drop1,), "one block of Philox", EVERY, registers=40),
+    Budget("dropout by four", (dropout.drop4,), "two blocks of Philox", 32, 32, loads=1, stores=0),
+    Budget("dropout by one", (dropout.drop1,), "one block of Philox", 24, 24),
 )
-
-_UPDATES = (optim.UPDATE, {"descend": optim.DESCEND})
-_UPDATE4, _UPDATE1 = (_each(_UPDATES, place) for place in (0, 1))
-
+_UPDATES = optim.UPDATE, {"descend": optim.DESCEND}
 OPTIM = (
-    Budget(
-        "update by four",
-        _UPDATE4,
-        "five arrays; numbers of the row, factor and flag are narrower, and so is half",
-        registers=64,
-        loads=3,
-        stores=1,
-    ),
-    Budget(
-        "update by four",
-        _UPDATE4,
-        "as above",
-        WIDE,
-        registers=128,
-        loads=3,
-        stores=1,
-    ),
-    Budget("update by one", _UPDATE1, "what is left over", registers=40),
-    Budget("update by one", _UPDATE1, "as above, two registers each", WIDE),
-    Budget("row of numbers", (optim.write_row,), "one thread", EVERY, registers=32),
-    Budget(
-        "squares by four",
-        (optim.squares4,),
-        "three scales; a sum for each block",
-        EVERY,
-        shared=192,
-        loads=0,
-    ),
-    Budget("squares by one", (optim.squares1,), "as above", EVERY, shared=192),
-    Budget("norm", (optim.norm_of_sums,), "one block: registers are free", EVERY, registers=128, shared=192),
-    Budget("clip by four", (optim.clip4,), "the norm is single", EVERY, registers=40, loads=1, stores=0),
-    Budget("clip by one", (optim.clip1,), "what is left over", EVERY, registers=32),
+    Budget("update by four", _at(0, *_UPDATES), "five arrays; numbers of the table, factor, flag and half are narrower",
+           64, 96, loads=3, stores=1),
+    Budget("update by one", _at(1, *_UPDATES), "what is left over", 40, 64),
+    Budget("row of the table", (optim.write_row,), "one thread", 32, 32),
+    Budget("squares by four", (optim.squares4,), "three scales; three sums a block", 40, 48, shared=96, loads=0),
+    Budget("squares by one", (optim.squares1,), "as above", 40, 48, shared=96),
+    Budget("norm of squares", (optim.norm_of_sums,), "one block: registers are free", 128, shared=96),
+    Budget("clip by four", (optim.clip4,), "the norm is single", 24, 32, loads=1, stores=0),
+    Budget("clip by one", (optim.clip1,), "what is left over", 16, 32),
+)
+NORM = (
+    Budget("norm by four", (norm_rows.forward4,), "32 numbers; statistics are stored alone",
+           96, shared=32, loads=0, stores=3),
+    Budget("norm gradient by four", (norm_rows.dx4,), "64 numbers; statistics are loaded alone",
+           120, shared=32, loads=3, stores=0),
+    Budget("norm by one", (norm_rows.forward1, norm_rows.dx1), "several columns at a time", 56, 64, shared=32),
+    Budget("norm parameters by four", (norm_gradients.strips4,), "several rows at a time, each with its statistics",
+           96, shared=4096, loads=24),
+    Budget("norm parameters by one", (norm_gradients.strips1,), "several rows at a time", 80, 112, shared=1024),
+    Budget("norm parameters of strips", (norm_gradients.add_strips,), "several at a time", 48, 48, shared=1024),
+    Budget("sum by four", (norm.add4,), "two loads, one store", 24, 32, loads=0, stores=0),
+    Budget("sum by one", (norm.add1,), "what is left over", 16, 16),
+)
+SOFTMAX = (
+    Budget("softmax by four", (softmax.softmax4,), "32 numbers", 64, shared=32, loads=0, stores=0),
+    Budget("softmax by one", (softmax.softmax1,), "one number at a time", 32, 64, shared=32),
+)
+_CROSS = cross_entropy.KERNELS
+LOSS = (
+    Budget("loss by four", _at(0, loss.ELEMENTS), "scale and row loss are single", 64, 64, shared=32, loads=1, stores=1),
+    Budget("loss by one", _at(1, loss.ELEMENTS), "several elements at a time", 48, 56, shared=32),
+    Budget("sum of losses", (rows.add_up,), "several losses at a time", 48, 56, shared=32),
+    Budget("cross-entropy by four", _at(0, _CROSS), "32 numbers; scale, label, its weight and the row loss are single",
+           80, shared=32, loads=3, stores=1),
+    Budget("cross-entropy by one", _at(1, _CROSS), "several classes at a time", 64, 64, shared=32),
+    Budget("weights of labels", (cross_entropy.weigh,), "several labels at a time", 48, 56, shared=32),
+    Budget("check of labels", (cross_entropy.find_wrong,), "one label a thread", 32),
 )
 
-STRIDED = (
-    Budget(
-        "strided copy",
-        (strided.copy_elements,),
-        "an index of six axes is divided out in 64 bits",
-        INTEGERS,
-        registers=40,
-        routines=("div_s64", "rem_s64"),
-    ),
-    Budget("labels", (strided.widen_integers,), "one element a thread", ("int32",), registers=16),
-)
+# ---------------------------------------------------------------------------------------------- around them
 
 EPOCH = (
-    Budget(
-        "training: batches",
-        (epoch.begin, epoch.gather_rows, epoch.gather_values, epoch.gather_labels),
-        "they wait for addresses that they read from memory",
-        (*EVERY, "int64"),
-        registers=40,
-    ),
-    Budget(
-        "training: step",
-        (epoch.loss_of_batch, epoch.finish),
-        "one block: registers are free",
-        EVERY,
-        registers=128,
-        shared=64,
-    ),
-    Budget(
-        "training: precision", (epoch.narrowed, epoch.widened), "one element a thread", EVERY, registers=16
-    ),
+    Budget("batches", (epoch.begin, epoch.gather_rows, epoch.gather_values, epoch.gather_labels),
+           "addresses that are read from memory", 40, 40),
+    Budget("end of a step", (epoch.loss_of_batch, epoch.finish), "one block: registers are free", 96, shared=96),
+    Budget("change of precision", (epoch.narrowed, epoch.widened), "one element a thread", 16, 16),
 )
+STRIDED = (
+    Budget("strided copy", (strided.copy_elements,), "an index of six axes is divided out in 64 bits",
+           40, routines=("div_s64", "rem_s64")),
+    Budget("labels of 32 bits", (strided.widen_integers,), "one element a thread", 16),
+)
+# fmt: on
 
-BUDGETS = (*ACTIVATION, *DROPOUT, *OPTIM, *EPOCH, *STRIDED)
+BUDGETS = (*GEMM, *ACTIVATION, *NORM, *LOSS, *SOFTMAX, *OPTIM, *DROPOUT, *EPOCH, *STRIDED)
