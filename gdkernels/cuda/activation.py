@@ -62,7 +62,7 @@ def _named(name, meaning, signature, *bodies):
     made = []
     for body in bodies:
         body.__name__, body.__doc__ = f"{name}{body.__name__[-1]}", meaning
-        made.append(kernel(signature, threads=THREADS, variants=EVERY)(body))
+        made.append(kernel(signature, threads=THREADS, blocks=2, variants=EVERY)(body))
     return made
 
 

@@ -89,7 +89,7 @@ def loss_of_batch(row_loss, rows, scale, value, stop):
             stop[0] = 1
 
 
-@kernel("i8*, R*, i8, i8*, i8, R, R*, R*, i4*", threads=THREADS, variants=REALS)
+@kernel("i8*, R*, i8, i8*, i8, R, R*, R*, i4*", threads=THREADS, blocks=2, variants=REALS)
 def finish(fields, squares, planes, first, parameters, clip, value, factor, stop):
     """From the sums of squares of blocks of the gradient to the factor of the update, or to the end of training.
 
