@@ -56,6 +56,24 @@ raises(TypeError, np.asarray, a)
 """)
 
 
+def test_products_of_somebody_elses_memory():
+    run("""
+from cupy._core import _routines_linalg as routines
+whole = cp.asarray(np.arange(24, dtype="f4"))
+def part(first, *shape):
+    memory = cp.cuda.UnownedMemory(whole.data.ptr + 4 * first, 4 * shape[0] * shape[1], whole, 0)
+    return cp.ndarray(shape, np.dtype("f4"), cp.cuda.MemoryPointer(memory, 0))
+a, b, out = part(0, 2, 4), part(8, 3, 4), part(20, 2, 2)
+h = np.arange(24, dtype="f4")
+with cp.cuda.Stream.null:
+    assert cp.matmul(a, b.T[:, :2], out=out) is out
+assert (whole.get()[20:].reshape(2, 2) == h[:8].reshape(2, 4) @ h[8:20].reshape(3, 4).T[:, :2]).all()
+before = routines.get_compute_type(np.float32)
+routines.set_compute_type(np.float32, routines.COMPUTE_TYPE_TF32)
+assert before != routines.get_compute_type(np.float32) == routines.COMPUTE_TYPE_TF32
+""")
+
+
 def test_memory():
     run("""
 pool = cp.get_default_memory_pool()

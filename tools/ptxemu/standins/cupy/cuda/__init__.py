@@ -3,7 +3,7 @@
 from cuda.bindings import driver
 
 from . import memory, runtime, stream
-from .memory import MemoryPointer, MemoryPool, alloc
+from .memory import MemoryPointer, MemoryPool, UnownedMemory, alloc
 from .stream import Event, ExternalStream, Graph, Stream, get_current_stream, get_elapsed_time
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "MemoryPointer",
     "MemoryPool",
     "Stream",
+    "UnownedMemory",
     "alloc",
     "get_current_stream",
     "get_elapsed_time",

@@ -20,6 +20,13 @@ class Memory:
         self.pool.returned(self)
 
 
+class UnownedMemory:
+    """Memory of somebody else, who is kept."""
+
+    def __init__(self, ptr, size, owner, device_id=-1):
+        self.ptr, self.size, self.owner = int(ptr), size, owner
+
+
 class MemoryPointer:
     def __init__(self, mem, offset):
         self.mem, self.ptr = mem, (mem.ptr + offset if mem else 0)
