@@ -71,11 +71,11 @@ def _kernels(kind: str, parts: str):
     """
     finish4, finish1 = epilogue(kind)
 
-    def parts4(part, count, size, bias, add, ldadd, z, out, ldo, rows, n, accumulate):
+    def parts4(part, count, size, bias, add, ldadd, z, out, ldo, rows, n, turns, accumulate):
         column = 4 * (cuda.blockIdx.x * LANES + (cuda.threadIdx.x & 31))
         row = cuda.blockIdx.y * WARPS + (cuda.threadIdx.x >> 5)
-        while row < rows:
-            if column < n:
+        for _ in range(turns):
+            if row < rows and column < n:
                 zero = real(part, 0)
                 v0, v1, v2, v3 = zero, zero, zero, zero
                 place = row * n + column
@@ -87,11 +87,11 @@ def _kernels(kind: str, parts: str):
                 finish4(v0, v1, v2, v3, column, bias, add_row, z_row, out_row, accumulate)
             row += WARPS * cuda.gridDim.y
 
-    def parts1(part, count, size, bias, add, ldadd, z, out, ldo, rows, n, accumulate):
+    def parts1(part, count, size, bias, add, ldadd, z, out, ldo, rows, n, turns, accumulate):
         column = cuda.blockIdx.x * LANES + (cuda.threadIdx.x & 31)
         row = cuda.blockIdx.y * WARPS + (cuda.threadIdx.x >> 5)
-        while row < rows:
-            if column < n:
+        for _ in range(turns):
+            if row < rows and column < n:
                 v = real(part, 0)
                 place = row * n + column
                 for _ in range(count):
@@ -105,7 +105,7 @@ def _kernels(kind: str, parts: str):
     for body in (parts4, parts1):
         body.__name__ = f"{kind}_{'products' if parts == 'F*' else 'parts'}{body.__name__[-1]}"
         body.__doc__ = f"out (+)= {kind}(Σ parts + bias + add), in the order of the parts."
-        signature = f"{parts}, i8, i8, F*, F*, i8, F*, F*, i8, i8, i8, i4"
+        signature = f"{parts}, i8, i8, F*, F*, i8, F*, F*, i8, i8, i8, i8, i4"
         made.append(kernel(signature, threads=LANES * WARPS, variants=EVERY)(body))
     return made
 
@@ -123,6 +123,9 @@ def launches(
     wide = n % 4 == 0 and is_wide(storage, out, ldo * size, z, bias, add, ldadd * size) and part % 16 == 0
     chosen = _kernels(activation, parts)[0 if wide else 1]
     columns = LANES * (4 if wide else 1)
-    grid = -(-n // columns), min(STRIPS, -(-m // WARPS)), 1
-    operands = part, count, m * n, bias, add, ldadd, z, out, ldo, m, n, int(accumulate)
+    strips = -(-m // WARPS)
+    grid = -(-n // columns), min(STRIPS, strips), 1
+    # handed over, because the compiler divides 64 bits for it, which takes longer than a turn
+    turns = -(-strips // STRIPS)
+    operands = part, count, m * n, bias, add, ldadd, z, out, ldo, m, n, turns, int(accumulate)
     return [Launch(chosen, storage, grid, operands)]

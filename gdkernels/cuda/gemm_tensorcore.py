@@ -149,17 +149,17 @@ def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, 
 _CARRIERS = {2: "int16", 4: "int32"}  # integers that carry the bits
 
 
-@kernel("F*, F*, i8, i8, i8, i8, i8", threads=256, variants=tuple(_CARRIERS.values()))
-def pad(source, target, count, length, ld, step, step_within):
+@kernel("F*, F*, i8, i8, i8, i8, i8, i8", threads=256, variants=tuple(_CARRIERS.values()))
+def pad(source, target, count, length, ld, step, step_within, turns):
     """Rows of any strides into rows of `ld` contiguous elements, with zeros behind the `length` that they have."""
     row = cuda.blockIdx.x * 8 + (cuda.threadIdx.x >> 5)
     place = cuda.blockIdx.y * 32 + (cuda.threadIdx.x & 31)
-    if row < count:
-        while place < ld:
+    for _ in range(turns):
+        if row < count and place < ld:
             target[row * ld + place] = (
                 source[row * step + place * step_within] if place < length else real(source, 0)
             )
-            place += 32 * cuda.gridDim.y
+        place += 32 * cuda.gridDim.y
 
 
 def _in_chunks(room, storage: str, rows: int, k: int, address: int, stride: int, stride_k: int):
@@ -180,8 +180,9 @@ def _in_chunks(room, storage: str, rows: int, k: int, address: int, stride: int,
     count, length, step, step_within = (rows, k, stride, stride_k) if along_k else (k, rows, stride_k, stride)
     ld = -(-length // each) * each
     target = room(count * ld * size)
-    grid = -(-count // 8), min(BLOCKS_DOWN, -(-ld // 32)), 1
-    copy = Launch(pad, _CARRIERS[size], grid, (address, target, count, length, ld, step, step_within))
+    across = -(-ld // 32)
+    grid, turns = (-(-count // 8), min(BLOCKS_DOWN, across), 1), -(-across // BLOCKS_DOWN)
+    copy = Launch(pad, _CARRIERS[size], grid, (address, target, count, length, ld, step, step_within, turns))
     return [copy], target, along_k, ld
 
 

@@ -159,6 +159,19 @@ def test_parts_of_k_are_added_up(device, rng, monkeypatch, storage, n):
     assert_product(result, a, b, bias.to_numpy())
 
 
+@pytest.mark.parametrize("n", [20, 17])
+def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
+    """Five strips of rows for two blocks, which take three turns."""
+    from gdkernels.cuda import gemm_epilogue, gemm_simt
+
+    monkeypatch.setattr(gemm_epilogue, "STRIPS", 2)
+    force(monkeypatch, gemm_simt.SMALL, parts=2)
+    a, b = operands(device, rng, "float32", "NN", 37, n, 64)
+    result, launches = multiply(device, a, b)
+    assert launches[1].grid[1] == 2
+    assert_product(result, a, b)
+
+
 def test_a_tall_gradient_is_split_and_a_large_product_is_not():
     from gdkernels.cuda.gemm_plan import choose
     from gdkernels.cuda.gemm_simt import LARGE, SMALL

@@ -260,6 +260,17 @@ def test_operands_are_copied_only_where_they_must(device, a, b, copies):
     assert [launch.kernel is gemm_tensorcore.pad for launch in launches] == [True] * copies + [False]
 
 
+@pytest.mark.parametrize("storage", ["bfloat16", "float32"])
+def test_longer_rows_than_a_grid_has_blocks(device, rng, storage, monkeypatch):
+    """Four blocks' worth of a copied row for two blocks, which take two turns."""
+    from gdkernels.cuda import gemm_tensorcore
+
+    monkeypatch.setattr(gemm_tensorcore, "BLOCKS_DOWN", 2)
+    a, b = lay(device, random(rng, 5, 101), storage, step=2), lay(device, random(rng, 101, 8), storage)
+    result, _ = multiply(device, storage, a, b)
+    assert_product(result, a.read @ b.read, a.read, b.read, storage)
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_older_gpus_are_refused(device, storage, monkeypatch):
     from gdkernels.cuda import driver, gemm_tensorcore
