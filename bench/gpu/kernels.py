@@ -284,6 +284,7 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
         (f"{what} {storage}", partial(examine, lab, what, make, storage, moved))
         for what, make, storages, moved in KERNELS
         for storage in (storages[:1] if lab.tiny else storages)
+        if storage in lab.kinds
     ]
 
 

@@ -27,6 +27,7 @@ class Lab:
     ----------
     tiny : whether shapes are so small that an emulated device can do them
     torch : what PyTorch can do here, or None
+    kinds : the storage types and precisions that the device has
     stream : on which everything is launched
     clock : a `Clock`, or, where times mean nothing, `Blind`
     kept : the memory of the item in progress, which launches know by its address alone
@@ -37,6 +38,7 @@ class Lab:
     def __init__(self, tiny: bool, timed: bool, seconds: float, torch: bool = True):
         device = driver.use()
         self.tiny, self.timed = tiny, timed
+        self.kinds = [kind for kind in ROUNDOFF if not lacks(driver.capability(device), kind)]
         self.torch = Torch.find() if torch else None
         self.library = arrays.default_library() if self.torch is None else arrays.Torch
         self.stream = self.library.stream()
@@ -124,6 +126,11 @@ class Lab:
     def labels(self, rows: int, classes: int) -> arrays.Array:
         """Random labels."""
         return self.put(np.random.default_rng(1).integers(0, classes, rows), "int64")
+
+
+def lacks(capability: tuple[int, int], kind: str) -> bool:
+    """Whether GPUs of this compute capability have no instructions for a storage type or precision."""
+    return kind in ("bfloat16", "tf32") and capability < (8, 0)
 
 
 def willing(

@@ -6,7 +6,7 @@ from functools import partial
 from gdkernels.cuda import driver
 
 from . import gemm, rows
-from .lab import Lab, deviation
+from .lab import Lab, bound, deviation
 
 SIDE, TINY_SIDE = 4096, 32
 
@@ -17,7 +17,7 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
     side = TINY_SIDE if lab.tiny else SIDE
     shape = gemm.Shape("limit", side, side, side, "NN")
     return copies + [
-        (f"cuBLAS {precision}", partial(product, lab, shape, precision)) for precision in gemm.PRECISIONS
+        (f"cuBLAS {precision}", partial(product, lab, shape, precision)) for precision in lab.kinds
     ]
 
 
@@ -46,11 +46,15 @@ def copy(lab: Lab, name: str, size: int) -> Iterator[rows.Row]:
 
 def product(lab: Lab, shape: gemm.Shape, precision: str) -> Iterator[rows.Row]:
     """The vendor's product, through PyTorch and through CuPy as far as they are here."""
-    contestants, failures = gemm.vendors(lab, gemm.Operands(lab, shape, precision))
+    operands = gemm.Operands(lab, shape, precision)
+    contestants, failures = gemm.vendors(lab, operands)
     yield from failures
     if not contestants:
         yield rows.note("cuBLAS cannot be measured without PyTorch or CuPy")
         return
     samples = lab.clock.compare(contestants, 2 * lab.seconds)
+    for name in contestants:
+        allowed = bound(precision, shape.k + 2)
+        yield rows.check(f"cuBLAS by {name}", precision, str(shape), operands.error(name), allowed)
     if samples:
         yield rows.measurement("cuBLAS", precision, str(shape), samples, "TFLOP/s", shape.work)

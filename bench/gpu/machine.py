@@ -32,6 +32,8 @@ def facts(name: str) -> dict[str, str]:
         "host": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": versions(),
     }
+    if driver.capability(device) < (8, 0):
+        found["left out"] = "bfloat16 and tf32, which come with compute capability 8.0"
     return found | ({} if is_emulated(name) else {"nvidia-smi": nvidia_smi()})
 
 

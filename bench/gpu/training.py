@@ -1,8 +1,9 @@
 """Steps of training per second, of cases a to e (`bench.cases`), by our Trainer and by PyTorch.
 
-Ours is `Trainer.fit`: each step is a replayed graph, and the host waits once an epoch. PyTorch does the same steps eagerly,
-as a captured graph of the whole step, and with forward and loss compiled; in bfloat16 under autocast. All with Adam, over
-the same batches in the same order. Times are those of a wall clock, since the host's work counts here.
+Ours is `Trainer.fit`: each step is a replayed graph, and the host waits once an epoch; where CuPy is installed, once more
+with the products of cuBLAS. PyTorch does the same steps eagerly, as a captured graph of the whole step, and with forward and
+loss compiled; in bfloat16 under autocast. All with Adam, over the same batches in the same order. Times are those of a wall
+clock, since the host's work counts here.
 
 Before, a small network of each kind is held against the reference: the losses of its first steps, in float64 NumPy.
 """
@@ -14,6 +15,7 @@ import numpy as np
 
 import gdkernels as gd
 from gdkernels.cli.verify import find_reference
+from gdkernels.cuda import gemm_engine
 
 from ..cases import CASES, Case
 from . import rows, torch_training
@@ -34,10 +36,10 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
         (f"first losses, {name}, {storage}", partial(first_losses, name, case, storage))
         for name, case in SMALL.items()
         for storage in STORAGES
-        if not lab.tiny or name == "labels"
+        if storage in lab.kinds and (not lab.tiny or name == "labels")
     ]
     cases = {"labels": SMALL["labels"]} if lab.tiny else CASES
-    storages = STORAGES[:1] if lab.tiny else STORAGES
+    storages = [name for name in (STORAGES[:1] if lab.tiny else STORAGES) if name in lab.kinds]
     for compiled in (False, True):
         if not compiled or lab.torch:
             found += [
@@ -64,8 +66,8 @@ def trainer_of(case: Case, storage: str) -> gd.Trainer:
     return gd.Trainer(net, loss=loss, optimizer=gd.Adam(lr=LR))
 
 
-def ours(case: Case, storage: str) -> Callable[[int], float]:
-    """Train for so many epochs; the last loss."""
+def ours(case: Case, storage: str, engine: str = "own") -> Callable[[int], float]:
+    """Train for so many epochs; the last loss. `engine` multiplies the matrices. The first epoch is done."""
     trainer = trainer_of(case, storage)
     x, y = case.data()
     on_device = gd.cuda.to_device(x)
@@ -74,6 +76,12 @@ def ours(case: Case, storage: str) -> Callable[[int], float]:
         options = {"batch_size": case.batch, "shuffle": False, "progress": False}
         return float(trainer.fit(on_device, y, epochs=epochs, **options).loss[-1])
 
+    before = gemm_engine.get_gemm_engine()
+    gemm_engine.set_gemm_engine(engine)
+    try:
+        run(1)  # decides about the launches of all further steps
+    finally:
+        gemm_engine.set_gemm_engine(*before)
     return run
 
 
@@ -135,11 +143,12 @@ def race(lab: Lab, letter: str, case: Case, storage: str, compiled: bool) -> Ite
         for name in (("compiled",) if compiled else ("eager", "graph"))
         if lab.torch
     }
+    if gemm_engine.vendor_is_available() and not compiled:
+        makers["gdkernels with cuBLAS"] = partial(ours, case, storage, "vendor")
     peers, failures = willing(makers, lambda run: run(1))
     yield from failures
     contestants = {"gdkernels": ours(case, storage), **peers}
-    contestants["gdkernels"](1)
-    losses = {name: run(1) for name, run in contestants.items()}  # of the second epoch
+    losses = {name: run(1) for name, run in contestants.items()}  # are not far from each other
     samples = lab.clock.compare_on_the_wall(contestants, 4 * lab.seconds)
     if samples:
         shape = f"{'-'.join(map(str, case.sizes))}, batch {case.batch}"

@@ -26,7 +26,15 @@ def emulator(device):
 
 
 def run(path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench.gpu", "--json", str(path), *arguments]
+    command = [
+        str(ROOT / "tools/ptxemu/run"),
+        sys.executable,
+        "-m",
+        "bench.gpu",
+        "--json",
+        str(path),
+        *arguments,
+    ]
     return subprocess.run(
         command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=900
     )
@@ -49,6 +57,20 @@ def test_the_whole_path_without_times(emulator, tmp_path):
         assert all(row.get("ok", True) for row in section["rows"])
         assert all("PTX emulator" in row["device"] and "numpy" in row["versions"] for row in section["rows"])
     assert not list((ROOT / "bench").glob("results/gpu-ptx*"))
+
+
+def test_the_vendor_is_walked_with_the_stand_in_for_cupy(emulator, tmp_path):
+    pytest.importorskip("ml_dtypes")
+    path = tmp_path / "gpu.json"
+    done = run(path, "--sections", "limits", "gemm", PTXEMU_CUPY="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(path.read_text())["sections"]
+    for section, what in (("limits", "cuBLAS by cupy"), ("gemm", "product, cupy")):
+        assert [row["storage"] for row in found[section]["rows"] if row["what"] == what] == [
+            "float32",
+            "tf32",
+            "bfloat16",
+        ]
 
 
 def test_what_a_time_looks_like():
