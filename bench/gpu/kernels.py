@@ -8,6 +8,7 @@ bandwidth. Before, each kernel is held against the reference.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Subject:
     launches : what is measured
     size : the fewest bytes that must be moved
     outcome : gives pairs of what was found and what is right, after a run
-    roundings : that a result may have seen, relative to the largest
+    roundings : that a result may have seen, relative to the largest; in sums of n random numbers they grow like √n
     peer : makes the same by PyTorch, or None
     """
 
@@ -93,7 +94,7 @@ def backward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         ),
         3 * da.nbytes + db.nbytes,
         outcome,
-        8 + m,
+        8 + isqrt(m),
         lab.torch and partial(lab.torch.backward, kind, da, saved),
     )
 
@@ -154,7 +155,7 @@ def normalised(lab: Lab, storage: str, m: int, n: int, kind: str, part: str) -> 
     if lab.torch and centred and part != "forward":
         wanted = [True, False, False] if part == "dx" else [False, True, True]
         peer = partial(lab.torch.layernorm_backward, dy, x, gamma, beta, EPS, wanted)
-    return Subject(launches, size, outcome, 8 + (m if part == "gradients" else n), peer)
+    return Subject(launches, size, outcome, 8 + isqrt(m if part == "gradients" else n), peer)
 
 
 # ---------------------------------------------------------------------------------------------- softmax and losses
@@ -167,7 +168,7 @@ def softmax_of_rows(lab: Lab, storage: str, m: int, n: int) -> Subject:
         softmax.launches(storage, x.address, out.address, m, n, False),
         x.nbytes + out.nbytes,
         lambda: [(out, REFERENCE.softmax(x.to_numpy()))],
-        8 + n,
+        8 + isqrt(n),
         lab.torch and partial(lab.torch.softmax, x),
     )
 
@@ -190,7 +191,7 @@ def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         loss.row_launches(storage, kernel, *places, m, n, scale.address, options),
         pred.nbytes + grad.nbytes + target.nbytes + of_row.nbytes,
         outcome,
-        8 + n,
+        8 + isqrt(n),
         peer,
     )
 

@@ -37,7 +37,7 @@ class Lab:
 
     def __init__(self, tiny: bool, timed: bool, seconds: float, torch: bool = True):
         device = driver.use()
-        self.tiny, self.timed = tiny, timed
+        self.tiny = tiny
         self.kinds = [kind for kind in ROUNDOFF if not lacks(driver.capability(device), kind)]
         self.torch = Torch.find() if torch else None
         self.library = arrays.default_library() if self.torch is None else arrays.Torch
