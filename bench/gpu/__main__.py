@@ -36,7 +36,8 @@ def main() -> int:
     options = parser.parse_args()
     name = cuda.describe()
     if not cuda.is_available():
-        print(f"python -m bench.gpu needs a GPU; {name}. Without one: tools/ptxemu/run python -m bench.gpu")
+        reason = name.rstrip(".")
+        print(f"python -m bench.gpu needs a GPU; {reason}. Without one: tools/ptxemu/run python -m bench.gpu")
         return 1
     facts = machine.facts(name)
     for fact, value in facts.items():
@@ -51,16 +52,23 @@ def main() -> int:
         {"device": name, "versions": facts["versions"]},
         lambda text: print(text, flush=True),
     )
-    start = time.monotonic()
-    sections = conductor.run(chosen)
+    path = options.json or (None if emulated else RESULTS / f"gpu-{slug(name)}.json")
     if emulated:
         facts["times"] = NO_TIMES
-    else:
-        facts |= {"nvidia-smi afterwards": machine.nvidia_smi(), "seconds": f"{time.monotonic() - start:.0f}"}
+    start, sections = time.monotonic(), {}
+    for section, found in conductor.run(chosen):
+        sections[section] = found
+        if not emulated:
+            facts |= {
+                "nvidia-smi afterwards": machine.nvidia_smi(),
+                "seconds": f"{time.monotonic() - start:.0f}",
+            }
+        if path is not None:  # after each section: what is done is kept, whatever comes
+            write(
+                path, {"machine": facts, "sections": {name: asdict(done) for name, done in sections.items()}}
+            )
     summarise(sections)
-    path = options.json or (None if emulated else RESULTS / f"gpu-{slug(name)}.json")
     if path is not None:
-        write(path, {"machine": facts, "sections": {name: asdict(found) for name, found in sections.items()}})
         print(f"written to {path}")
     return int(any(found.wrong or found.failed for found in sections.values()))
 

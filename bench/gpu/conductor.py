@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,16 +59,13 @@ class Conductor:
         self._end = None if seconds is None else time.monotonic() + seconds
         self._lab, self._label, self._say, self._command = lab, label, say, command
 
-    def run(self, names: list[str]) -> dict[str, Section]:
-        """The sections, in this order."""
-        found = {}
+    def run(self, names: list[str]) -> Iterator[tuple[str, Section]]:
+        """The sections, in this order, each as soon as it is done."""
         for place, name in enumerate(names):
             self._say(f"\n== {name}")
             share = SECTIONS[name] / sum(SECTIONS[other] for other in names[place:])
-            found[name] = self._section(
-                name, None if self._end is None else share * (self._end - time.monotonic())
-            )
-        return found
+            seconds = None if self._end is None else share * (self._end - time.monotonic())
+            yield name, self._section(name, seconds)
 
     def _section(self, name: str, seconds: float | None) -> Section:
         section, skip = Section(), 0

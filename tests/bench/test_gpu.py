@@ -144,7 +144,7 @@ def conduct(tmp_path, worker: str, seconds: float | None = None):
     said: list[str] = []
     command = (sys.executable, str(tmp_path / "worker.py"))
     whole = conductor.Conductor(seconds, {}, {"device": "none"}, said.append, command)
-    return whole.run(["limits"])["limits"], said
+    return dict(whole.run(["limits"]))["limits"], said
 
 
 def test_rows_are_told_and_carry_the_device(tmp_path):

@@ -158,7 +158,8 @@ import sys
 from bench.gpu import SECTIONS, conductor
 SECTIONS["broken"] = 1
 options = {{"tiny": True, "timed": False, "torch": False}}
-found = conductor.Conductor(None, options, {{}}, command=(sys.executable, {str(tmp_path / "worker.py")!r})).run(["broken"])
+command = (sys.executable, {str(tmp_path / "worker.py")!r})
+found = dict(conductor.Conductor(None, options, {{}}, command=command).run(["broken"]))
 print([name for name, _ in found["broken"].failed], [row["what"] for row in found["broken"].rows])
 """
     done = subprocess.run(
