@@ -224,6 +224,18 @@ def is_capturing(stream: int) -> bool:
     return status != api.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
 
 
+class Sequence:
+    """Launches that are made anew each time: what stands in for a graph where something cannot be captured."""
+
+    def __init__(self, launches):
+        self._launches = launches
+
+    def replay(self, stream: int) -> None:
+        """Launch everything again, in the same order."""
+        for one in self._launches:
+            one.run(stream)
+
+
 class Graph:
     """Launches that were captured once and are replayed by one call."""
 

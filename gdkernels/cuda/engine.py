@@ -59,7 +59,7 @@ class Engine:
         self._update: Update | None = None
         self._rows_kept = 0  # of the last forward pass in training
         self._launches: dict[tuple, list[Launch]] = {}
-        self._graphs: dict[tuple, driver.Graph] = {}
+        self._graphs: dict[tuple, driver.Graph | driver.Sequence] = {}
         self._capacity = 0
         self._reserve(1)
 
@@ -268,7 +268,7 @@ class Engine:
             )
         return launches
 
-    def _graph(self, rows: int, labels: bool, norms: bool) -> driver.Graph:
+    def _graph(self, rows: int, labels: bool, norms: bool) -> driver.Graph | driver.Sequence:
         """The captured step for so many rows."""
         key = rows, labels, norms
         graph = self._graphs.pop(key, None)
@@ -276,8 +276,11 @@ class Engine:
             launches = self._bound(("step", *key), lambda: self._step_launches(*key))
             for one in launches:
                 one.load()  # what a capture must not do: compile, and allocate
-            stream = driver.Stream()
-            graph = driver.Graph(stream.handle, lambda: run(launches, stream.handle))
+            if all(one.capturable for one in launches):
+                stream = driver.Stream()
+                graph = driver.Graph(stream.handle, lambda: run(launches, stream.handle))
+            else:
+                graph = driver.Sequence(launches)
             if len(self._graphs) >= GRAPHS_KEPT:
                 del self._graphs[next(iter(self._graphs))]
         self._graphs[key] = graph

@@ -55,7 +55,7 @@ def set_gemm_engine(engine: str, tf32: bool = False) -> None:
     if engine not in ENGINES:
         raise ValueError(f'set_gemm_engine: engine is {engine!r}, expected "own", "vendor" or "auto"')
     if engine == "vendor":
-        if importlib.util.find_spec("cupy") is None:
+        if not cupy_is_installed():
             raise RuntimeError(
                 'set_gemm_engine: "vendor" is cuBLAS through CuPy, which is not installed: pip install "gdkernels[cuda13]"'
             )
@@ -67,6 +67,11 @@ def set_gemm_engine(engine: str, tf32: bool = False) -> None:
 def get_gemm_engine() -> GemmEngine:
     """(engine, tf32) as they were set; at first ("own", False)."""
     return _current
+
+
+def cupy_is_installed() -> bool:
+    """Whether CuPy can be imported."""
+    return importlib.util.find_spec("cupy") is not None
 
 
 def vendor_is_available() -> bool:
@@ -138,21 +143,15 @@ def _times(build: Any) -> dict[str, float] | None:
 
 def _milliseconds(launches: Any, stream: int, repetitions: int) -> float:
     """Of so many runs, between two events on the stream."""
-    from .driver import api, check
+    from .driver import Event
 
-    doing = "timing a product"
-    first, last = (check(api.cuEventCreate(0), doing) for _ in range(2))
-    try:
-        check(api.cuEventRecord(first, stream), doing)
-        for _ in range(repetitions):
-            for one in launches:
-                one.run(stream)
-        check(api.cuEventRecord(last, stream), doing)
-        check(api.cuEventSynchronize(last), doing)
-        return float(check(api.cuEventElapsedTime(first, last), doing))
-    finally:
-        for event in (first, last):
-            api.cuEventDestroy(event)
+    first, last = Event(), Event()
+    first.record(stream)
+    for _ in range(repetitions):
+        for one in launches:
+            one.run(stream)
+    last.record(stream)
+    return 1e3 * last.since(first)
 
 
 # ---------------------------------------------------------------------------------------------- what is remembered

@@ -31,6 +31,11 @@ class Product(NamedTuple):
     out: int
     tf32: bool
 
+    @property
+    def capturable(self) -> bool:
+        """CuPy refuses to call cuBLAS while a stream is captured."""
+        return False
+
     def load(self) -> None:
         """Let cuBLAS make its handle and load its kernel, by a product of what lies around: a capture may do neither."""
         from .arrays import default_library, read

@@ -116,6 +116,11 @@ class Launch(NamedTuple):
     grid: tuple[int, int, int]
     arguments: tuple
 
+    @property
+    def capturable(self) -> bool:
+        """Whether it can go into a graph."""
+        return True
+
     def load(self) -> None:
         """Compile, or load from the cache, what the launch needs."""
         self.kernel.ready(self.storage, driver.use())

@@ -78,6 +78,7 @@ def vendor(device, engine, monkeypatch):
         done.append(product)
 
     monkeypatch.setattr(gemm_vendor, "multiply", multiply)
+    monkeypatch.setattr(engine, "cupy_is_installed", lambda: True)
     monkeypatch.setattr(engine, "vendor_is_available", lambda: True)
     return done
 
@@ -100,14 +101,14 @@ def test_the_engine_is_our_own_until_another_is_set(engine):
 
 
 def test_without_cupy_there_is_no_vendor(engine, monkeypatch):
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(engine, "cupy_is_installed", lambda: False)
     with pytest.raises(RuntimeError, match=r'not installed: pip install "gdkernels\[cuda13\]"'):
         gd.cuda.set_gemm_engine("vendor")
     assert gd.cuda.get_gemm_engine().engine == "own"
 
 
 def test_where_cupy_finds_no_gpu_there_is_no_vendor(engine, monkeypatch):
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(engine, "cupy_is_installed", lambda: True)
     monkeypatch.setattr(engine, "vendor_is_available", lambda: False)
     with pytest.raises(RuntimeError, match="finds no GPU"):
         gd.cuda.set_gemm_engine("vendor")
@@ -256,6 +257,18 @@ def test_views_and_precision_are_handed_to_cupy(device, monkeypatch, rng, tf32):
     assert streams == [77]
     assert types == [routines.COMPUTE_TYPE_TF32 if tf32 else routines.COMPUTE_TYPE_DEFAULT]
     assert compute["type"] == routines.COMPUTE_TYPE_DEFAULT
+
+
+def test_training_with_cublas_needs_no_graph(device, vendor, rng):
+    """CuPy refuses to call cuBLAS while a stream is captured: each step is launched anew."""
+    x, y = rng.standard_normal((24, 6)).astype("f4"), rng.integers(0, 3, 24)
+    losses = []
+    for engine in ("own", "vendor"):
+        gd.cuda.set_gemm_engine(engine)
+        trainer = gd.Trainer(gd.mlp([6, 8, 3], seed=1).to("cuda"))
+        losses.append(trainer.fit(x, y, epochs=2, batch_size=8, progress=False).loss)
+    assert len(vendor) >= 6 * 5  # products of a step: two forward, one of dx, two of dw
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------- tf32
