@@ -64,7 +64,7 @@ def row_of(pointer, row, stride):
 
 
 @cache
-def _kernels(kind: str, parts: str):
+def kernels(kind: str, parts: str):
     """The kernels of out (+)= act(Σ parts + bias + add), for four columns a thread and for one.
 
     The parts, `size` elements apart, have the computed type ("R*") or that of the storage ("F*").
@@ -121,7 +121,7 @@ def launches(
     """
     size = BYTES[storage]
     wide = n % 4 == 0 and is_wide(storage, out, ldo * size, z, bias, add, ldadd * size) and part % 16 == 0
-    chosen = _kernels(activation, parts)[0 if wide else 1]
+    chosen = kernels(activation, parts)[0 if wide else 1]
     columns = LANES * (4 if wide else 1)
     strips = -(-m // WARPS)
     grid = -(-n // columns), min(STRIPS, strips), 1
