@@ -25,7 +25,7 @@ from . import sass
 
 # Jobs for one process at a time. Those of a kernel follow each other, because one pass of the compiler serves all of its
 # architectures; what is for the same architecture goes through ptxas and nvdisasm together.
-CHUNK = 96
+CHUNK = 128
 ATOMICS = ("ATOM", "ATOMG", "ATOMS", "RED", "REDG", "REDAS")
 ANYWHERE = ("LD", "ST")  # of addresses that may lie in any memory
 LOCAL = ("LDL", "STL")

@@ -12,7 +12,6 @@ budget names.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..scalar.activations import ACTIVATIONS
 from . import (
     activation,
     cross_entropy,
@@ -36,6 +35,7 @@ ARCHITECTURES = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (1
 ALL = tuple(ARCHITECTURES)
 AMPERE = ("sm_80", "sm_90", "sm_100")  # have bfloat16, copies to shared memory, and its tensor cores
 USUAL = ("sm_80", "sm_90")  # for variants of what is compiled for all in another one
+SHORT = ("bfloat16", "float16")
 
 # The shared memory that a block may have, in bytes. GPUs that run code for sm_80 have 99 KiB at least (sm_86, sm_120).
 SHARED = {name: 1024 * (64 if name == "sm_75" else 99) for name in ARCHITECTURES}
@@ -101,8 +101,7 @@ def _at(place: int, *tables) -> tuple[Kernel, ...]:
 
 # A matrix is N (row-major) or T (transposed), which is whether A is, and B is not, contiguous along k.
 NN, NT, TN, TT = (True, False), (True, True), (False, False), (False, True)
-HARD = "gelu"  # the activation that needs most registers
-OTHERS = tuple(kind for kind in ACTIVATIONS if kind != "identity")
+HARD = ("gelu", "softplus", "mish")  # the activations that need most registers
 
 
 def _simt(tile, wide, forms, kinds=("identity",)):
@@ -118,28 +117,28 @@ def _parts(place, parts, kinds):
     return tuple(gemm_epilogue.kernels(kind, parts)[place] for kind in kinds)
 
 
-# The activation follows the loop and takes over its registers: each is compiled once for a way to multiply, behind the form
-# that a layer computes. Results are wider than the operands in gradients of weights alone, whose form is TN.
+# The activation follows the loop and takes over its registers: the hardest ones are compiled, behind the form that a layer
+# computes. Results are wider than the operands in gradients of weights alone, whose form is TN.
 _LARGE, _SMALL, _DOUBLE = gemm_simt.LARGE, gemm_simt.SMALL, gemm_simt.DOUBLE
 _CORE_LARGE, _CORE_SMALL = gemm_tensorcore.LARGE, gemm_tensorcore.SMALL
 GEMM = (
     Budget("gemm 128 by four", _simt(_LARGE, True, (NN, NT, TN)), "64 sums a thread, two blocks of 256",
            128, shared=17408, loads=0, stores=0, hot="FFMA", share=0.88),
-    Budget("gemm 128 by four, activations", _simt(_LARGE, True, (NN,), OTHERS), "as above",
+    Budget("gemm 128 by four, activations", _simt(_LARGE, True, (NN,), HARD), "as above",
            128, shared=17408, loads=0, stores=0, hot="FFMA", share=0.88, architectures=USUAL),
     Budget("gemm 64 by four", _simt(_SMALL, True, (NN, NT, TN, TT)), "32 sums a thread, four blocks of 128",
            128, shared=18432, loads=0, stores=0, hot="FFMA", share=0.84),
-    Budget("gemm 64 by four, activations", _simt(_SMALL, True, (NN,), (HARD,)), "as above",
+    Budget("gemm 64 by four, activations", _simt(_SMALL, True, (NN,), HARD[:1]), "as above",
            128, shared=18432, loads=0, stores=0, hot="FFMA", share=0.84, architectures=USUAL),
     Budget("gemm 64 by one", _simt(_SMALL, False, (NN, NT, TN, TT)), "as above, for any address and length",
            128, shared=18432, hot="FFMA", share=0.76),
-    Budget("gemm 64 by one, activations", _simt(_SMALL, False, (NN,), (HARD,)), "as above",
+    Budget("gemm 64 by one, activations", _simt(_SMALL, False, (NN,), HARD[:1]), "as above",
            128, shared=18432, hot="FFMA", share=0.76, architectures=USUAL),
-    Budget("gemm float64 by four", _simt(_DOUBLE, True, (NN, NT, TN, TT)), "16 sums a thread, two blocks of 256",
+    Budget("gemm float64 by four", _simt(_DOUBLE, True, (NN, NT, TN)), "16 sums a thread, two blocks of 256",
            shared=18432, loads=0, stores=0, hot="DFMA", share=0.68),
     Budget("gemm float64 by one", _simt(_DOUBLE, False, (NN, TN)), "as above",
            shared=18432, hot="DFMA", share=0.64),
-    Budget("gemm float64, activations", _simt(_DOUBLE, True, (NN,), (HARD,)) + _simt(_DOUBLE, False, (NN,), (HARD,)),
+    Budget("gemm float64, activations", _simt(_DOUBLE, True, (NN,), HARD[:1]) + _simt(_DOUBLE, False, (NN,), HARD[:1]),
            "as above", shared=18432, hot="DFMA", share=0.64, architectures=USUAL),
 
     Budget("gemm tensor core 128", _tensor(2, _CORE_LARGE, False, (NN,)), "64 sums a thread, two blocks of 256",
@@ -147,7 +146,7 @@ GEMM = (
     Budget("gemm tensor core 128, forms",
            _tensor(2, _CORE_LARGE, False, (NT, TN, TT)) + _tensor(2, _CORE_LARGE, True, (TN,)), "as above",
            128, shared=49152, hot="HMMA", share=0.35, architectures=AMPERE, left_out=("float16",)),
-    Budget("gemm tensor core 128, activations", _tensor(2, _CORE_LARGE, False, (NN,), OTHERS),
+    Budget("gemm tensor core 128, activations", _tensor(2, _CORE_LARGE, False, (NN,), HARD),
            "as above", 128, shared=49152, hot="HMMA", share=0.35, architectures=("sm_80",), left_out=("float16",)),
     Budget("gemm tensor core 64", _tensor(2, _CORE_SMALL, False, (NN,)), "32 sums a thread, four blocks of 128",
            128, shared=24576, hot="HMMA", share=0.23, architectures=AMPERE),
@@ -158,17 +157,17 @@ GEMM = (
            128, shared=49152, hot="HMMA", share=0.13, architectures=AMPERE),
     Budget("gemm tf32 64", _tensor(4, _CORE_SMALL, False, (NN, NT, TN, TT)), "as above",
            128, shared=24576, hot="HMMA", share=0.10, architectures=AMPERE),
-    Budget("gemm tf32, activations", _tensor(4, _CORE_LARGE, False, (NN,), (HARD,)),
+    Budget("gemm tf32, activations", _tensor(4, _CORE_LARGE, False, (NN,), HARD[:1]),
            "as above", 128, shared=49152, hot="HMMA", share=0.13, architectures=USUAL),
     Budget("gemm operands in chunks", (gemm_tensorcore.pad,), "one element a thread", 40),
 
-    Budget("gemm parts by four", _parts(0, "R*", ("identity", HARD)), "several parts at a time", 96, loads=0, stores=0,
+    Budget("gemm parts by four", _parts(0, "R*", ("identity", HARD[0])), "several parts at a time", 96, loads=0, stores=0,
            left_out=("float16",)),
-    Budget("gemm parts by one", _parts(1, "R*", ("identity", HARD)), "several parts at a time",
+    Budget("gemm parts by one", _parts(1, "R*", ("identity", HARD[0])), "several parts at a time",
            left_out=("float16",)),
-    Budget("gemm of others by four", _parts(0, "F*", ("identity", HARD)), "several parts at a time", 96, loads=0, stores=0,
-           architectures=USUAL, left_out=("float32", "float64", "float16")),
-    Budget("gemm of others by one", _parts(1, "F*", ("identity", HARD)), "several parts at a time",
+    Budget("gemm of others by four", _parts(0, "F*", ("identity", HARD[0])), "several parts at a time",
+           96, loads=0, stores=0, architectures=USUAL, left_out=("float32", "float64", "float16")),
+    Budget("gemm of others by one", _parts(1, "F*", ("identity", HARD[0])), "several parts at a time",
            architectures=USUAL, left_out=("float32", "float64", "float16")),
 )
 
@@ -177,11 +176,11 @@ GEMM = (
 _ELEMENTS = activation.FORWARD, activation.BACKWARD
 ACTIVATION = (
     Budget("activation by four", _at(0, *_ELEMENTS), "gelu's two polynomials", 64, 64, loads=0, stores=0),
-    Budget("activation by one", _at(1, *_ELEMENTS), "what is left over", 32, 48, left_out=("float16",)),
+    Budget("activation by one", _at(1, *_ELEMENTS), "what is left over", 32, 48, left_out=SHORT),
     Budget("bias gradient by four", _at(0, activation.BACKWARD_SUMS), "four rows at a time; a sum is stored alone",
            96, shared=4096, loads=0, stores=1, left_out=("float16",)),
     Budget("bias gradient by one", _at(1, activation.BACKWARD_SUMS), "four rows at a time",
-           64, 96, shared=1024, left_out=("float16",)),
+           64, 96, shared=1024, left_out=SHORT),
     Budget("sums of strips", (activation.sum_strips,), "several strips at a time", 48, 64),
 )
 DROPOUT = (
