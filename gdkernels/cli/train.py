@@ -210,11 +210,14 @@ def check_outputs(options: argparse.Namespace) -> None:
 
     if options.device == "cpu" and options.dtype == "bfloat16":
         raise ValueError("--dtype is bfloat16, expected float32 or float64 because --device is cpu")
+    if options.device == "cuda" and options.threads:
+        raise ValueError("--threads is given, but --device is cuda, where the CPU's threads do nothing")
     if options.device == "cuda":
         from gdkernels import cuda
 
         if not cuda.is_available():
-            raise ValueError(f"--device is cuda, but there is no GPU: {cuda.describe()}")
+            reason = cuda.describe().removeprefix("not seen: ")
+            raise ValueError(f"--device is cuda, but no GPU is seen: {reason}")
     paths = {flag: getattr(options, flag) for flag in ("plot", "save", "json") if getattr(options, flag)}
     taken = {Path(options.data).resolve(): "DATA"}
     for flag, path in paths.items():

@@ -1,6 +1,6 @@
-"""Check every CPU kernel against the NumPy reference and finite differences, on this machine.
+"""Check every kernel against the NumPy reference and finite differences, on this machine: CPU, and GPU if there is one.
 
-One row for each operation and element type: the worst of its cases, in units of rounding errors, and the bound that
+One row for each operation, element type and device: the worst of its cases, in units of rounding errors, and the bound that
 theory gives for it. The exit code is 1 if any row fails.
 """
 

@@ -37,15 +37,19 @@ def to_device(values: NDArray[Any]) -> Any:
 
     Raises RuntimeError where there is no GPU, MemoryError where it has no room.
     """
-    from .arrays import default_library, read
+    from .arrays import BFLOAT16, default_library, read
 
-    values = np.asarray(values)
-    return read(default_library().empty(values.shape, values.dtype)).fill_from(values).owner
+    if not isinstance(values, np.ndarray):
+        raise TypeError(f"to_device: values is of type {type(values).__name__}, expected a NumPy array")
+    dtype = BFLOAT16 if values.dtype.name == "bfloat16" else values.dtype
+    return read(default_library().empty(values.shape, dtype)).fill_from(values).owner
 
 
 def to_numpy(array: Any) -> NDArray[Any]:
     """A copy of an array on the GPU, of whatever library, in NumPy; bfloat16 becomes float32."""
     from .arrays import read
 
+    if isinstance(array, np.ndarray | list | tuple):
+        raise TypeError(f"to_numpy: array is of type {type(array).__name__}, expected an array on the GPU")
     values: NDArray[Any] = read(array).to_numpy()
     return values

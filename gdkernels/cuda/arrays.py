@@ -5,6 +5,8 @@ Numba arrays are taken as they are, anything else through ``__cuda_array_interfa
 the library of the first array of a call, on whose current stream everything is launched.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
 
@@ -140,18 +142,26 @@ class Array:
 
     def fill_from(self, values: np.ndarray) -> "Array":
         """Copy a NumPy array of the same shape and element type to the device."""
-        assert self.flags.c_contiguous and values.shape == self.shape and values.dtype == self.dtype
+        if values.dtype.name == "bfloat16":
+            values = values.view(_BITS)
+        assert self.flags.c_contiguous and values.shape == self.shape and values.dtype == self.shadow.dtype
         driver.to_device(self.address, np.ascontiguousarray(values), self.stream)
         return self
 
     def workspace(self, size: int) -> int:
         """The address of so many bytes that last as long as this array: temporaries of a call."""
         memory = self.empty((max(1, -(-size // 8)),), np.dtype(np.float64))
+        if driver.is_capturing(self.stream):
+            _CAPTURED.append(memory)
         self.__dict__.setdefault("kept", []).append(memory)
         return memory.address
 
 
 # ---------------------------------------------------------------------------------------------- libraries
+
+
+# Temporaries of operations that were captured into a user's graph: it uses them whenever it is replayed.
+_CAPTURED: list[Array] = []
 
 
 class Library:
@@ -255,25 +265,29 @@ def read(value: Any) -> Array:
         return _read_torch(value)
     if hasattr(value, "__cuda_array_interface__"):
         library = {"cupy": CuPy, "numba": Numba}.get(package) or default_library()
-        return _read_interface(value, library)
+        return _read_interface(value, library, package)
     return _read_dlpack(value)
 
 
 def _read_torch(value: Any) -> Array:
+    if not value.is_cuda:
+        raise TypeError(f"gdkernels: a tensor lies on {value.device}, expected one on the GPU")
     name = str(value.dtype).removeprefix("torch.")
     dtype = BFLOAT16 if name == "bfloat16" else np.dtype(name)
     strides = tuple(step * dtype.itemsize for step in value.stride())
     return _array(value.data_ptr(), tuple(value.shape), strides, dtype, False, Torch, value)
 
 
-def _read_interface(value: Any, library: type[Library]) -> Array:
+def _read_interface(value: Any, library: type[Library], package: str) -> Array:
     facts = value.__cuda_array_interface__
+    if facts.get("mask") is not None:
+        raise NotImplementedError("gdkernels: an array with a mask, expected one without")
     address, read_only = facts["data"]
     name = getattr(getattr(value, "dtype", None), "name", "")
     dtype = BFLOAT16 if name == "bfloat16" else np.dtype(facts["typestr"])
     array = _array(address, facts["shape"], facts.get("strides"), dtype, read_only, library, value)
     producer = facts.get("stream")
-    if producer is not None and int(producer) != array.stream and library is not CuPy:
+    if producer is not None and int(producer) != array.stream and package != "cupy":
         driver.synchronize(int(producer))  # what the producer still does must be done
     return array
 
@@ -285,15 +299,36 @@ def _read_dlpack(value: Any) -> Array:
     name = str(view.dtype)
     dtype = BFLOAT16 if name == "bfloat16" else np.dtype(view.dtype)
     strides = None if view.strides is None else tuple(step * dtype.itemsize for step in view.strides)
-    return _array(
-        view.ptr, tuple(view.shape), strides, dtype, view.readonly, default_library(), (value, view)
-    )
+    array = _array(view.ptr, tuple(view.shape), strides, dtype, view.readonly, default_library(), value)
+    array.__dict__["view"] = view  # what the producer lent lives as long as this
+    return array
 
 
 def _array(address, shape, strides, dtype, read_only, library, owner) -> Array:
+    if 0 not in shape:
+        current, home = driver.use(), driver.device_of(address)
+        if home != current:
+            where = "in memory that is no GPU's" if home is None else f"on GPU {home}"
+            raise ValueError(
+                f"gdkernels: an array of shape {tuple(shape)} lies {where}, expected GPU {current}, the current one"
+            )
     seen = _BITS if dtype is BFLOAT16 else dtype
     shadow = np.asarray(_Memory(address, tuple(shape), strides, seen, bool(read_only)))
     return Array(shadow, dtype, library, owner)
+
+
+@contextmanager
+def in_order(arrays: list[Array]) -> Iterator[None]:
+    """Work on the stream of the first array begins when the streams of other libraries are done, and these go on after it.
+
+    Within a library this is its user's business.
+    """
+    streams = {array.library: array.stream for array in arrays[1:] if array.library is not arrays[0].library}
+    for stream in streams.values():
+        driver.wait(arrays[0].stream, stream)
+    yield
+    for stream in streams.values():
+        driver.wait(stream, arrays[0].stream)
 
 
 def release(value: Any) -> Any:

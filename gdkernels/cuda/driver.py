@@ -80,6 +80,13 @@ def cache_size(device: int) -> int:
     return int(check(api.cuDeviceGetAttribute(kind, device), "asking for the size of the cache"))
 
 
+def device_of(address: int) -> int | None:
+    """The number of the device whose memory this is; None where it is no memory of a device."""
+    kind = api.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    status, number = api.cuPointerGetAttribute(kind, address)
+    return int(number) if status == _OK else None
+
+
 def version() -> tuple[int, int]:
     """The newest CUDA that the driver knows, as (major, minor)."""
     number = int(check(api.cuDriverGetVersion(), "asking for the driver's version"))
@@ -165,6 +172,21 @@ def clear(place: int, size: int, stream: int) -> None:
         check(api.cuMemsetD8Async(place, 0, size, stream), "clearing memory of the GPU")
 
 
+def write_word(place: int, value: int, stream: int) -> None:
+    """Write an int64 at a device address, without waiting."""
+    bits = value & 0xFFFFFFFFFFFFFFFF
+    for half, word in enumerate((bits & 0xFFFFFFFF, bits >> 32)):
+        check(api.cuMemsetD32Async(place + 4 * half, word, 1, stream), "writing a number on the GPU")
+
+
+def wait(stream: int, other: int) -> None:
+    """Let what is launched on a stream from now on wait for what was launched on another."""
+    if stream != other:
+        event = Event()
+        event.record(other)
+        event.hold(stream)
+
+
 def synchronize(stream: int) -> None:
     """Wait until everything on the stream is done."""
     check(api.cuStreamSynchronize(stream), "waiting for the GPU")
@@ -197,6 +219,10 @@ class Event:
     def record(self, stream: int) -> None:
         """Put the mark behind what was launched on the stream so far."""
         check(api.cuEventRecord(self._event, stream), "recording an event")
+
+    def hold(self, stream: int) -> None:
+        """Let what is launched on a stream from now on wait for the GPU to come by."""
+        check(api.cuStreamWaitEvent(stream, self._event, 0), "letting a stream wait")
 
     def is_reached(self) -> bool:
         """Whether the GPU has come by, or was never told to."""
@@ -244,10 +270,11 @@ class Graph:
         mode = api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         check(api.cuStreamBeginCapture(stream, mode), "beginning to capture a graph")
         try:
-            record()
+            with cuda.defer_cleanup():  # Numba frees no memory meanwhile, which could end the capture
+                record()
         except BaseException:
             _, graph = api.cuStreamEndCapture(stream)
-            if int(graph):
+            if graph is not None and int(graph):
                 api.cuGraphDestroy(graph)
             raise
         graph = check(api.cuStreamEndCapture(stream), "capturing a graph")

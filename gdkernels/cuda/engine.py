@@ -6,12 +6,15 @@ pass.
 """
 
 import math
+import threading
+from contextlib import contextmanager
 
 import numpy as np
 
 from ..plan import Buffer, LossCall, Plan, Update
 from . import driver, epoch, loss, optim
 from .arrays import Array, read
+from .gemm_engine import get_gemm_engine
 from .jit import Launch, run
 from .pointer import BYTES
 from .program import Binder
@@ -40,6 +43,8 @@ class Room:
 class Engine:
     """Runs a plan over a network's flat buffers of parameters and gradients, with its own memory for everything else.
 
+    Several threads may call `forward`, one waits for the other; anything else is for one thread at a time.
+
     `storage` is the type of the plan's matrices: that of the parameters, or "bfloat16".
     """
 
@@ -58,6 +63,9 @@ class Engine:
         self._loss: LossCall | None = None
         self._update: Update | None = None
         self._rows_kept = 0  # of the last forward pass in training
+        self._lock = threading.Lock()  # held by a forward pass
+        self._used_on: int | None = None  # the stream of the last turn, whose end `_done` marks
+        self._done = driver.Event()
         self._launches: dict[tuple, list[Launch]] = {}
         self._graphs: dict[tuple, driver.Graph | driver.Sequence] = {}
         self._capacity = 0
@@ -77,7 +85,18 @@ class Engine:
 
     @property
     def _stream(self) -> int:
+        """The current stream of the parameters' library."""
         return self.params.stream
+
+    @contextmanager
+    def _turn(self):
+        """Use the engine's memory on the current stream, after what used it on another one."""
+        stream = self._stream
+        if stream != self._used_on:
+            self._done.hold(stream)
+            self._used_on = stream
+        yield
+        self._done.record(stream)
 
     def _reserve(self, rows: int) -> None:
         """Make room for so many rows. What was bound before is forgotten."""
@@ -89,11 +108,13 @@ class Engine:
             places[buffer.name] = at
             size = BYTES[self.real if buffer.name in statistics else self.storage]
             at += -(-rows * buffer.columns * size // ALIGNED) * ALIGNED
+        # All of it is there before anything is changed: where memory is short, the engine stays as it was.
+        arena = self._bytes(at)
+        target = self._bytes(rows * self.plan.output.columns * 8)  # labels or values
+        row_loss = self._bytes(rows * 8)
         self._forget()
-        self._arena = self._bytes(at)
-        self._places = {name: self._arena.address + start for name, start in places.items()}
-        self._target = self._bytes(rows * self.plan.output.columns * 8)  # labels or values
-        self._row_loss = self._bytes(rows * 8)
+        self._arena, self._target, self._row_loss = arena, target, row_loss
+        self._places = {name: arena.address + start for name, start in places.items()}
         self._capacity, self._rows_kept = rows, 0
         params = self.params.address if self._half is None else self._half.address
         self._binder = Binder(
@@ -111,12 +132,14 @@ class Engine:
 
     def _bound(self, key: tuple, make) -> list[Launch]:
         """The launches of a kind, made once; the temporaries of all calls share one piece of memory."""
+        key = *key, get_gemm_engine()
         launches = self._launches.get(key)
         if launches is None:
             launches = make()
             if self._temporaries is None or self._room.needed > self._temporaries.nbytes:
+                temporaries = self._bytes(self._room.needed)
                 self._forget()
-                self._temporaries = self._bytes(self._room.needed)
+                self._temporaries = temporaries
                 self._room.base = self._temporaries.address
                 launches = make()
             self._launches[key] = launches
@@ -152,6 +175,10 @@ class Engine:
 
     def forward(self, x: Array, train: bool = False, samples: int = 0) -> Array:
         """The output for x (n, n_in). With `train`, dropout acts and what `backward` needs is kept."""
+        with self._lock, self._turn():
+            return self._forward(x, train, samples)
+
+    def _forward(self, x: Array, train: bool, samples: int) -> Array:
         rows = len(x)
         if rows == 0:
             self._rows_kept = 0
@@ -161,7 +188,7 @@ class Engine:
         calls = getattr(self.plan, what)
         launches = self._bound((what, rows), lambda: self._binder.launches(calls, rows))
         if train:
-            driver.to_device(self._samples.address, np.array([samples], np.int64), self._stream)
+            driver.write_word(self._samples.address, samples, self._stream)
         run([*self._renew_copy(), *self._carry_in(x, self.plan.input), *launches], self._stream)
         self._rows_kept = rows if train else 0
         return self._carry_out(self.plan.output, rows)
@@ -180,8 +207,9 @@ class Engine:
                 *self._binder.launches(plan.gradients, rows, accumulate),
             ],
         )
-        run([*self._carry_in(dy, plan.output_gradient), *launches], self._stream)
-        return None if plan.input_gradient is None else self._carry_out(plan.input_gradient, rows)
+        with self._turn():
+            run([*self._carry_in(dy, plan.output_gradient), *launches], self._stream)
+            return None if plan.input_gradient is None else self._carry_out(plan.input_gradient, rows)
 
     # ------------------------------------------------------------------------------------------ training
 
@@ -271,7 +299,8 @@ class Engine:
     def _graph(self, rows: int, labels: bool, norms: bool) -> driver.Graph | driver.Sequence:
         """The captured step for so many rows."""
         key = rows, labels, norms
-        graph = self._graphs.pop(key, None)
+        kind = *key, get_gemm_engine()
+        graph = self._graphs.pop(kind, None)
         if graph is None:
             launches = self._bound(("step", *key), lambda: self._step_launches(*key))
             for one in launches:
@@ -283,7 +312,7 @@ class Engine:
                 graph = driver.Sequence(launches)
             if len(self._graphs) >= GRAPHS_KEPT:
                 del self._graphs[next(iter(self._graphs))]
-        self._graphs[key] = graph
+        self._graphs[kind] = graph
         return graph
 
     def warm_up(self) -> None:
@@ -311,15 +340,19 @@ class Engine:
         graph = self._graph(batch, *kind)  # binding the last one may have moved the temporaries
         decays = [decay for _, _, decay in update.decay]
         table = optim.table(update.name, update.hyper, decays, update.step, rates)
-        self._send(x, y, order, batch, samples, scales, table, steps, norms is not None)
-        stream = self._stream
-        driver.clear(self._small.address, self._small.nbytes, stream)
-        run(self._renew_copy(), stream)
-        for _ in range(steps - 1):
-            graph.replay(stream)
-        (graph if last == batch else last_graph).replay(stream)
-        done = self._receive(steps, losses, norms)
-        update.step += done
+        with self._turn():
+            self._send(x, y, order, batch, samples, scales, table, steps, norms is not None)
+            stream = self._stream
+            driver.clear(self._small.address, self._small.nbytes, stream)
+            run(self._renew_copy(), stream)
+            done = 0
+            try:
+                for _ in range(steps - 1):
+                    graph.replay(stream)
+                (graph if last == batch else last_graph).replay(stream)
+            finally:  # also after Ctrl-C: the steps that were launched will be done
+                done = self._receive(steps, losses, norms)
+                update.step += done
         return done
 
     def _send(self, x, y, order, batch, samples, scales, table, steps, norms_wanted) -> None:

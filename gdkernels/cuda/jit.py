@@ -73,6 +73,11 @@ class Kernel:
         """(function, room for arguments, their layout) on a device; compiles and loads what is not there yet."""
         loaded = self._loaded.get((storage, device_number))
         if loaded is None:
+            if storage == "bfloat16" and driver.capability(device_number) < (8, 0):
+                major, minor = driver.capability(device_number)
+                raise RuntimeError(
+                    f"gdkernels: bfloat16 needs a GPU of compute capability 8.0, this one has {major}.{minor}"
+                )
             ptx = self.ptx(storage, driver.capability(device_number))
             function = driver.load(ptx, f"{self.name}_{storage}", device_number, self.shared)
             kinds = self.argument_types(storage)

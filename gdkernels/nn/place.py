@@ -73,10 +73,20 @@ class Cuda:
     name = "cuda"
 
     def __init__(self) -> None:
-        from ..cuda import arrays, driver
+        self._driver.use()  # RuntimeError where there is no GPU
 
-        driver.use()  # RuntimeError where there is no GPU
-        self._arrays, self._driver = arrays, driver
+    # Properties, because the package must be imported without the wing, and a place can be pickled.
+    @property
+    def _arrays(self) -> Any:
+        from ..cuda import arrays
+
+        return arrays
+
+    @property
+    def _driver(self) -> Any:
+        from ..cuda import driver
+
+        return driver
 
     def zeros(self, count: int, dtype: np.dtype[Any], line: int = 0) -> Any:
         buffer = self._arrays.read(self._arrays.default_library().empty((count,), np.dtype(dtype)))
@@ -95,7 +105,7 @@ class Cuda:
             return self.targets(matrix(op, name, value, dtype, columns))
         try:
             found = self._arrays.read(value)
-        except (TypeError, AttributeError, BufferError):
+        except (AttributeError, BufferError):
             raise TypeError(
                 f"{op}: {name} is of type {type(value).__name__}, expected a NumPy or CUDA array"
             ) from None
@@ -103,7 +113,10 @@ class Cuda:
             raise TypeError(f"{op}: {name} has dtype {found.dtype}, expected {dtype} like the network")
         if found.ndim != 2 or found.shape[1] != columns:
             raise ValueError(f"{op}: {name} has shape {found.shape}, expected (n, {columns})")
-        return found if found.flags.c_contiguous else found.copy()
+        if not found.flags.c_contiguous:
+            found = found.copy()
+        self._driver.wait(self._arrays.default_library().stream(), found.stream)
+        return found
 
     def targets(self, values: Array) -> Any:
         buffer = self._arrays.default_library().empty(values.shape, values.dtype)

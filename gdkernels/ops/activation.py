@@ -61,7 +61,7 @@ def activation(z: Array, kind: str, out: Array | None = None) -> Array:
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     ValueError
         Where the activation is unknown, the shapes differ, or `out` partly overlaps z.
 
@@ -107,7 +107,7 @@ def activation_backward(
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     ValueError
         Where the activation is unknown, shapes do not fit, `out` partly overlaps an input, or `db` overlaps anything.
     """

@@ -17,13 +17,13 @@ def global_norm(*arrays: Array) -> Norm:
 
     Returns
     -------
-    float
+    float, or on the GPU an array of shape ()
         Summed in float64, in an order that depends on the sizes alone. NaN or Inf in an array gives NaN or Inf.
 
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     """
     flat = _checked("global_norm", arrays)
     norm: Norm = wing(flat[0], "optim").norm(flat) if flat else 0.0
@@ -43,13 +43,13 @@ def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
 
     Returns
     -------
-    float
+    float, or on the GPU an array of shape ()
         The norm before clipping, as `global_norm` gives it.
 
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     ValueError
         Where max_norm is negative or NaN, an array is read-only or two overlap. Nothing is written then.
 

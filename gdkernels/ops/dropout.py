@@ -66,7 +66,7 @@ def dropout(x: Array, p: float, seed: int, offset: int = 0, out: Array | None = 
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array, number or integer, or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array, number or integer, or the dtypes differ.
     ValueError
         Where p is not in [0, 1], the shapes differ, or `out` partly overlaps x.
 

@@ -37,7 +37,7 @@ def linear(
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     ValueError
         Where shapes do not fit, the activation is unknown, or a result overlaps an input or the other result.
     """

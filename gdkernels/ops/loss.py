@@ -47,13 +47,13 @@ def mse(pred: Array, target: Array, grad: Array | None = None, reduction: str = 
 
     Returns
     -------
-    float, or an array like pred for "none"
+    float, on the GPU an array of shape (), or an array like pred for "none"
         Terms are in the dtype of pred, their sum in float64. The mean over nothing is NaN.
 
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     ValueError
         Where the shapes differ (nothing is broadcast), the reduction is unknown, or `grad` overlaps an input.
     """
@@ -79,7 +79,7 @@ def huber(
 
     Returns
     -------
-    float, or an array like pred for "none"
+    float, on the GPU an array of shape (), or an array like pred for "none"
 
     Raises
     ------
@@ -121,7 +121,7 @@ def binary_cross_entropy(
 
     Returns
     -------
-    float, or an array like logits for "none"
+    float, on the GPU an array of shape (), or an array like logits for "none"
 
     Raises
     ------
@@ -170,14 +170,14 @@ def softmax_cross_entropy(
 
     Returns
     -------
-    float, or a (batch,) array for "none"
+    float, on the GPU an array of shape (), or a (batch,) array for "none"
         Rows are in the dtype of the logits, their sum in float64. A mean over nothing (an empty batch, all labels
         ignored) is NaN with gradient 0; where labels count but all weigh 0, both are NaN.
 
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or a dtype does not fit.
+        Where an argument is neither a NumPy nor a CUDA array or a dtype does not fit.
     ValueError
         Where a shape does not fit, a label is no class (the first such row and its label are named), an option is
         out of range, or `grad` overlaps another argument. Nothing is written then.

@@ -52,7 +52,7 @@ def matmul(
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     ValueError
         Where shapes do not fit, `out` overlaps an operand, or `accumulate` has no `out`.
 

@@ -62,7 +62,7 @@ def layernorm(
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     ValueError
         Where a shape does not fit, eps is negative, or a result overlaps where it must not.
 

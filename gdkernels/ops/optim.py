@@ -42,7 +42,7 @@ def sgd_step(
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array (or number) or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array (or number) or the dtypes differ.
     ValueError
         Where shapes differ, arrays overlap, one to be written is read-only, a number is out of its range, or velocity
         is missing.
@@ -160,7 +160,7 @@ def adam_step(
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array (or number) or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array (or number) or the dtypes differ.
     ValueError
         Where shapes differ, arrays overlap, one to be written is read-only, or a number is out of its range.
 

@@ -36,7 +36,7 @@ def softmax(x: Array, out: Array | None = None) -> Array:
     Raises
     ------
     TypeError
-        Where an argument is no NumPy array or the dtypes differ.
+        Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     ValueError
         Where the shapes differ, or `out` partly overlaps x.
     """

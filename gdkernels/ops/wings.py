@@ -48,6 +48,8 @@ def everywhere(op: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
 def _on_device(value: object) -> bool:
     if value is None or isinstance(value, np.ndarray | np.generic | bool | int | float | str):
         return False
+    if type(value).__module__.partition(".")[0] == "torch":
+        return bool(getattr(value, "is_cuda", False))
     if hasattr(value, "__cuda_array_interface__"):
         return True
     if not hasattr(value, "__dlpack_device__"):
@@ -84,10 +86,17 @@ def _wherever(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     _refuse_mixture(op, args, kwargs)
     from ..cuda import arrays
 
-    def seen(value: Any) -> Any:
-        return arrays.read(value) if _on_device(value) else value
+    read = []
 
-    result = op(*map(seen, args), **{name: seen(value) for name, value in kwargs.items()})
+    def seen(value: Any) -> Any:
+        if not _on_device(value):
+            return value
+        read.append(arrays.read(value))
+        return read[-1]
+
+    args, kwargs = tuple(map(seen, args)), {name: seen(value) for name, value in kwargs.items()}
+    with arrays.in_order(read):
+        result = op(*args, **kwargs)
     if isinstance(result, tuple):
         return tuple(map(arrays.release, result))
     return arrays.release(result)

@@ -77,7 +77,7 @@ class Trainer:
     schedule : a function of the step that gives the learning rate; step 0 is the first update of this trainer.
         None: the optimizer's lr throughout
     clip_norm : None, or the largest norm of the whole gradient; a longer one is scaled down to it
-    threads : None for as many as pay (at most `gd.get_threads()`), or a number
+    threads : None for as many as pay (at most `gd.get_threads()`), or a number; of the CPU, the GPU has no use for it
     decay : which parameters the weight decay of the optimizer concerns: "all", or "weights" (no bias, no norm)
 
     Attributes
@@ -274,6 +274,10 @@ class Trainer:
                 history.epochs.append(record)
                 shown.epoch(record)
                 answers = [callback(self, record) for callback in callbacks]
+                if self._place is not self.net.place:
+                    raise RuntimeError(
+                        f"{op}: a callback moved the network to {self.net.device}, expected it to stay until fit returns"
+                    )
                 if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
                     break
         finally:
@@ -302,13 +306,17 @@ class Trainer:
             rates[now] = self._rates(stop - start)
             chosen = order[start * batch : stop * batch]
             begin = time.perf_counter()
-            done = self._engine.train(
-                data.x, data.goal, chosen, batch, rates[now], scales[now], self.net.samples, losses[now],
-                None if norms is None else norms[now],
-            )  # fmt: skip
+            before = self.steps
+            try:
+                self._engine.train(
+                    data.x, data.goal, chosen, batch, rates[now], scales[now], self.net.samples, losses[now],
+                    None if norms is None else norms[now],
+                )  # fmt: skip
+            finally:  # also where Ctrl-C ends the epoch early
+                done = self.steps - before
+                self.net.samples += min(done * batch, len(chosen))
             elapsed = time.perf_counter() - begin
             seconds += elapsed
-            self.net.samples += min(done * batch, len(chosen))
             if done < stop - start:
                 raise self._not_finite("Trainer.fit")
             if self.net.place is CPU:

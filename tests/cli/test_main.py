@@ -116,7 +116,7 @@ def test_a_wrong_option_is_explained_in_one_line(arguments, expected, capsys):
             "data is 'digit', expected one of digits, wine, breast_cancer, diabetes, mnist5k, or a .npz",
         ),
         (["none.csv"], "there is no file none.csv"),
-        (["digits", "--device", "cuda"], "--device is cuda, but there is no GPU: not seen: "),
+        (["digits", "--device", "cuda"], "--device is cuda, but no GPU is seen: "),
         (["digits", "--target", "y"], "digits comes with its own target"),
         (
             ["diabetes", "--loss", "softmax_cross_entropy"],

@@ -60,6 +60,26 @@ def test_dlpack_keeps_shape_strides_and_bfloat16(device):
         np.testing.assert_array_equal(gd.cuda.to_numpy(result), array.to_numpy().T)
 
 
+def test_what_receives_a_result_is_returned_itself(device):
+    x, out = Capsule(device.put(values(4, 5))), Capsule(device.put(values(4, 5)))
+    assert gd.activation(x, "relu", out=out) is out
+    other = Interface(device.put(values(4, 5)))
+    assert gd.activation(x, "tanh", out=other) is other
+
+
+def test_bfloat16_of_numpy_goes_to_the_device(device):
+    import ml_dtypes
+
+    x = values(3, 4).astype(ml_dtypes.bfloat16)
+    there = gd.cuda.to_device(x)
+    np.testing.assert_array_equal(gd.cuda.to_numpy(there), x.astype("f4"))
+    assert gd.cuda.to_numpy(gd.matmul(there, there, trans_b=True)).shape == (3, 3)
+    with pytest.raises(TypeError, match=r"to_device: values is of type list, expected a NumPy array"):
+        gd.cuda.to_device([1.0])
+    with pytest.raises(TypeError, match=r"to_numpy: array is of type ndarray, expected an array on the GPU"):
+        gd.cuda.to_numpy(x)
+
+
 def test_scalars_of_results_stay_on_the_device(device):
     x, y = device.put(values(4, 5)).owner, device.put(values(4, 5) + 1).owner
     loss = gd.mse(x, y)

@@ -1,6 +1,8 @@
 """Networks and training on the GPU: the same plan, the same numbers as on the CPU."""
 
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -245,6 +247,108 @@ def test_what_is_wrong_is_named(device):
         gd.Trainer(net).step(np.zeros((2, 5), "f4"), np.array([0, 3]))
 
 
+def test_several_threads_may_predict_at_once(device):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        net = gd.mlp([6, 8, 2]).to("cuda")
+        inputs = [np.random.default_rng(seed).standard_normal((9, 6)).astype("f4") for seed in range(2)]
+        expected = [net.predict(x).tobytes() for x in inputs]
+        with ThreadPoolExecutor(2) as pool:
+            runs = [pool.submit(net.predict, inputs[turn % 2]) for turn in range(60)]
+            assert all(run.result().tobytes() == expected[turn % 2] for turn, run in enumerate(runs))
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3])
+def test_an_engine_without_room_stays_as_it_was(device, monkeypatch, fails):
+    net = gd.mlp([5, 7, 3]).to("cuda")
+    x = np.random.default_rng(0).standard_normal((40, 5)).astype("f4")
+    few = net.forward(x[:4])
+    engine = net._own_engine()
+    allocate, calls = engine._bytes, []
+
+    def scarce(size):
+        calls.append(size)
+        if len(calls) == fails:
+            raise MemoryError("full")
+        return allocate(size)
+
+    monkeypatch.setattr(engine, "_bytes", scarce)
+    with pytest.raises(MemoryError):
+        net.forward(x)
+    np.testing.assert_array_equal(net.forward(x[:4]), few)
+    np.testing.assert_array_equal(net.forward(x)[:4], few)
+
+
+def test_steps_that_an_interrupt_leaves_behind_are_counted(device, monkeypatch):
+    from gdkernels.cuda import driver
+
+    x, y = np.random.default_rng(0).standard_normal((24, 5)).astype("f4"), np.arange(24) % 3
+    stopped, whole = (gd.Trainer(gd.mlp([5, 7, 3], dropout=0.2, seed=1).to("cuda")) for _ in range(2))
+    replay, calls = driver.Graph.replay, []
+
+    def interrupted(self, stream):
+        calls.append(stream)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        replay(self, stream)
+
+    monkeypatch.setattr(driver.Graph, "replay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(x, y, epochs=1, batch_size=8, shuffle=False, progress=False)
+    monkeypatch.undo()
+    assert (stopped.steps, stopped.net.samples) == (2, 16)
+    whole.fit(x[:16], y[:16], epochs=1, batch_size=8, shuffle=False, progress=False)
+    for name, values in parameters(stopped.net).items():
+        np.testing.assert_array_equal(values, parameters(whole.net)[name])
+
+
+@pytest.mark.parametrize("there", ["cpu", "cuda"])
+def test_a_callback_may_not_move_the_network(device, there):
+    trainer = gd.Trainer(gd.mlp([5, 7, 3]).to("cuda" if there == "cpu" else "cpu"))
+    x, y = np.zeros((8, 5), "f4"), np.zeros(8, np.int64)
+    with pytest.raises(RuntimeError, match=f"a callback moved the network to {there}"):
+        trainer.fit(
+            x, y, epochs=2, batch_size=8, progress=False, callbacks=[lambda t, r: t.net.to(there) and None]
+        )
+    assert trainer.steps == 1
+    trainer.step(x, y)
+
+
+def test_a_network_in_use_heeds_another_gemm_engine(device):
+    net = gd.mlp([16, 32, 8]).to("cuda")
+    x = np.random.default_rng(0).standard_normal((8, 16)).astype("f4")
+    before = net.forward(x)
+    gd.cuda.set_gemm_engine("own", tf32=True)
+    try:
+        assert 1e-6 < np.abs(net.forward(x) - before).max() < 0.05
+    finally:
+        gd.cuda.set_gemm_engine("own")
+    np.testing.assert_array_equal(net.forward(x), before)
+
+
+def test_memory_of_the_host_is_refused(device):
+    """Its address would be taken for one of the GPU, whose context such a launch destroys."""
+
+    class Host:
+        """An array that lies about where it is."""
+
+        def __init__(self):
+            self.memory = np.ones((2, 5), "f4")
+            self.__cuda_array_interface__ = {
+                "shape": (2, 5), "strides": None, "typestr": "<f4", "data": (self.memory.ctypes.data, False), "version": 3,
+            }  # fmt: skip
+
+    with pytest.raises(
+        ValueError, match=r"an array of shape \(2, 5\) lies in memory that is no GPU's, expected GPU 0"
+    ):
+        gd.activation(Host(), "relu")
+    with pytest.raises(ValueError, match="no GPU's"):
+        gd.mlp([5, 7, 3]).to("cuda").forward(Host())
+
+
 # ---------------------------------------------------------------------------------------------- bfloat16
 
 
@@ -294,6 +398,6 @@ def test_the_plan_of_training_binds_to_few_kernels(device):
     net = gd.mlp([64, 32, 10]).to("cuda")
     trainer = gd.Trainer(net)
     trainer.step(np.zeros((8, 64), "f4"), np.zeros(8, np.int64))
-    launches = trainer._engine._launches["step", 8, True, False]
+    launches = trainer._engine._launches["step", 8, True, False, gd.cuda.get_gemm_engine()]
     calls = lower(net.layers, input_gradient=False)
     assert len(launches) <= 8 + 3 * (len(calls.forward) + len(calls.backward) + len(calls.gradients))
