@@ -1,9 +1,10 @@
 """What the CUDA kernels need of a GPU, read from their machine code on any machine: ``python -m bench.static``.
 
 Every kernel that `gdkernels.cuda.budgets` names is compiled for each storage type and architecture: from Python to PTX,
-from there to machine code (ptxas), which is disassembled and read. The table has a line for each budget, storage type
-and architecture, with the largest number among its kernels, and the smallest share of the hot loop; ``--all`` gives each
-kernel a line. What exceeds its budget is printed at the end, and then the exit status is 1.
+from there to machine code (ptxas), which is disassembled and read. The table has a line for each budget and storage type
+with the largest numbers among its kernels, and the smallest share of the hot loop; ``--all`` gives each kernel a line.
+Registers and shares are told for each architecture: ``54/56/56/-``. What exceeds its budget is printed at the end, and then
+the exit status is 1.
 
 This stands beside the benchmarks because it measures the kernels; tests/cuda/test_static_gate.py judges by the same rows.
 """
@@ -239,16 +240,26 @@ def unnamed() -> list[str]:
 
 
 def table(rows: list[Row], each: bool) -> str:
-    """A line for each budget, storage type and architecture, or for each kernel."""
-    lines = [COLUMNS]
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row.budget, row.storage, int(row.architecture[3:]))):
-        groups.setdefault((row.kernel if each else row.budget, row.storage, row.architecture), []).append(row)
-    for (name, storage, architecture), group in groups.items():
-        largest = [str(max(getattr(row, field) for row in group)) for field in LARGEST]
+    """A line for each budget and storage type, or for each kernel; what differs by architecture is told one by one."""
+    from gdkernels.cuda.budgets import ALL
+
+    columns = (
+        "kernels", "storage", "n", f"registers {'/'.join(name[3:] for name in ALL)}", "spilled", "stack", "local", "shared",
+        "f64", "calls", "loads", "stores", "hot loop, %",
+    )  # fmt: skip
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row.budget, row.storage)):
+        groups.setdefault((row.kernel if each else row.budget, row.storage), []).append(row)
+    lines = [columns]
+    for (name, storage), group in groups.items():
+        by_gpu = [[row for row in group if row.architecture == architecture] for architecture in ALL]
+        registers = "/".join(str(max((row.registers for row in same), default="-")) for same in by_gpu)
+        shares = "/".join(f"{100 * min(row.share for row in same):.0f}" if same else "-" for same in by_gpu)
+        worst = [str(max(getattr(row, field) for row in group)) for field in LARGEST]
         bits = [_bits(row.loads for row in group), _bits(row.stores for row in group)]
-        hot = f"{group[0].hot} {min(row.share for row in group):.1%}" if group[0].hot else ""
-        lines.append((name, storage, architecture, str(len(group)), *largest, *bits, hot))
+        hot = f"{group[0].hot} {shares}" if group[0].hot else ""
+        count = str(len({row.kernel for row in group}))
+        lines.append((name, storage, count, registers, *worst, *bits, hot))
     sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(word.ljust(size) for word, size in zip(line, sizes, strict=True)).rstrip() for line in lines
@@ -273,11 +284,7 @@ def _bits(widths: Iterable[frozenset[int]]) -> str:
     return "+".join(str(8 * size) for size in sorted(frozenset().union(*widths), reverse=True))
 
 
-LARGEST = ("registers", "spills", "stack", "local", "shared", "doubles", "calls")
-COLUMNS = (
-    "kernels", "storage", "GPU", "n", "regs", "spills", "stack", "local", "shared", "f64", "calls", "loads", "stores",
-    "hot loop",
-)  # fmt: skip
+LARGEST = ("spills", "stack", "local", "shared", "doubles", "calls")
 
 
 def main() -> int:

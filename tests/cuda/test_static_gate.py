@@ -210,6 +210,9 @@ def test_the_table_has_a_line_for_each_group(judge):
     both = careless.careful, careless.dot_product
     budget = Budget("of a test", both, "to be shown", hot="FFMA", registers=255)
     rows = static.compile_all([(budget, kernel, "float32", "sm_80") for kernel in both])
-    lines = static.table(rows, each=False).splitlines()
-    assert len(lines) == 2 and lines[1].split()[3:6] == ["float32", "sm_80", "2"]
+    most, least = max(row.registers for row in rows), min(row.share for row in rows)
+    head, line = static.table(rows, each=False).splitlines()
+    assert head.split()[:5] == ["kernels", "storage", "n", "registers", "75/80/90/100"]
+    assert line.split()[3:6] == ["float32", "2", f"-/{most}/-/-"]
+    assert line.endswith(f"FFMA -/{100 * least:.0f}/-/-")
     assert len(static.table(rows, each=True).splitlines()) == 3
