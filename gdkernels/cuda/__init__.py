@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .gemm_engine import get_gemm_engine as get_gemm_engine
-from .gemm_engine import set_gemm_engine as set_gemm_engine
+from .gemm_engine import get_gemm_engine, set_gemm_engine
+
+__all__ = ["describe", "get_gemm_engine", "is_available", "set_gemm_engine", "to_device", "to_numpy"]
 
 
 def describe() -> str:

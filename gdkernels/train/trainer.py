@@ -66,7 +66,10 @@ class _Data(NamedTuple):
 
 
 class Trainer:
-    """Trains a network.
+    """Trains a network where it lies: ``net.to("cuda")`` before, or between two calls, trains on the GPU.
+
+    There data may be NumPy arrays, which are copied once a call, or arrays of the GPU; an epoch is one call of the engine,
+    which waits for the GPU once.
 
     Parameters
     ----------
