@@ -103,3 +103,13 @@ class Update:
     states: list[Any]
     step: int
     decay: list[tuple[int, int, float]]
+
+
+class Uncopied:
+    """An engine, in either wing: what it holds are addresses, which mean nothing in a copy or another process."""
+
+    def __getstate__(self) -> None:
+        raise TypeError(
+            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
+            "save the network, and make a new Trainer"
+        )

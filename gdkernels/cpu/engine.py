@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 
-from ..plan import Buffer, Gradient, LossCall, Plan, Update
+from ..plan import Buffer, Gradient, LossCall, Plan, Uncopied, Update
 from ..scalar.hyper import HYPER
 from . import loss as loss_kernels
 from . import optim
@@ -24,7 +24,7 @@ _SET_BY_TRAIN = [
 WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
 
 
-class Engine:
+class Engine(Uncopied):
     """Runs a plan over a network's flat buffers of parameters and gradients, with its own memory for everything else.
 
     `threads` is the number of workers; None takes as many as the work of a step keeps busy, up to `get_threads()`.
@@ -52,13 +52,6 @@ class Engine:
         self._single: tuple | None = None  # what `step` needs
         self._capacity = 0
         self._reserve(1)
-
-    def __getstate__(self):
-        """For copy and pickle: programs and records are addresses, which mean nothing elsewhere."""
-        raise TypeError(
-            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
-            "save the network, and make a new Trainer"
-        )
 
     # ------------------------------------------------------------------------------------------ memory
 

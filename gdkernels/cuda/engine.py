@@ -11,36 +11,20 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..plan import Buffer, LossCall, Plan, Update
+from ..plan import Buffer, LossCall, Plan, Uncopied, Update
 from . import driver, epoch, loss, optim
 from .arrays import Array, read
 from .gemm_engine import get_gemm_engine
 from .jit import Launch, run
+from .memory import ALIGNED, Room, grown, packed
 from .pointer import BYTES
 from .program import Binder
 from .strided import blocks
 
-ALIGNED = 256  # bytes: where a buffer begins
 GRAPHS_KEPT = 16
 
 
-class Room:
-    """Temporaries of one call at a time, in one piece of memory as large as the largest call needs."""
-
-    def __init__(self) -> None:
-        self.base, self.needed, self._used = 0, 0, 0
-
-    def start(self) -> None:
-        self._used = 0
-
-    def __call__(self, size: int) -> int:
-        place = self._used
-        self._used += -(-size // ALIGNED) * ALIGNED
-        self.needed = max(self.needed, self._used)
-        return self.base + place
-
-
-class Engine:
+class Engine(Uncopied):
     """Runs a plan over a network's flat buffers of parameters and gradients, with its own memory for everything else.
 
     Several threads may call `forward`, one waits for the other; anything else is for one thread at a time.
@@ -70,13 +54,6 @@ class Engine:
         self._graphs: dict[tuple, driver.Graph | driver.Sequence] = {}
         self._capacity = 0
         self._reserve(1)
-
-    def __getstate__(self):
-        """For copy and pickle: launches are addresses, which mean nothing elsewhere."""
-        raise TypeError(
-            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
-            "save the network, and make a new Trainer"
-        )
 
     # ------------------------------------------------------------------------------------------ memory
 
@@ -303,9 +280,9 @@ class Engine:
         graph = self._graphs.pop(kind, None)
         if graph is None:
             launches = self._bound(("step", *key), lambda: self._step_launches(*key))
-            for one in launches:
-                one.load()  # what a capture must not do: compile, and allocate
             if all(one.capturable for one in launches):
+                for one in launches:
+                    one.load()  # what a capture must not do: compile, and allocate
                 stream = driver.Stream()
                 graph = driver.Graph(stream.handle, lambda: run(launches, stream.handle))
             else:
@@ -360,15 +337,15 @@ class Engine:
         size = BYTES[self.real]
         with np.errstate(over="ignore"):  # infinite is what is too large
             parts = [order.astype(np.int64), scales.astype(self.dtype), table.astype(self.dtype)]
-        packed, starts = _packed(parts)
-        self._call = _grown(self._call, packed.nbytes, self._bytes)
+        data, starts = packed(parts)
+        self._call = grown(self._call, data.nbytes, self._bytes)
         parameters = len(self.plan.parameters) if norms_wanted else 0
-        self._results = _grown(self._results, 8 + steps * (1 + parameters) * size, self._bytes)
+        self._results = grown(self._results, 8 + steps * (1 + parameters) * size, self._bytes)
         base, results = self._call.address, self._results.address
         places = [base + start for start in starts]
         norms = results + 8 + steps * size if norms_wanted else 0
         fields = [0, samples, batch, x.address, y.address, *places, results + 8, norms, results]
-        driver.to_device(base, packed, self._stream)
+        driver.to_device(base, data, self._stream)
         driver.to_device(self._fields.address, np.array(fields, np.int64), self._stream)
         driver.clear(results, 8, self._stream)
 
@@ -401,20 +378,3 @@ def _statistics(plan: Plan) -> set[str]:
         for call in plan.forward
         if call.kernel in ("layernorm", "rmsnorm") and isinstance(call.operands[-3], Buffer)
     }
-
-
-def _packed(parts: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
-    """Arrays behind one another in bytes, each at a multiple of 16, and where they start."""
-    starts, at = [], 0
-    for part in parts:
-        starts.append(at)
-        at += -(-part.nbytes // 16) * 16
-    packed = np.zeros(at, np.uint8)
-    for start, part in zip(starts, parts, strict=True):
-        packed[start : start + part.nbytes] = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-    return packed, starts
-
-
-def _grown(memory: Array | None, size: int, make) -> Array:
-    """Memory of at least so many bytes."""
-    return memory if memory is not None and memory.nbytes >= size else make(size + size // 2)

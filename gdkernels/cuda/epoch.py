@@ -10,7 +10,7 @@ import math
 from .activation import THREADS
 from .intrinsics import warp_sum
 from .jit import Launch, kernel
-from .optim import root, sum_of_block
+from .optim import root, sum_of_planes
 from .pointer import at, real, shared
 from .strided import blocks
 from .target import cuda
@@ -102,14 +102,7 @@ def finish(fields, squares, planes, first, parameters, clip, value, factor, stop
     norms = at(squares, fields[NORMS])
     whole, whole_down, whole_up = zero, zero, zero
     for part in range(parameters):
-        place, last = first[part] + cuda.threadIdx.x, first[part + 1]
-        plain, down, up = zero, zero, zero
-        while place < last:
-            plain += squares[place]
-            down += squares[planes + place]
-            up += squares[2 * planes + place]
-            place += THREADS
-        plain, down, up = sum_of_block(squares, (plain, down, up))
+        plain, down, up = sum_of_planes(squares, planes, first[part], first[part + 1])
         if cuda.threadIdx.x == 0:
             whole, whole_down, whole_up = whole + plain, whole_down + down, whole_up + up
             if fields[NORMS] != 0:

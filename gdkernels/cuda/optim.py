@@ -240,17 +240,23 @@ def squares1(g, partial, planes, count):
     _write_sums(partial, planes, sums)
 
 
+@device
+def sum_of_planes(partial, planes, first, last):
+    """The three sums over the blocks [first, last) of the gradient, by one block of threads; right in thread 0."""
+    plain = down = up = real(partial, 0)
+    place = first + cuda.threadIdx.x
+    while place < last:
+        plain += partial[place]
+        down += partial[planes + place]
+        up += partial[2 * planes + place]
+        place += THREADS
+    return sum_of_block(partial, (plain, down, up))
+
+
 @kernel("R*, i8, R*", threads=THREADS)
 def norm_of_sums(partial, blocks, norm):
     """norm = √Σ g² from the sums of all blocks, by one block of threads; partial has three planes of `blocks` sums."""
-    plain = down = up = real(partial, 0)
-    place = cuda.threadIdx.x
-    while place < blocks:
-        plain += partial[place]
-        down += partial[blocks + place]
-        up += partial[2 * blocks + place]
-        place += THREADS
-    plain, down, up = sum_of_block(partial, (plain, down, up))
+    plain, down, up = sum_of_planes(partial, blocks, 0, blocks)
     if cuda.threadIdx.x == 0:
         norm[0] = root(plain, down, up)
 

@@ -5,6 +5,7 @@ import pytest
 
 import reference
 from tests.cuda.mutation import mutant
+from tests.ops.test_loss import pair
 
 DTYPES = ("float32", "float64")
 REDUCTIONS = ("mean", "sum", "none")
@@ -22,13 +23,6 @@ ROWS = ((70, 1), (33, 10), (9, 64), (3, 127), (2, 1028), (2, 1029))
 @pytest.fixture
 def rng():
     return np.random.default_rng(5)
-
-
-def pair(rng, dtype, shape):
-    """Predictions and targets; the targets are probabilities, some of them 0 and 1."""
-    pred = np.asarray(3 * rng.standard_normal(shape))
-    target = np.asarray(np.clip(1.5 * rng.random(shape) - 0.25, 0, 1))
-    return pred.astype(dtype), target.astype(dtype)
 
 
 def size_of_slope(name, pred, target, options):
