@@ -172,7 +172,7 @@ def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
     assert_product(result, a, b)
 
 
-def test_a_tall_gradient_is_split_and_a_large_product_is_not():
+def test_a_tall_gradient_is_split_and_a_large_product_is_not(device):
     from gdkernels.cuda.gemm_plan import choose
     from gdkernels.cuda.gemm_simt import LARGE, SMALL
 
@@ -228,7 +228,7 @@ def test_without_k_there_is_only_what_follows(device, rng, storage):
 
 
 @pytest.mark.parametrize(("m", "n"), [(0, 5), (5, 0), (0, 0)])
-def test_an_empty_result_is_no_launch(m, n):
+def test_an_empty_result_is_no_launch(device, m, n):
     from gdkernels.cuda import gemm
 
     assert gemm.launches(None, "float32", m, n, 8, 0, 8, 1, 0, n, 1, 0, n) == []
