@@ -15,7 +15,7 @@ os.environ.pop("OPENBLAS_L2_SIZE", None)
 
 import numpy as np
 
-from gdkernels.cpu import gemm
+from gdkernels.cpu import gemm, panels
 from gdkernels.cpu.jit import kernel
 from gdkernels.cpu.machine import VECTOR_BITS
 from gdkernels.cpu.memory import aligned_zeros
@@ -39,7 +39,7 @@ def peak(record, start, stop, worker):
     """The register tile on operands that stay in the first-level cache: as fast as multiply-adds come."""
     _, a, c, times = unpack(record, "i8, F*, F*, i8")
     for _ in range(times):
-        gemm.full(ROWS, 4096, a, 0, 0, 0, a, 0, c, 0, c, 0, 0)
+        panels.full(ROWS, 4096, a, 0, 0, 0, a, 0, c, 0, c, 0, c, 0)
 
 
 def seconds(entry, operands) -> float:
@@ -87,7 +87,7 @@ def measure(m: int, n: int, k: int, form: str, rounds: int) -> None:
     out = matrix(m, n, 2)
     record = np.array(
         [_own_scratch(), n, k, address(a), a.strides[0] // 4, a.strides[1] // 4, address(b), b.strides[0] // 4,
-         b.strides[1] // 4, address(gemm.ZEROS), 0, 0, address(out), n], np.int64,
+         b.strides[1] // 4, address(gemm.ZEROS), 0, 0, address(out), n, 0], np.int64,
     )  # fmt: skip
     flops = 2e-9 * m * n * k
     times = max(1, round(0.5 / (flops * 1e3)))

@@ -1,139 +1,36 @@
-"""C = init + op(A) @ op(B): packing and blocking around the register tiles.
+"""C = init + op(A) @ op(B): blocking around the panels and register tiles.
 
 A and B have any row and column stride (so that transposed and Fortran-ordered operands need no copy), C has unit column
-stride. The order in which the products of one element of C are added depends on k alone, never on how many rows a
-thread was given; the result therefore has the same bits for any number of threads.
+stride. The order in which the products of one element of C are added depends on k alone, never on how many rows or
+columns a thread was given; the result therefore has the same bits for any number of threads.
 
-The blocking is that of Goto and van de Geijn (ACM TOMS 34(3), 2008): a block of B (KC × NC) is packed panel by panel,
-blocks of A (MC × KC) stay in the second-level cache, a panel of B (KC × 2 vectors) streams through the first.
+The blocking is that of Goto and van de Geijn (ACM TOMS 34(3), 2008): a block of B (kc × NC) is packed panel by panel,
+blocks of A (MC × kc) stay in the second-level cache, a panel of B (kc × 2 vectors) streams through the first.
 """
 
 import numpy as np
 
-from .jit import Native, kernel, native
+from .jit import kernel, native
+from .machine import VECTOR_BITS
+from .panels import full_and_ahead, pack_a, pack_b, row_blocks
 from .simd import offset, typed, unpack
 from .team import SCRATCH_BYTES, address, launch
-from .tile import (
-    DOT_COLUMNS,
-    DOT_ROWS,
-    HALF,
-    ROWS,
-    copy_rows,
-    copy_vector,
-    lanes,
-    make_dots,
-    make_tile,
-    prefetch,
-    transpose_panels,
-    transpose_square,
-)
+from .tile import DOT_COLUMNS, DOT_ROWS, ROWS, lanes, make_dots
 
-KC = 512  # products added in one pass over a tile
-MC = 512 // ROWS * ROWS  # rows of a packed block of A: whole panels, no more than fit in front of B
-B_BYTES = 2 << 20  # a packed block of B
+KC_BYTES = 2048  # products added in one pass over a tile: 512 of float32
+MC = 256 // ROWS * ROWS  # rows of a packed block of A: half of a second-level cache of 1 MiB
+NC = 1024  # columns of a packed block of B, where it is used for more than one block of A
 A_OFFSET = 64 << 10  # in a worker's scratch: a small region for the GEMV way, then A, then B
 B_OFFSET = A_OFFSET + (2 << 20)
-AHEAD = 16  # rows that the packing of B asks for in advance
-GROUP = 4  # panels of A that are packed side by side where A is stored by columns
-MANY_ROWS = 1024  # below, packing B costs more (the time of 8 rows) than reading it where it is
+WORTH_PACKING = 96  # rows below which packing B costs more than reading it where it is
+MANY_ROWS, LARGE = (
+    32,
+    1 << 14,
+)  # rows of A and elements of B from which the next panel of B is asked for in advance
 THIN = 4  # so few columns go the GEMV way
+THIN_K = 1 << 15  # where they are no longer than this
 
-
-def _column_of_tiles(rows: int, vectors: int, masked: bool, guarded: bool) -> Native:
-    """A native function that runs one kind of tile down `m` rows of A, `step` elements of A from tile to tile."""
-    tile = make_tile(rows, vectors, masked, guarded)
-
-    def tiles(m, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail):
-        for i in range((m + rows - 1) // rows):
-            a_i, init_i, c_i = offset(a, i * step), offset(init, i * rows * ldi), offset(c, i * rows * ldc)
-            tile(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, m - i * rows)
-
-    tiles.__name__ = f"tiles{rows}x{vectors}{'_masked' if masked else ''}{'_guarded' if guarded else ''}"
-    return native("i8, i8, F*, i8, i8, i8, F*, i8, F*, i8, F*, i8, i8")(tiles)
-
-
-# Whole tiles for as many rows as there are, and half ones that may end at any row for the rest. A panel of B has two
-# whole vectors, or its last vector is masked, or it is narrow and has but one.
-full, full_masked, full_narrow = (
-    _column_of_tiles(ROWS, vectors, masked, False) for vectors, masked in ((2, False), (2, True), (1, True))
-)
-half, half_masked, half_narrow = (
-    _column_of_tiles(HALF, vectors, masked, True) for vectors, masked in ((2, False), (2, True), (1, True))
-)
 _dots1, _dots4 = make_dots(1), make_dots(DOT_COLUMNS)
-
-
-@native("i8, i8, F*, i8, i8, i8, F*, i8, F*, i8, F*, i8, i8")
-def row_blocks(m, k, a, rsa, csa, packed, b, ldb, init, ldi, c, ldc, n):
-    """All m rows of A (in panels of ROWS, k-major, if `packed`) against one panel of B with n ≤ 2·lanes columns."""
-    width = lanes(b)
-    tail = n - width if n > width else n
-    whole = m // ROWS * ROWS
-    rest = m - whole
-    step = ROWS * (k if packed else rsa)
-    if whole > 0:
-        if n == 2 * width:
-            full(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail)
-        elif n > width:
-            full_masked(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail)
-        else:
-            full_narrow(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail)
-    if rest > 0:
-        a_r, init_r, c_r = offset(a, whole // ROWS * step), offset(init, whole * ldi), offset(c, whole * ldc)
-        if n == 2 * width:
-            half(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
-        elif n > width:
-            half_masked(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
-        else:
-            half_narrow(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
-
-
-@native("i8, i8, F*, i8, i8, F*")
-def pack_a(m, k, a, rsa, csa, packed):
-    """Panels of ROWS rows, k-major: packed[panel][k][row]. What lies beyond row m in the last panel is undefined."""
-    width = lanes(a)
-    done_rows, done_k = 0, 0
-    if rsa == 1:
-        done_rows, done_k = m // ROWS * ROWS, k
-        for i0 in range(0, done_rows, GROUP * ROWS):
-            for p in range(k):
-                prefetch(offset(a, i0 + (p + AHEAD) * csa))
-                for i in range(i0, min(i0 + GROUP * ROWS, done_rows), ROWS):
-                    copy_rows(offset(packed, i * k + p * ROWS), offset(a, i + p * csa))
-    elif csa == 1 and width % ROWS == 0:
-        done_rows, done_k = m // width * width, k // width * width
-        for i in range(0, done_rows, width):
-            for p in range(0, done_k, width):
-                transpose_panels(offset(packed, i * k + p * ROWS), ROWS * k, offset(a, i * rsa + p), rsa)
-    for i in range(m):
-        target, source = offset(packed, i // ROWS * ROWS * k + i % ROWS), offset(a, i * rsa)
-        for p in range(done_k if i < done_rows else 0, k):
-            target[p * ROWS] = source[p * csa]
-
-
-@native("i8, i8, F*, i8, i8, F*")
-def pack_b(k, n, b, rsb, csb, packed):
-    """One panel of B, n ≤ 2·lanes columns, row by row: packed[k][2·lanes]. Columns beyond n are undefined."""
-    width = lanes(b)
-    stride = 2 * width
-    whole = n == stride
-    if csb == 1 and whole:
-        for p in range(k):
-            prefetch(offset(b, (p + AHEAD) * rsb))
-            prefetch(offset(b, (p + AHEAD) * rsb + width))
-            copy_vector(offset(packed, p * stride), offset(b, p * rsb))
-            copy_vector(offset(packed, p * stride + width), offset(b, p * rsb + width))
-        return
-    done = 0
-    if rsb == 1 and whole:
-        done = k // width * width
-        for p in range(0, done, width):
-            transpose_square(offset(packed, p * stride), stride, offset(b, p), csb)
-            transpose_square(offset(packed, p * stride + width), stride, offset(b, p + width * csb), csb)
-    for p in range(done, k):
-        row = offset(b, p * rsb)
-        for j in range(n):
-            packed[p * stride + j] = row[j * csb]
 
 
 @native("i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8")
@@ -167,29 +64,33 @@ def gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch
     i = 0
     while i < m:
         block = min(width, m - i)
-        row_blocks(n, k, b, csb, rsb, 0, offset(a, i), csa, zeros, 0, product, width, block)
+        row_blocks(n, k, b, csb, rsb, 0, offset(a, i), csa, zeros, 0, product, width, block, b, 0)
         for r in range(block):
             for j in range(n):
                 c[(i + r) * ldc + j] = init[(i + r) * ldi + j * csi] + product[j * width + r]
         i += width
 
 
-@native("i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8")
-def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
+@native("i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, i8")
+def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratch):
     """C (m, n) = init + A (m, k) @ B (k, n).
 
     init[i * ldi + j * csi] is a matrix (ldi, 1), a row that is added to all rows (0, 1) or one number (0, 0), which
-    must then stand 2·lanes times in a row. It may be C itself. `scratch` is the worker's working memory.
+    must then stand 2·lanes times in a row. It may be C itself. Where `also` is not 0, a matrix that will be written next
+    lies so many elements behind C, and neither has gaps (ldc = n): its lines are claimed on the way. `scratch` is the
+    worker's working memory.
     """
-    if 1 <= n <= THIN and (csa == 1 or rsa == 1) and k <= KC * 64:
+    if 1 <= n <= THIN and (csa == 1 or rsa == 1) and k <= THIN_K:
         gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch)
         return
     width = lanes(a)
     panel = 2 * width
-    blocks = max(1, (k + KC - 1) // KC)
+    longest = KC_BYTES * 8 * width // VECTOR_BITS
+    blocks = max(1, (k + longest - 1) // longest)
     kc = (k + blocks - 1) // blocks
-    nc = B_BYTES // (KC * 64) * width // panel * panel
-    pack_the_b = csb != 1 or (m >= MANY_ROWS and rsb >= 8 * width and n > width)
+    once = m <= MC  # one block of A: a packed panel is used once, and two places for them are enough
+    nc = max(n, 1) if once else NC // panel * panel
+    pack_the_b = csb != 1 or (m >= WORTH_PACKING and rsb >= 8 * width and n > width)
     pack_the_a = (
         (csa != 1 and rsa != 1)
         or (n >= 8 * width and k >= 64 and max(rsa, csa) >= 1024)
@@ -204,37 +105,67 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
             k_now = min(kc, k - p)
             for i0 in range(0, m, MC):
                 m_now = min(MC, m - i0)
-                a_now = offset(a, i0 * rsa + p * csa)
-                rs, cs = rsa, csa
+                whole = m_now // ROWS * ROWS if m_now >= MANY_ROWS and k * n >= LARGE else 0
+                a_now, rs, cs = offset(a, i0 * rsa + p * csa), rsa, csa
                 if pack_the_a:
                     pack_a(m_now, k_now, a_now, rsa, csa, packed_a)
                     a_now, rs, cs = packed_a, 1, ROWS
+                step = ROWS * (k_now if pack_the_a else rs)
+                ready = False  # whether the panel was packed along with the one before
                 for j in range(j0, j1, panel):
                     n_now = min(panel, j1 - j)
+                    place = (j - j0) // panel
                     b_now, ldb = offset(b, p * rsb + j * csb), rsb
                     if pack_the_b:
-                        target = offset(packed_b, (j - j0) * kc)
-                        if i0 == 0:
-                            pack_b(k_now, n_now, b_now, rsb, csb, target)
-                        b_now, ldb = target, panel
+                        b_now, ldb = offset(packed_b, (place & 1 if once else place) * panel * kc), panel
+                        if i0 == 0 and not ready:
+                            pack_b(0, k_now, n_now, offset(b, p * rsb + j * csb), rsb, csb, b_now)
                     c_now = offset(c, i0 * ldc + j)
                     start, lds = c_now, ldc
                     if block == 0:
                         start, lds = offset(init, i0 * ldi + j * csi), ldi
+                    mine, claimed = (
+                        offset(c, i0 * ldc + also + m_now * j),
+                        0,
+                    )  # this panel's share of those rows
+                    if also != 0 and block == 0:
+                        claimed = m_now * n_now
+                    done, ready = 0, False
+                    if i0 == 0 and j + panel < j1 and whole > 0:
+                        after = typed(0, a)
+                        if pack_the_b:
+                            after = offset(packed_b, (1 - (place & 1) if once else place + 1) * panel * kc)
+                        full_and_ahead(
+                            whole, k_now, a_now, step, rs, cs, b_now, ldb, start, lds, c_now, ldc, mine, claimed,
+                            k_now, min(panel, j1 - j - panel), offset(b, p * rsb + (j + panel) * csb), rsb, csb, after,
+                        )  # fmt: skip
+                        done, claimed, ready = whole, 0, True
                     row_blocks(
-                        m_now, k_now, a_now, rs, cs, pack_the_a, b_now, ldb, start, lds, c_now, ldc, n_now
-                    )
+                        m_now - done, k_now, offset(a_now, done // ROWS * step), rs, cs, pack_the_a, b_now, ldb,
+                        offset(start, done * lds), lds, offset(c_now, done * ldc), ldc, n_now, mine, claimed,
+                    )  # fmt: skip
 
 
 @kernel
 def product(record, start, stop, worker):
     """Rows [start, stop) of C = init + A @ B."""
-    scratch, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc = unpack(
-        record, "i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8"
+    scratch, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also = unpack(
+        record, "i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8"
     )
     a, init, c = offset(a, start * rsa), offset(init, start * ldi), offset(c, start * ldc)
     own = scratch + worker * SCRATCH_BYTES
-    gemm(stop - start, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, own)
+    gemm(stop - start, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, own)
+
+
+@kernel
+def product_columns(record, start, stop, worker):
+    """Columns [start, stop) of the same, for m rows."""
+    scratch, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, _, m = unpack(
+        record, "i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, i8"
+    )
+    b, init, c = offset(b, start * csb), offset(init, start * csi), offset(c, start)
+    own = scratch + worker * SCRATCH_BYTES
+    gemm(m, stop - start, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, 0, own)
 
 
 ZEROS = np.zeros(512)  # a row of zeros of either element type, for products without an initial value
@@ -246,6 +177,6 @@ def matmul(a, b, out, accumulate: bool = False) -> None:
     init = (address(out), n, 1) if accumulate else (address(ZEROS), 0, 0)
     operands = (
         n, k, address(a), a.strides[0] // itemsize, a.strides[1] // itemsize,
-        address(b), b.strides[0] // itemsize, b.strides[1] // itemsize, *init, address(out), n,
+        address(b), b.strides[0] // itemsize, b.strides[1] // itemsize, *init, address(out), n, 0,
     )  # fmt: skip
     launch(product, a.dtype, operands, m, ROWS, m * n * (0.02 * k + 0.2))

@@ -20,11 +20,27 @@ def forward(record, start, stop, worker):
     rows = stop - start
     z = offset(z, start * n_out)
     gemm(
-        rows, n_out, n_in, offset(x, start * rsx), rsx, csx, w, rsw, csw, init, 0, csi, z, n_out,
+        rows, n_out, n_in, offset(x, start * rsx), rsx, csx, w, rsw, csw, init, 0, csi, z, n_out, 0,
         scratch + worker * SCRATCH_BYTES,
     )  # fmt: skip
     if act != 0:
         apply(act, z, offset(a, start * n_out), rows * n_out)
+
+
+@kernel
+def forward_columns(record, start, stop, worker):
+    """Columns [start, stop) of the same, for all rows."""
+    scratch, x, rsx, csx, w, rsw, csw, init, csi, z, act, a, n_in, n_out, rows = unpack(
+        record, "i8, F*, i8, i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8, i8"
+    )
+    z, a, width = offset(z, start), offset(a, start), stop - start
+    gemm(
+        rows, width, n_in, x, rsx, csx, offset(w, start * csw), rsw, csw, offset(init, start * csi), 0, csi, z, n_out, 0,
+        scratch + worker * SCRATCH_BYTES,
+    )  # fmt: skip
+    if act != 0:
+        for row in range(rows):
+            apply(act, offset(z, row * n_out), offset(a, row * n_out), width)
 
 
 def run(x, w, b, kind: str, out, z) -> None:

@@ -63,11 +63,13 @@ class _Emitter:
         function = declare(self.builder.module, f"llvm.masked.store.{self.suffix}.p0", VOID, kinds)
         self.builder.call(function, [value, place, I32(self.align), mask])
 
-    def prefetch(self, pointer, write):
-        """Have a cache line at hand that will be read, or written, soon."""
+    def prefetch(self, pointer, write, locality=3):
+        """Have a cache line at hand that will be read, or written, soon; locality 3: in all caches, 2: not the first."""
         byte = ir.IntType(8).as_pointer()
         function = declare(self.builder.module, "llvm.prefetch.p0", VOID, [byte, I32, I32, I32])
-        self.builder.call(function, [self.builder.bitcast(pointer, byte), I32(int(write)), I32(3), I32(1)])
+        self.builder.call(
+            function, [self.builder.bitcast(pointer, byte), I32(int(write)), I32(locality), I32(1)]
+        )
 
     def broadcast(self, pointer):
         return self._spread(self.builder.load(pointer, align=self.align), self.element)
@@ -134,18 +136,19 @@ class _Emitter:
         return self.builder.if_then(self.builder.icmp_signed("<", I64(index), live))
 
 
-def make_tile(rows: int, vectors: int, masked: bool, guarded: bool):
+def make_tile(rows: int, vectors: int, masked: bool = False, guarded: bool = False, asking: bool = False):
     """C = init + A @ B for one block of `rows` × `vectors` vectors.
 
-    A tile is called as ``tile(k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live)``: A has row and column strides,
-    B, init and C have unit column stride. The last vector has `tail` live lanes if `masked`; if `guarded`, only
-    `live` rows (at least 1) are read and written.
+    A tile is called as ``tile(k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live, soon, step, count)``: A has
+    row and column strides, B, init and C have unit column stride. The last vector has `tail` live lanes if `masked`; if
+    `guarded`, only `live` rows (at least 1) are read and written. If `asking`, the second-level cache is asked, spread
+    over the time of the tile, for what will be needed next: 2·lanes elements from ``soon + p step`` on, 0 ≤ p < count.
     """
 
     @intrinsic
-    def tile(typingctx, k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live):
+    def tile(typingctx, k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live, soon, step, count):
         def generate(context, builder, signature, arguments):
-            k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live = arguments
+            k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live, soon, step, count = arguments
             emit = _Emitter(context, builder, signature.args[1].dtype)
             mask = emit.mask(tail) if masked else None
             live = live if guarded else None
@@ -178,6 +181,26 @@ def make_tile(rows: int, vectors: int, masked: bool, guarded: bool):
                         )
                 return results
 
+            def one_line(places, sums):
+                a_k, b_k, soon_p = places
+                emit.prefetch(soon_p, False, 2)
+                for column in (
+                    emit.lanes,
+                    2 * emit.lanes - 1,
+                ):  # three lines where the first begins within one
+                    emit.prefetch(emit.at(soon_p, I64(column)), False, 2)
+                return emit.repeat(part, [a_k, b_k], [csa, ldb], sums, one_k)
+
+            if asking:
+                part = builder.sdiv(k, count)
+                done = builder.mul(part, count)
+                steps = [builder.mul(csa, part), builder.mul(ldb, part), step]
+                sums = emit.repeat(count, [a, b, soon], steps, sums, one_line)
+                a, b, k = (
+                    emit.at(a, builder.mul(csa, done)),
+                    emit.at(b, builder.mul(ldb, done)),
+                    builder.sub(k, done),
+                )
             sums = emit.repeat(k, [a, b], [csa, ldb], sums, one_k)
 
             def store_row(row):
@@ -194,7 +217,7 @@ def make_tile(rows: int, vectors: int, masked: bool, guarded: bool):
             return context.get_dummy_value()
 
         i8 = types.int64
-        return types.void(i8, a, i8, i8, b, i8, init, i8, c, i8, i8, i8), generate
+        return types.void(i8, a, i8, i8, b, i8, init, i8, c, i8, i8, i8, soon, i8, i8), generate
 
     return tile
 
@@ -274,6 +297,18 @@ def prefetch(typingctx, pointer):
 
 
 @intrinsic
+def write_back(typingctx, pointer):
+    """Write a number back as it is, which makes this core the owner of its cache line."""
+
+    def generate(context, builder, signature, arguments):
+        place = builder.bitcast(arguments[0], I32.as_pointer())
+        builder.store_atomic(builder.load_atomic(place, "monotonic", 4), place, "monotonic", 4)
+        return context.get_dummy_value()
+
+    return types.void(pointer), generate
+
+
+@intrinsic
 def copy_vector(typingctx, target, source):
     """target[:lanes] = source[:lanes]."""
 
@@ -300,10 +335,10 @@ def copy_rows(typingctx, target, source):
     return types.void(target, source), generate
 
 
-def _transposed(emit, source, lds):
+def _transposed(emit, source, lds, mask=None):
     """The columns of a block of lanes × lanes elements, by log2(lanes) rounds of exchanges."""
     builder, size = emit.builder, emit.lanes
-    rows = [emit.load(emit.at(source, builder.mul(lds, I64(row)))) for row in range(size)]
+    rows = [emit.load(emit.at(source, builder.mul(lds, I64(row))), mask) for row in range(size)]
     distance = 1
     while distance < size:  # exchange bit `distance` of the row number with that of the lane number
         low = [lane if not lane & distance else size + (lane ^ distance) for lane in range(size)]
@@ -332,6 +367,21 @@ def transpose_square(typingctx, target, ldt, source, lds):
         return context.get_dummy_value()
 
     return types.void(target, types.int64, source, types.int64), generate
+
+
+@intrinsic
+def transpose_strip(typingctx, target, ldt, source, lds, live):
+    """target[j, i] = source[i, j] for lanes rows of fewer than lanes elements, `live` of them."""
+
+    def generate(context, builder, signature, arguments):
+        target, ldt, source, lds, live = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        for row, column in enumerate(_transposed(emit, source, lds, emit.mask(live))[:-1]):
+            with emit.when_live(row, live):
+                emit.store(column, emit.at(target, builder.mul(ldt, I64(row))))
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64, types.int64), generate
 
 
 @intrinsic
