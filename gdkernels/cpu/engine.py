@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 
 import numpy as np
 
@@ -11,17 +12,22 @@ from . import loss as loss_kernels
 from . import optim
 from .epoch import FIELDS, run_sections, set_step, train
 from .memory import PAGE, aligned_zeros, next_page
-from .program import Binder, Program, blocks_of, lay_out
+from .pace import Pace
+from .program import Binder, Deal, Op, Program, lay_out
 from .team import SCRATCH_BYTES, address, get_threads, invoke_alone, team
 from .tile import ROWS
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
 UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
+OWN = (
+    1 << 16
+)  # elements of a parameter whose gradient is worth keeping in the cache of the worker that computed it
 _SET_BY_TRAIN = [
     list(FIELDS).index(name)
     for name in ("first", "steps", "samples", "x", "y", "order", "rates", "scales", "losses", "norms")
 ]
 WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
+SHORT, LONG = 10_000, 20_000_000  # nanoseconds of a step between which it is measured how many workers pay
 
 
 class Engine(Uncopied):
@@ -42,13 +48,16 @@ class Engine(Uncopied):
         self._update: Update | None = None
         self._rows_kept = 0  # of the last forward pass in training
         self._lock = threading.Lock()  # held by a forward pass
-        first_blocks = np.cumsum([0] + [blocks_of(p.shape, optim.BLOCK) for p in plan.parameters])
+        first_blocks = np.cumsum([0] + [Deal.of(*p.shape).blocks for p in plan.parameters])
         self._first_blocks = first_blocks.astype(np.int64)
         self._sums = aligned_zeros(int(first_blocks[-1]), np.float64)
         weights = sum(math.prod(p.shape) for p in plan.parameters if len(p.shape) == 2)
         self._row_work = 0.06 * weights + 2.0 * sum(b.columns for b in plan.buffers)  # ns of a row, roughly
-        self._programs: dict[tuple, Program] = {}  # by kind of pass and number of rows
+        self._programs: dict[
+            tuple, Program
+        ] = {}  # by kind of pass, number of rows, whether several workers share it
         self._records: dict[tuple, np.ndarray] = {}  # of the job of training, by number of rows
+        self._paces: dict[tuple[int, int], Pace] = {}  # by number of rows and the limit of threads
         self._single: tuple | None = None  # what `step` needs
         self._capacity = 0
         self._reserve(1)
@@ -73,19 +82,33 @@ class Engine(Uncopied):
         self._capacity, self._rows_kept = rows, 0
         self._forget_programs()
         self._binder = Binder(
-            self.dtype, self._places, address(self.params), address(self.grads), address(self._zeros), address(self._counter)
+            self.dtype, self._places, address(self.params), address(self.grads), self.plan.size,
+            address(self._zeros), address(self._counter),
         )  # fmt: skip
 
     def _view(self, buffer: Buffer, rows: int) -> np.ndarray:
         start = self._starts[buffer.name]
         return self._arena[start : start + rows * buffer.columns].reshape(rows, buffer.columns)
 
+    def _work(self, rows: int, training: bool) -> float:
+        """Nanoseconds that one worker takes for a step or a forward pass, roughly."""
+        return rows * self._row_work + self.plan.size if training else rows * self._row_work / 3
+
     def _workers(self, rows: int, training: bool) -> int:
         """As many workers as asked for, or as many as the work keeps busy."""
         if self.threads is not None:
             return self.threads
-        work = rows * self._row_work + self.plan.size if training else rows * self._row_work / 3
-        return max(1, min(get_threads(), int(work // WORTH_A_WORKER)))
+        return max(1, min(get_threads(), int(self._work(rows, training) // WORTH_A_WORKER)))
+
+    def _pace(self, rows: int) -> Pace | None:
+        """What chooses the number of workers for batches of so many rows; None where it is clear without measuring."""
+        work, most = self._work(rows, True), get_threads()
+        if self.threads is not None or most == 1 or not SHORT < work < LONG:
+            return None
+        if (rows, most) not in self._paces:
+            several = max(2, min(most, int(work // WORTH_A_WORKER)))
+            self._paces[rows, most] = Pace(several, 1e-9 * work)
+        return self._paces[rows, most]
 
     # ------------------------------------------------------------------------------------------ programs
 
@@ -94,28 +117,33 @@ class Engine(Uncopied):
         if self._scratch.size < workers * SCRATCH_BYTES:
             self._scratch = np.empty(workers * SCRATCH_BYTES + PAGE, np.uint8)
             self._forget_programs()
-        key = (what, rows, accumulate)
+        key = (what, rows, accumulate, workers > 1)
         program = self._programs.pop(key, None)
         if program is None:
             if len(self._programs) >= PROGRAMS_KEPT:  # drop the one that was not used for longest
                 del self._programs[next(iter(self._programs))]
                 self._records, self._single = {}, None
             scratch = next_page(address(self._scratch))
-            program = lay_out(self._sections(what, rows, accumulate), scratch, self.dtype)
+            program = lay_out(self._sections(what, rows, accumulate, workers > 1), scratch, self.dtype)
         self._programs[key] = program
         return program
 
     def _forget_programs(self) -> None:
         self._programs, self._records, self._single = {}, {}, None
 
-    def _sections(self, what: str, rows: int, accumulate: bool):
+    def _sections(self, what: str, rows: int, accumulate: bool, shared: bool):
         plan, ops = self.plan, self._binder.ops
         if what == "backward":
-            return [ops(plan.backward, rows), ops(plan.gradients, rows, accumulate)]
+            return [
+                ops(plan.backward, rows, shared=shared), ops(plan.gradients, rows, accumulate, shared)
+            ]  # fmt: skip
         if what == "train":
-            rows_section = [*ops(plan.forward, rows), self._loss_op(rows), *ops(plan.backward, rows)]
-            return [rows_section, ops(plan.gradients, rows), self._square_ops(), self._update_ops()]
-        return [ops(getattr(plan, what), rows)]
+            forward, backward = (ops(calls, rows, shared=shared) for calls in (plan.forward, plan.backward))
+            gradients = ops(plan.gradients, rows, shared=shared)
+            return [
+                [*forward, self._loss_op(rows), *backward], [*gradients, *self._square_ops()], self._update_ops()
+            ]  # fmt: skip
+        return [ops(getattr(plan, what), rows, shared=shared)]
 
     def _loss_op(self, rows: int):
         assert self._loss is not None
@@ -124,22 +152,38 @@ class Engine(Uncopied):
             word(plan.output), address(self._target), word(plan.output_gradient), address(self._row_loss),
             plan.output.columns, address(self._scale), *map(word, self._loss.options),
         )  # fmt: skip
-        return loss_kernels.KERNELS[self._loss.kernel], operands, rows, ROWS
+        return Op(loss_kernels.KERNELS[self._loss.kernel], operands, rows, ROWS)
 
     def _square_ops(self):
         for index, parameter in enumerate(self.plan.parameters):
+            deal = Deal.of(*parameter.shape)
             sums = address(self._sums) + 8 * int(self._first_blocks[index])
-            operands = (self._binder.word(Gradient(parameter)), math.prod(parameter.shape), sums)
-            yield optim.gradient_squares, operands, blocks_of(parameter.shape, optim.BLOCK), 1
+            operands = (self._binder.word(Gradient(parameter)), math.prod(parameter.shape), deal.block, sums)
+            yield Op(optim.gradient_squares, operands, deal.blocks, 1)
 
     def _update_ops(self):
         update, itemsize = self._update, self.dtype.itemsize
         assert update is not None
         buffers = [address(buffer) for buffer in (self.params, self.grads, *update.states)]
-        for index, (start, stop, _) in enumerate(update.decay):
+        for start, stop, quantum, segment in self._stretches():
             places = [place + start * itemsize for place in buffers] + [0] * (5 - len(buffers))
-            hyper = address(self._hypers) + index * 8 * HYPER
-            yield optim.UPDATE[update.name], (*places, hyper), stop - start, UPDATE_QUANTUM
+            hyper = address(self._hypers) + segment * 8 * HYPER
+            yield Op(optim.UPDATE[update.name], (*places, hyper), stop - start, quantum)
+
+    def _stretches(self):
+        """(start, stop, quantum, segment) of what is updated together: large parameters each by itself, dealt out as its
+        gradient is, and what lies between them."""
+        assert self._update is not None
+        for segment, (start, stop, _) in enumerate(self._update.decay):
+            for parameter in self.plan.parameters:
+                size = math.prod(parameter.shape)
+                if start <= parameter.offset < stop and size >= OWN:
+                    if start < parameter.offset:
+                        yield start, parameter.offset, UPDATE_QUANTUM, segment
+                    start = parameter.offset + size
+                    yield parameter.offset, start, Deal.of(*parameter.shape).block, segment
+            if start < stop:
+                yield start, stop, UPDATE_QUANTUM, segment
 
     def _do(self, job, record: np.ndarray, workers: int) -> None:
         """Run a job on so many workers."""
@@ -209,7 +253,7 @@ class Engine(Uncopied):
         """The record of the job of training for batches of so many rows; `_SET_BY_TRAIN` is still to be filled in."""
         program = self._program("train", rows, workers)
         last_program = program if last == rows else self._program("train", last, workers)
-        key = (rows, last, indices)
+        key = (rows, last, indices, workers > 1)
         record = self._records.get(key)
         if record is None:
             plan, update = self.plan, self._update
@@ -235,13 +279,33 @@ class Engine(Uncopied):
         (steps, parameters) are filled. Fewer steps than asked are done when the loss or a gradient of the next one is
         not finite: parameters and optimizer are then as the last good step left them.
         """
-        update = self._update
-        assert update is not None
         count = order.size
         batch = min(batch_size, count)
         steps = -(-count // batch)
         self._reserve(batch)
-        workers = self._workers(batch, True)
+        pace, done = self._pace(batch), 0
+        while done < steps:
+            workers, stretch = (
+                (self._workers(batch, True), steps) if pace is None else pace.next(steps - done)
+            )
+            chosen = slice(done, done + stretch)
+            began = time.perf_counter()
+            taken = self._stretch(
+                x, y, order[done * batch : (done + stretch) * batch], batch, rates[chosen], scales[chosen],
+                samples + done * batch, losses[chosen], None if norms is None else norms[chosen], workers,
+            )  # fmt: skip
+            done += taken
+            if taken < stretch:
+                break
+            if pace is not None:
+                pace.note(stretch, time.perf_counter() - began)
+        return done
+
+    def _stretch(self, x, y, order, batch, rates, scales, samples, losses, norms, workers) -> int:
+        """What `train` does, with so many workers."""
+        update, count = self._update, order.size
+        assert update is not None
+        steps = -(-count // batch)
         record = self._record(batch, count - (steps - 1) * batch, workers, y.dtype == np.int64)
         record[_SET_BY_TRAIN] = (
             update.step, steps, count, address(x), address(y), address(order), address(rates), address(scales),

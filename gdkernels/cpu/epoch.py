@@ -1,9 +1,12 @@
 """The native side of training: a whole epoch in one call, every worker running the same code.
 
-A step has four phases with a barrier after each. Every worker does the forward pass, the loss and the chain of dz on its
-own rows; then the gradients of its own slice of every parameter; then the squares of its own blocks of the gradient;
-then the update of its own part of the parameters. No sum is split between workers, so the bits do not depend on their
-number.
+A step has three phases with a barrier after each. Every worker does the forward pass, the loss and the chain of dz on its
+own rows; then the gradients of its own slice of every parameter, and the squares of these; then the update of its own
+part of the parameters. No sum is split between workers, so the bits do not depend on their number.
+
+Denormal numbers count as 0 in training. The moments of a weight whose gradient has become 0 (behind a dead unit, or an
+input that stays away) shrink from step to step until they are denormal, and then stay so: the update took up to 2.7
+times as long.
 
 The code is compiled once. Layer sizes, offsets and the kernels themselves are data: a section of a program is its
 number of ops, then (kernel address, record address, total, quantum) for each.
@@ -13,36 +16,51 @@ import math
 
 from ..scalar.hyper import HYPER
 from .jit import kernel, native
-from .simd import float64_at, int64_at, invoke, noalias, offset, typed, unpack
+from .memory import LINE
+from .simd import (
+    float64_at,
+    flush_denormals,
+    int64_at,
+    invoke,
+    noalias,
+    offset,
+    restore_denormals,
+    typed,
+    unpack,
+)
 from .team import dispatcher, share, wait
-from .tile import ROWS
+from .tile import ROWS, prefetch
 
 OP = 4  # words of an op
+AHEAD = 2  # rows that the gathering of a batch asks for in advance
 
 
-@native("i8*, i8, i8")
-def run_section(section, worker, workers):
-    """Walk a section of a program: its number of ops, then the ops. Each worker does its share of each."""
+@native("i8*, i8*, i8, i8")
+def run_section(section, team_memory, worker, workers):
+    """Walk a section of a program: its number of ops, then the ops. Each worker does its share of each; where the kernel is
+    0, all meet."""
     for index in range(section[0]):
         op = offset(section, 1 + index * OP)
         total = op[2]
-        if workers == 1:
+        if op[0] == 0:
+            wait(team_memory, workers)
+        elif workers == 1:
             if total > 0:
                 invoke(op[0], op[1], 0, total, 0)
-            continue
-        start, stop = share(total, op[3], worker, workers), share(total, op[3], worker + 1, workers)
-        if start < stop:
-            invoke(op[0], op[1], start, stop, worker)
+        else:
+            start, stop = share(total, op[3], worker, workers), share(total, op[3], worker + 1, workers)
+            if start < stop:
+                invoke(op[0], op[1], start, stop, worker)
 
 
 @kernel
 def run_sections(record, start, stop, worker):
     """The job of a forward or backward pass: up to two sections, with a barrier in between."""
     scratch, team_memory, first, second = unpack(record, "i8, i8*, i8, i8")
-    run_section(int64_at(first), start, stop)
+    run_section(int64_at(first), team_memory, start, stop)
     if second != 0:
         wait(team_memory, stop)
-        run_section(int64_at(second), start, stop)
+        run_section(int64_at(second), team_memory, start, stop)
 
 
 @native("F*, F*, i8*, i8, i8")
@@ -52,6 +70,10 @@ def gather_rows(target, source, order, rows, n):
     for i in range(rows):
         row = offset(source, order[i] * n)
         into = offset(target, i * n)
+        if i + AHEAD < rows:  # the rows may lie anywhere, and no other prefetcher knows where
+            coming = offset(source, order[i + AHEAD] * n)
+            for j in range(0, n, LINE // 4):
+                prefetch(offset(coming, j))
         for j in range(n):
             into[j] = row[j]
 
@@ -80,7 +102,7 @@ FIELDS = {
     "steps": "i8",
     "batch": "i8",
     "samples": "i8",  # of all steps
-    "program": "i8*",  # four sections: rows, gradients, squares, update
+    "program": "i8*",  # three sections: rows, gradients and their squares, update
     "last_program": "i8*",  # the same for the rows of the last batch
     "x": "F*",
     "y": "i8",
@@ -124,6 +146,7 @@ def train(record, start, stop, worker):
         rates, scales, losses, norms, sums, blocks, first_blocks, parameters, hypers, segments, scale, counter, clip, done,
         n_in, n_out, indices,
     ) = unpack(record, _LAYOUT)  # fmt: skip
+    mode = flush_denormals()
     seen = counter[0]
     for step in range(steps):
         rows = min(batch, samples - step * batch)
@@ -137,14 +160,12 @@ def train(record, start, stop, worker):
             gather_labels(offset(int64_at(batch_y), begin), int64_at(y), chosen, end - begin)
         else:
             gather_rows(offset(typed(batch_y, x), begin * n_out), typed(y, x), chosen, end - begin, n_out)
-        run_section(int64_at(code[0]), start, stop)
+        run_section(int64_at(code[0]), team_memory, start, stop)
         wait(team_memory, stop)
         value = ordered_sum(row_loss, rows) * scales[step]
         if not math.isfinite(value):
             break
-        run_section(int64_at(code[1]), start, stop)
-        wait(team_memory, stop)
-        run_section(int64_at(code[2]), start, stop)
+        run_section(int64_at(code[1]), team_memory, start, stop)
         wait(team_memory, stop)
         squares = ordered_sum(sums, blocks)
         if not math.isfinite(squares):
@@ -166,8 +187,9 @@ def train(record, start, stop, worker):
                     row[p] = math.sqrt(
                         ordered_sum(offset(sums, first_blocks[p]), first_blocks[p + 1] - first_blocks[p])
                     )
-        run_section(int64_at(code[3]), start, stop)
+        run_section(int64_at(code[2]), team_memory, start, stop)
         wait(team_memory, stop)
+    restore_denormals(mode)
 
 
 @dispatcher("int64(int64, int64, int64, int64, float64, float64, int64)")

@@ -217,14 +217,20 @@ def square_sums(record, start, stop, worker):
 
 @kernel
 def gradient_squares(record, start, stop, worker):
-    """As `square_sums`, in the element type where that will do: to a relative error of some dozens of eps."""
-    scratch, g, count, sums = unpack(record, "i8, F*, i8, f8*")
+    """sums[block] = Σ g² over each block of `size` elements in [start, stop); the last block of g may be shorter.
+
+    In the element type where that will do: to a relative error of some dozens of eps.
+    """
+    scratch, g, count, size, sums = unpack(record, "i8, F*, i8, i8, f8*")
     for block in range(start, stop):
-        first, size = offset(g, block * BLOCK), min(BLOCK, count - block * BLOCK)
-        total = np.float64(square_sum_in_kind(first, size))
-        if not 1e-20 < total < 1e30:  # too small or too large for float32, or not finite
-            total = square_sum(first, size)
-        sums[block] = total
+        added, end = 0.0, min(count, (block + 1) * size)
+        for at in range(block * size, end, BLOCK):
+            first, length = offset(g, at), min(BLOCK, end - at)
+            total = np.float64(square_sum_in_kind(first, length))
+            if not 1e-20 < total < 1e30:  # too small or too large for float32, or not finite
+                total = square_sum(first, length)
+            added += total
+        sums[block] = added
 
 
 @kernel

@@ -223,6 +223,49 @@ def give_way(typingctx):
     return types.void(), generate
 
 
+# ---------------------------------------------------------------------------------------------- denormal numbers
+
+MXCSR_FLUSH = 0x8040  # results that are denormal become 0 (bit 15), and so do operands (bit 6)
+
+
+@intrinsic
+def flush_denormals(typingctx):
+    """Let this thread treat denormal numbers as 0 (x86; elsewhere nothing happens); gives the mode before."""
+    from .machine import IS_X86
+
+    def generate(context, builder, signature, arguments):
+        if not IS_X86:
+            return I64(0)
+        place, byte = cgutils.alloca_once(builder, I32), ir.IntType(8).as_pointer()
+        read, write = (
+            declare(builder.module, f"llvm.x86.sse.{name}", VOID, [byte]) for name in ("stmxcsr", "ldmxcsr")
+        )
+        builder.call(read, [builder.bitcast(place, byte)])
+        before = builder.load(place)
+        builder.store(builder.or_(before, I32(MXCSR_FLUSH)), place)
+        builder.call(write, [builder.bitcast(place, byte)])
+        return builder.zext(before, I64)
+
+    return types.int64(), generate
+
+
+@intrinsic
+def restore_denormals(typingctx, mode):
+    """Go back to the mode that `flush_denormals` gave."""
+    from .machine import IS_X86
+
+    def generate(context, builder, signature, arguments):
+        if IS_X86:
+            place, byte = cgutils.alloca_once(builder, I32), ir.IntType(8).as_pointer()
+            builder.store(builder.trunc(arguments[0], I32), place)
+            builder.call(
+                declare(builder.module, "llvm.x86.sse.ldmxcsr", VOID, [byte]), [builder.bitcast(place, byte)]
+            )
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
 # ---------------------------------------------------------------------------------------------- bits of a float
 
 
