@@ -60,7 +60,7 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
         raise Missing(f"{error.name} is not installed") from error
     makers = getattr(module, name)[contestant]
     if kind == "train":
-        return makers(Case(**job["case"]), threads)
+        return makers(Case(**job["case"] | {"sizes": tuple(job["case"]["sizes"])}), threads)
     if job["op"] not in makers:
         raise Missing(f"it has no {job['op']}")
     return makers[job["op"]](tuple(job["shape"]), job.get("form", ""), threads)
