@@ -8,7 +8,7 @@ A file offers what its library can do:
     start and returns {"losses": (steps,), "0.w": (n_in, n_out), "0.b": (n_out,), "1.w": …}.
 ``KERNELS = {contestant: {op: make(shape, form, threads)}}``
     ``run(calls)`` of the result calls the operation so often; ``verdict(op)`` compares the first call with what is right
-    and gives (what was compared, error, bound).
+    and gives (what was compared, error, bound). `calls.Series` puts a job's items one after the other, in one process.
 
 Nothing is imported before it is needed: each contestant lives in a process of its own (`bench.worker`).
 """
@@ -44,8 +44,8 @@ class Missing(Exception):
 
 
 def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
-    """What a contestant makes of a job: {"kind": "train", "case": {…}}, {"kind": "kernel", "op": …,
-    "shape": […], "form": …} or {"kind": "limit", "op": …}. Raises Missing where it cannot be done here."""
+    """What a contestant makes of a job: {"kind": "train", "case": {…}}, {"kind": "kernels", "items": [(op, shape, form), …]}
+    or {"kind": "limit", "op": …}. Raises Missing where it cannot be done here."""
     from ..cases import Case
 
     kind = job["kind"]
@@ -61,6 +61,6 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
     makers = getattr(module, name)[contestant]
     if kind == "train":
         return makers(Case(**job["case"] | {"sizes": tuple(job["case"]["sizes"])}), threads)
-    if job["op"] not in makers:
-        raise Missing(f"it has no {job['op']}")
-    return makers[job["op"]](tuple(job["shape"]), job.get("form", ""), threads)
+    from .calls import Series
+
+    return Series(makers, job["items"], threads)
