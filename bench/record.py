@@ -33,6 +33,31 @@ def write(path: Path, results: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
+class Unreadable(Exception):
+    """A file holds no results."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The results that `write` stored. Raises Unreadable, with the reason in words."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise Unreadable(f"{path} is no JSON: {error}") from error
+    sections = results.get("sections") if isinstance(results, dict) else None
+    if not isinstance(sections, dict) or not all(
+        isinstance(found, dict) and isinstance(found.get("rows"), list) for found in sections.values()
+    ):
+        raise Unreadable(f"{path} holds no results of python -m bench: it has no sections with rows")
+    return results
+
+
+def rows_of(results: dict[str, Any], section: str) -> list[Row]:
+    """The rows of a section, none where it was not run."""
+    return results["sections"].get(section, {"rows": []})["rows"]
+
+
 def slug(name: str) -> str:
     """A name as part of a file's."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

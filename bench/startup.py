@@ -26,7 +26,7 @@ REPEATS, QUICK_REPEATS = 5, 1
 PATIENCE = 180.0  # seconds for a first step
 
 MODULES = {  # what a program imports that trains as the contestants do
-    "gdkernels": ("gdkernels",),
+    "gdkernels": ("gdkernels", "gdkernels.train.trainer", "gdkernels.cpu.engine"),  # it loads its parts at first use
     "torch": ("torch",),
     "jax": ("jax", "optax"),
     "tinygrad": ("tinygrad", "tinygrad.nn.optim"),
@@ -130,7 +130,12 @@ def sizes(plan: Plan) -> Iterator[Row]:
         if not plan.wants(library):
             continue
         try:
-            yield {"what": SIZE, "contestant": library, "bytes": spread([installed.total(library)]), "repeats": 1}
+            yield {
+                "what": SIZE,
+                "contestant": library,
+                "bytes": spread([installed.total(library)]),
+                "repeats": 1,
+            }
         except (PackageNotFoundError, ModuleNotFoundError) as error:
             yield failure(f"{SIZE}: {library}", f"{error.name} is not installed")
 
