@@ -52,7 +52,10 @@ class Eager(Torch):
         super().__init__(case, threads)
         layers: list[torch.nn.Module] = []
         for n_in, n_out in case.layers:
-            layers += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU() if case.activation == "relu" else torch.nn.Tanh()]
+            layers += [
+                torch.nn.Linear(n_in, n_out),
+                torch.nn.ReLU() if case.activation == "relu" else torch.nn.Tanh(),
+            ]
         self.net = torch.nn.Sequential(*layers[:-1])
         with torch.no_grad():
             for ours, theirs in zip(self.params, self.net.parameters(), strict=True):

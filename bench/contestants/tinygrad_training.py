@@ -1,7 +1,6 @@
-"""tinygrad: the whole step under TinyJit, on its CPU device."""
+"""tinygrad: the whole step under TinyJit, on its CPU device, which needs clang."""
 
 import os
-import sys
 
 import numpy as np
 
@@ -10,20 +9,26 @@ from . import Missing
 
 
 class TinyStep:
-    """`tinygrad` reads its settings when it is loaded: they are set here, before."""
+    """A network, its loss and `nn.optim.Adam` in one captured step. The first call computes, the second one captures."""
 
     def __init__(self, case: Case, threads: int):
-        assert "tinygrad" not in sys.modules
-        os.environ |= {"DEV": "CPU", "NUM_CPU_THREADS": str(threads), "CPU_COUNT": str(threads)}
+        os.environ |= {"DEV": "CPU", "NUM_CPU_THREADS": str(threads)}  # read when tinygrad is loaded
         from tinygrad import Context, Tensor, TinyJit
+        from tinygrad.helpers import NUM_CPU_THREADS
         from tinygrad.nn.optim import Adam
 
-        self.case, self.tensor, self.context = case, Tensor, Context
-        self.params = [
-            Tensor(array, requires_grad=True).realize()
-            for w in case.weights()
-            for array in (w, np.zeros(w.shape[1], np.float32))
-        ]
+        self.case, self.tensor = case, Tensor
+        self.facts = {"tinygrad threads": NUM_CPU_THREADS.value}
+        self.training = Context(TRAINING=1)
+        try:
+            self.params = [
+                Tensor(array).is_param_().realize()
+                for w in case.weights()
+                for array in (w, np.zeros(w.shape[1], np.float32))
+            ]
+            Tensor.ones(1).contiguous().realize()
+        except (RuntimeError, OSError) as error:
+            raise Missing(f"tinygrad has no compiler: {error}") from error
         optimizer = Adam(self.params, lr=LR, b1=BETA1, b2=BETA2, eps=EPS)
         self.batches = self.tensors(*case.batched())
 
@@ -39,4 +44,26 @@ class TinyStep:
             return loss.realize(*optimizer.schedule_step())
 
         self.step = step
-        kept = [tensor.numpy() for tensor in (*self.params, *optimizer.m, *optimizer.v, optimizer.b1_t, optimizer.b2_t)]
+
+    def tensors(self, x: np.ndarray, y: np.ndarray) -> list[tuple]:
+        y = y.astype(np.int32) if y.dtype.kind == "i" else y
+        return [(self.tensor(x).realize(), self.tensor(y).realize()) for x, y in zip(x, y, strict=True)]
+
+    def run(self, epochs: int) -> None:
+        with self.training:
+            for _ in range(epochs):
+                for x, y in self.batches:
+                    loss = self.step(x, y)
+            loss.item()
+
+    def outcome(self, steps: int) -> dict[str, np.ndarray]:
+        with self.training:
+            losses = [self.step(x, y).item() for x, y in self.tensors(*self.case.batched(steps))]
+        found = {"losses": np.array(losses)}
+        for layer in range(len(self.params) // 2):
+            w, b = self.params[2 * layer : 2 * layer + 2]
+            found |= {f"{layer}.w": w.numpy(), f"{layer}.b": b.numpy()}
+        return found
+
+
+TRAINING = {"tinygrad": TinyStep}
