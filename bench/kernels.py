@@ -1,4 +1,4 @@
-"""The kernels by themselves: matrix products, optimizer steps, activations, norms and losses against the peers and the limit.
+"""The kernels by themselves: products, optimizer steps, activations, norms and losses beside the peers and the limit.
 
 Ours are called natively in a loop, as inside an epoch ("gdkernels"), and through the public operations ("gdkernels from
 Python"); the peers from Python, in batches of calls, as their users pay for them. All write into memory that they used

@@ -16,7 +16,6 @@ Stability of Numerical Algorithms, 3.1), a formula of one element by some dozens
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod, sqrt
-from typing import Any
 
 import numpy as np
 

@@ -26,7 +26,11 @@ REPEATS, QUICK_REPEATS = 5, 1
 PATIENCE = 180.0  # seconds for a first step
 
 MODULES = {  # what a program imports that trains as the contestants do
-    "gdkernels": ("gdkernels", "gdkernels.train.trainer", "gdkernels.cpu.engine"),  # it loads its parts at first use
+    "gdkernels": (
+        "gdkernels",
+        "gdkernels.train.trainer",
+        "gdkernels.cpu.engine",
+    ),  # it loads its parts at first use
     "torch": ("torch",),
     "jax": ("jax", "optax"),
     "tinygrad": ("tinygrad", "tinygrad.nn.optim"),

@@ -47,7 +47,9 @@ class Series:
     then repeats it.
     """
 
-    def __init__(self, makers: dict[str, Maker], items: Sequence[tuple[str, Sequence[int], str]], threads: int):
+    def __init__(
+        self, makers: dict[str, Maker], items: Sequence[tuple[str, Sequence[int], str]], threads: int
+    ):
         self._makers, self._items, self._threads = makers, items, threads
         self._calls: Calls | None = None
 
