@@ -5,18 +5,23 @@ formed round by round, between blocks that lie close together, and the median is
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from . import machine
 from .process import Failed
 from .record import spread
 
+Name = TypeVar("Name", bound=Hashable)
+
 FOREIGN_SHARE = 0.10  # of a core
 SLACK = 2 / machine.TICKS  # seconds that the machine's counters may be late by
 RETRIES = 8  # blocks thrown away before one that is not clean is taken, and counted as dirty
 PAUSE = 0.1  # seconds between a block that was thrown away and the next
+SLOW = 10  # blocks that a single unit may take without taking part in fewer rounds
+FEWEST_TURNS = 2  # also of those
+MOST_TIMES = 1 << 44  # units of a block: some count bytes
 FEWEST_ROUNDS = 3  # also when there is no time left
 
 
@@ -54,48 +59,58 @@ class Samples:
     failed: str = ""
 
 
-def calibrate(runner: Runner, block: float) -> int:
-    """Units that last about so many seconds, at least one."""
-    runner.run(1)  # compiles, loads, allocates
+def calibrate(runner: Runner, block: float) -> tuple[int, float]:
+    """(units that last about so many seconds, at least one; the seconds that they take)."""
+    seconds = runner.run(1)  # compiles, loads, allocates
+    if seconds > SLOW * block:
+        return 1, seconds
     times, seconds = 1, runner.run(1)
-    while seconds < block / 4 and times < 1 << 30:
+    while seconds < block / 4 and times < MOST_TIMES:
         times = min(16 * times, max(2 * times, int(times * block / max(seconds, 1e-9) / 2)))
         seconds = runner.run(times)
-    return max(1, round(times * block / max(seconds, 1e-9)))
+    best = max(1, round(times * block / max(seconds, 1e-9)))
+    return best, seconds * best / times
 
 
 def compare(
-    runners: Mapping[str, Runner],
+    runners: Mapping[Name, Runner],
     rounds: int,
     block: float,
     left: Callable[[], float] = lambda: float("inf"),
     busy: Callable[[], float | None] = machine.busy_seconds,
     sleep: Callable[[float], object] = time.sleep,
-) -> dict[str, Samples]:
+) -> dict[Name, Samples]:
     """Samples of each contestant, of `rounds` blocks of about `block` seconds; fewer rounds where no time is `left`.
 
-    One that fails on the way drops out, and says why.
+    A contestant of which one unit takes many times a block takes part in so many rounds fewer. One that fails on the way
+    drops out, and says why.
     """
     found = {name: Samples() for name in runners}
+    turns = dict.fromkeys(runners, rounds)
     for name, runner in runners.items():
         try:
-            found[name].times = calibrate(runner, block)
+            found[name].times, seconds = calibrate(runner, block)
+            turns[name] = min(rounds, max(FEWEST_TURNS, int(rounds * SLOW * block / max(seconds, 1e-9))))
         except Failed as error:
             found[name].failed = str(error)
     for number in range(rounds):
         if number >= FEWEST_ROUNDS and left() <= 0:
             break
         for name, runner in runners.items():
-            if not found[name].failed:
+            if not found[name].failed and number < turns[name]:
                 try:
-                    _measure(runner, found[name], busy, sleep)
+                    _measure(runner, found[name], left, busy, sleep)
                 except Failed as error:
                     found[name].failed = str(error)
     return found
 
 
 def _measure(
-    runner: Runner, samples: Samples, busy: Callable[[], float | None], sleep: Callable[[float], object]
+    runner: Runner,
+    samples: Samples,
+    left: Callable[[], float],
+    busy: Callable[[], float | None],
+    sleep: Callable[[float], object],
 ) -> None:
     """Add a block that other processes left alone, if one can be had."""
     for attempt in range(RETRIES + 1):
@@ -108,7 +123,7 @@ def _measure(
         if (after - before) - own <= FOREIGN_SHARE * seconds + SLACK:
             samples.cores.append(own / seconds)
             break
-        if attempt == RETRIES:
+        if attempt == RETRIES or left() <= 0:
             samples.dirty += 1
             samples.cores.append(own / seconds)
         else:

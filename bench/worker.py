@@ -3,8 +3,7 @@
 REQUEST is JSON: {"contestant": name, "job": {"kind": …, …}, "threads": n}. All that libraries print goes to stderr; on
 stdout a line of JSON is written for each thing that happens: {"ready": facts}, or {"missing": why} or {"failed": why} and
 the end. Then each line on stdin is answered: {"times": n} by {"seconds": s}, the time that so many units took,
-{"outcome": n, "path": file} by {"outcome": file}, an .npz of what `outcome(n)` of the contestant gives, and {"verdict": op}
-by {"verdict": [what, error, bound]}.
+and {"outcome": n, "path": file} by {"outcome": file}, an .npz of what `outcome(n)` of the contestant gives.
 """
 
 import json
@@ -73,9 +72,6 @@ def answer(contestant: Any, order: dict[str, Any]) -> dict[str, Any]:
 
         np.savez(order["path"], **contestant.outcome(order["outcome"]))
         return {"outcome": order["path"]}
-    if "verdict" in order:
-        what, error, bound = contestant.verdict(order["verdict"])
-        return {"verdict": [what, float(error), float(bound)]}
     start = time.perf_counter()
     contestant.run(order["times"])
     return {"seconds": time.perf_counter() - start}

@@ -50,7 +50,7 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
 
     kind = job["kind"]
     if kind == "limit":
-        from ..limits import LIMITS
+        from .limits import LIMITS
 
         return LIMITS[job["op"]](job, threads)
     table, name = (TRAINING, "TRAINING") if kind == "train" else (KERNELS, "KERNELS")
