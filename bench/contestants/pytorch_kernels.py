@@ -1,4 +1,4 @@
-"""PyTorch's kernels, eager: the functions that its modules, autograd and optimizers call, with results given where they can."""
+"""PyTorch's kernels, eager: what its modules, autograd and optimizers call, with results given where they can be."""
 
 from collections.abc import Callable
 from functools import partial
