@@ -16,6 +16,7 @@ from .report import grouped, middle, ours_of, shape_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 DPI = 110
@@ -34,6 +35,12 @@ COLOURS = {
 OTHERS = "#000000"
 MARKERS = dict(zip(COLOURS, "osD^vP*X", strict=True))
 SMALL, NORMAL = 8, 10
+UNITS = {
+    "batch": "batch: rows",
+    "width": "width: units of a layer",
+    "depth": "depth: layers",
+    "threads": "threads",
+}
 # The colours of dots and their labels in a roofline: dark enough to be read as letters.
 PLACES = {"in cache": "#0072B2", "out of cache": "#B34700", "Adam": "#00664B", "products": "#0072B2"}
 
@@ -93,7 +100,10 @@ def roofline(rows: list[Row], kernels: list[Row]) -> "Figure":
         roofs = _roofs([row for row in kernels if row["threads"] == threads and row["contestant"] == LIMIT])
         _roofline_panel(axes, dots, roofs)
         axes.set_title(
-            f"gdkernels, {threads} thread{'s' if threads > 1 else ''}", fontsize=NORMAL + 1, loc="left"
+            f"gdkernels, {_threads(threads)}; in percent: of the limit that was measured with it",
+            fontsize=NORMAL,
+            loc="left",
+            pad=30,
         )
     return panels[0]
 
@@ -142,7 +152,10 @@ def _roofline_panel(axes: "Axes", dots: list[Row], roofs: dict[str, float]) -> N
     axes.set_xlabel("intensity: floating-point operations a byte of the least traffic", fontsize=NORMAL)
     axes.set_ylabel("GFLOP/s", fontsize=NORMAL)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
-    axes.legend(fontsize=SMALL, loc="upper left")
+    _plain(axes.xaxis, axes.yaxis)
+    axes.legend(
+        fontsize=SMALL, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2
+    )
 
 
 def _label(axes: "Axes", dots: list[Row]) -> None:
@@ -189,7 +202,7 @@ def bars(rows: list[Row]) -> "Figure":
         for place, ((case,), contestants) in enumerate(cases.items()):
             ours = ours_of(contestants)
             speed = middle(ours["steps_per_second"]) if ours else None
-            labels.append(f"{case}\n{1e6 / speed:.4g} µs" if speed else f"{case}")
+            labels.append(f"{case}\n{_duration(1 / speed)}" if speed else f"{case}")
             for slot, name in enumerate(names):
                 row = contestants.get(name)
                 if row is None or not speed:
@@ -198,18 +211,23 @@ def bars(rows: list[Row]) -> "Figure":
                 x = place + (slot - (len(names) - 1) / 2) * 0.8 / len(names)
                 axes.bar(x, relative, 0.8 / len(names), color=_colour(name), edgecolor="white", linewidth=0.4,
                          hatch="xx" if row.get("ok") is False else None)  # fmt: skip
-                axes.text(x, relative * 1.06, f"{relative:.2g}", rotation=90, fontsize=SMALL - 1,
-                          horizontalalignment="center", verticalalignment="bottom")  # fmt: skip
-        axes.axhline(1, color=_colour("gdkernels"), linewidth=1.6)
+                axes.text(
+                    x, relative * 1.08, f"{relative:.2g}", rotation=90, fontsize=SMALL, zorder=3,
+                    horizontalalignment="center", verticalalignment="bottom",
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+                )  # fmt: skip
+        axes.axhline(1, color=_colour("gdkernels"), linewidth=1.6, zorder=1)
         axes.set_yscale("log")
+        _plain(axes.yaxis)
         low, high = axes.get_ylim()
-        axes.set_ylim(low, max(high, 1) * 2.2)
+        axes.set_ylim(low / 1.3, max(high, 1) * 2)
         axes.set_xticks(range(len(labels)), labels, fontsize=NORMAL)
         axes.set_ylabel("steps per second ÷ gdkernels'", fontsize=NORMAL)
         axes.set_title(
-            f"{threads} thread{'s' if threads > 1 else ''}: the line at 1 is gdkernels, higher is faster; below: case, "
-            "its time a step", fontsize=NORMAL, loc="left",
-        )  # fmt: skip
+            f"{_threads(threads)}; the line at 1 is gdkernels, whose time for a step stands below each case",
+            fontsize=NORMAL,
+            loc="left",
+        )
         axes.grid(True, axis="y", which="major", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
     _legend(figure, names)
@@ -227,9 +245,7 @@ def curves(rows: list[Row]) -> "Figure":
     names = _contestants(rows)
     figure, panels = _panels(len(axes_of), 2, 2.9)
     for place, (axis, threads) in enumerate(axes_of):
-        chosen = [
-            row for row in rows if row["axis"] == axis and (axis == "threads" or row["threads"] == threads)
-        ]
+        chosen = [row for row in rows if row["axis"] == axis and threads in (0, row["threads"])]
         cost, relative = panels[2 * place], panels[2 * place + 1]
         for name in names:
             own = sorted((row for row in chosen if row["contestant"] == name), key=lambda row: row["value"])
@@ -239,26 +255,23 @@ def curves(rows: list[Row]) -> "Figure":
                 "markersize": 4,
                 "linewidth": 1.4,
             }
-            if own:
-                cost.plot(
-                    [row["value"] for row in own], [middle(row["microseconds"]) for row in own], **style
-                )
             rated = [row for row in own if "ratio" in row and name != "gdkernels"]
-            if rated:
-                relative.plot(
-                    [row["value"] for row in rated], [middle(row["ratio"]) for row in rated], **style
-                )
+            for axes, those, value in ((cost, own, "microseconds"), (relative, rated, "ratio")):
+                if those:
+                    axes.plot([row["value"] for row in those], [middle(row[value]) for row in those], **style)
         relative.axhline(1, color=_colour("gdkernels"), linewidth=1.4)
-        for axes, unit in ((cost, "µs a step"), (relative, "times ours")):
+        values = sorted({row["value"] for row in chosen})
+        for axes, unit in ((cost, "µs a step"), (relative, "time ÷ gdkernels'")):
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
-            axes.set_xlabel(axis, fontsize=NORMAL)
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.minorticks_off()
+            axes.set_xlabel(UNITS.get(axis, axis), fontsize=NORMAL)
             axes.set_ylabel(unit, fontsize=NORMAL)
             axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
-        cost.set_title(
-            f"cost against {axis}" + (f", {threads}T" if threads else ""), fontsize=NORMAL, loc="left"
-        )
-        relative.set_title("time of the others ÷ ours", fontsize=NORMAL, loc="left")
+            _plain(axes.yaxis)
+        cost.set_title(f"{axis}" + (f", {_threads(threads)}" if threads else ""), fontsize=NORMAL, loc="left")
+        relative.set_title("how many times faster ours is", fontsize=NORMAL, loc="left")
     _legend(figure, names)
     return figure
 
@@ -274,6 +287,29 @@ def _contestants(rows: list[Row]) -> list[str]:
 
 def _colour(name: str) -> str:
     return COLOURS.get(name, OTHERS)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the unit that suits them, three digits."""
+    scale, unit = next(
+        (s, u) for s, u in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (0.0, "µs")) if seconds >= s
+    )
+    value = seconds / (scale or 1e-6)
+    return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
+
+
+def _plain(*axes: "Axis") -> None:
+    """Ticks at 1, 2 and 5 of each decade of a logarithmic axis, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis in axes:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _panels(rows: int, columns: int, height: float) -> tuple["Figure", list["Axes"]]:
