@@ -43,7 +43,10 @@ def kernels() -> list[dict]:
     found = []
     items = [("gemm", (m, 256, 784), form, 25.0 + m / 64, "GFLOP/s", 100.0)
              for m, form in product((128, 512), ("NN", "TN", "NT"))]  # fmt: skip
-    items += [("relu", (256, 256), "in cache", 0.125, "GB/s", 90.0), ("relu", (32768, 1024), "out of cache", 0.125, "GB/s", 20.0)]
+    items += [
+        ("relu", (256, 256), "in cache", 0.125, "GB/s", 90.0),
+        ("relu", (32768, 1024), "out of cache", 0.125, "GB/s", 20.0),
+    ]
     for (op, shape, form, intensity, unit, limit), threads in product(items, (1, 2)):
         rate = 0.9 * limit * threads
         flops = 1e9 * rate * (1 if op == "gemm" else intensity)
@@ -62,7 +65,11 @@ def kernels() -> list[dict]:
 
 def growth() -> list[dict]:
     found = []
-    for axis, values in (("batch", (8, 32, 128, 512)), ("width", (64, 256, 1024)), ("depth", (1, 2, 4, 8, 16))):
+    for axis, values in (
+        ("batch", (8, 32, 128, 512)),
+        ("width", (64, 256, 1024)),
+        ("depth", (1, 2, 4, 8, 16)),
+    ):
         for value, (name, slow) in product(values, CONTESTANTS.items()):
             found.append(timed(name, (5 + value) * slow, axis=axis, value=value, threads=2))
     for threads, (name, slow) in product((1, 2), CONTESTANTS.items()):
