@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,6 +18,11 @@ class Case:
     activation: str
     loss: str
     batches: int
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Self:
+        """The case that `dataclasses.asdict` made this of, through JSON."""
+        return cls(**told | {"sizes": tuple(told["sizes"])})
 
     @property
     def layers(self) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ gradient, and so would not tell a sum from a mean. The others follow the displac
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -83,7 +83,7 @@ class Tolerances:
         return cls(float(SAFETY * delta), float(median), float(np.sqrt(4 * (median + SAFETY * column))))
 
 
-@cache
+@lru_cache(maxsize=4)  # as large as the networks
 def right(case: Case, eps_hat: bool = False) -> Outcome:
     """The outcome in float64: forward, backward by the chain rule, Adam.
 

@@ -78,6 +78,10 @@ class Contestant:
             with np.load(path) as arrays:
                 return dict(arrays)
 
+    def turn(self, number: int, patience: float = PATIENCE) -> None:
+        """Go to another case of the job."""
+        self._ask({"turn": number}, patience, f"turn to case {number}")
+
     def cpu_seconds(self) -> float | None:
         """CPU seconds that its threads have used, None where that cannot be read."""
         return machine.cpu_seconds(self._process.pid)

@@ -3,7 +3,8 @@
 REQUEST is JSON: {"contestant": name, "job": {"kind": …, …}, "threads": n}. All that libraries print goes to stderr; on
 stdout a line of JSON is written for each thing that happens: {"ready": facts}, or {"missing": why} or {"failed": why} and
 the end. Then each line on stdin is answered: {"times": n} by {"seconds": s}, the time that so many units took,
-and {"outcome": n, "path": file} by {"outcome": file}, an .npz of what `outcome(n)` of the contestant gives.
+{"outcome": n, "path": file} by {"outcome": file}, an .npz of what `outcome(n)` of the contestant gives, and {"turn": i} by
+{"turned": i, "seconds": s} after `turn(i)`.
 """
 
 import json
@@ -73,6 +74,9 @@ def answer(contestant: Any, order: dict[str, Any]) -> dict[str, Any]:
         np.savez(order["path"], **contestant.outcome(order["outcome"]))
         return {"outcome": order["path"]}
     start = time.perf_counter()
+    if "turn" in order:
+        contestant.turn(order["turn"])
+        return {"turned": order["turn"], "seconds": time.perf_counter() - start}
     contestant.run(order["times"])
     return {"seconds": time.perf_counter() - start}
 

@@ -44,8 +44,11 @@ class Missing(Exception):
 
 
 def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
-    """What a contestant makes of a job: {"kind": "train", "case": {…}}, {"kind": "kernels", "items": [(op, shape, form), …]}
-    or {"kind": "limit", "op": …}. Raises Missing where it cannot be done here."""
+    """What a contestant makes of a job: {"kind": "train", "case": {…}}, {"kind": "train", "cases": [{…}, …]} (`turns`),
+    {"kind": "kernels", "items": [(op, shape, form), …]} or {"kind": "limit", "op": …}.
+
+    Raises Missing where it cannot be done here.
+    """
     from ..cases import Case
 
     kind = job["kind"]
@@ -59,8 +62,12 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
     except ModuleNotFoundError as error:
         raise Missing(f"{error.name} is not installed") from error
     makers = getattr(module, name)[contestant]
+    if kind == "train" and "case" in job:
+        return makers(Case.of(job["case"]), threads)
     if kind == "train":
-        return makers(Case(**job["case"] | {"sizes": tuple(job["case"]["sizes"])}), threads)
+        from .turns import Turns
+
+        return Turns(makers, [Case.of(case) for case in job["cases"]], threads)
     from .calls import Series
 
     return Series(makers, job["items"], threads)
