@@ -18,11 +18,14 @@ SAME = 0.02  # a call from Python that is no more slower than this is no line of
 def tables(results: dict[str, Any]) -> Iterator[str]:
     """All tables of a run, each with a title."""
     for title, section, table in (
+        ("limits of the machine", "limits", limits),
         ("training, line by line", "training", training),
         ("training, case by case", "training", summary),
         ("kernels, line by line", "kernels", kernels),
         ("kernels, shape by shape", "kernels", kernel_summary),
+        ("growth", "growth", growth),
         ("start-up, memory, size", "startup", startup),
+        ("a busy machine", "contention", contention),
     ):
         rows = rows_of(results, section)
         if rows:
@@ -215,6 +218,54 @@ def kernel_summary(rows: list[Row]) -> Iterator[str]:
         "result",
     )
     yield from layout(header, [line for _, line in sorted(lines, key=lambda pair: pair[0])], 4)
+
+
+# ---------------------------------------------------------------------------------------------- growth
+
+
+def growth(rows: list[Row]) -> Iterator[str]:
+    """A line for each network: ours beside the best peer there."""
+    lines = []
+    for (axis, value, threads), contestants in grouped(rows, "axis", "value", "threads").items():
+        ours, best = ours_of(contestants), best_peer(contestants)
+        if ours is None:
+            continue
+        lines.append((
+            axis, f"{value}", f"{threads}T", number(ours["microseconds"], ".1f"), best["contestant"] if best else "–",
+            number(best and best["microseconds"], ".1f"), number(best and best.get("ratio"), ".2f"), verdict(ours),
+        ))  # fmt: skip
+    header = ("growing", "", "", "ours µs/step", "best peer", "its µs/step", "ours × best", "result")
+    yield from layout(header, lines)
+
+
+# ---------------------------------------------------------------------------------------------- the machine
+
+
+def limits(rows: list[Row]) -> Iterator[str]:
+    """A line for each limit and number of threads, a column for each working set."""
+    sizes = sorted({row["bytes"] for row in rows if row["bytes"]})
+    found: dict[tuple[str, int], dict[int, Row]] = {}
+    for row in rows:
+        found.setdefault((row["limit"], row["threads"]), {})[row["bytes"]] = row
+    lines = []
+    for (limit, threads), by_size in found.items():
+        unit = next(iter(by_size.values()))["unit"]
+        rates = [by_size[0]] if 0 in by_size else [by_size.get(size) for size in sizes]
+        cells = [number(row and row["rate"], ".1f") for row in rates]
+        lines.append((limit, f"{threads}T", unit, *cells, *[""] * (len(sizes) - len(cells))))
+    yield from layout(("limit", "", "", *(f"{size // 1024} KiB" for size in sizes)), lines, 3)
+
+
+def contention(rows: list[Row]) -> Iterator[str]:
+    """A line for each case and contestant: what is left of its rate while others want every core."""
+    lines = [
+        (
+            row["case"], f"{row['threads']}T", row["contestant"], number(row["quiet"], ".1f"),
+            number(row["contended"], ".1f"), spread_of(row["contended"]), share(row["share_of_quiet"]),
+        )
+        for row in rows
+    ]  # fmt: skip
+    yield from layout(("case", "", "contestant", "steps/s alone", "contended", "spread", "left"), lines, 3)
 
 
 # ---------------------------------------------------------------------------------------------- start-up

@@ -43,26 +43,30 @@ Maker = Callable[[tuple[int, ...], str, int], Calls]  # of shape, form and threa
 class Series:
     """A contestant's operations, in one process: starting it takes longer than measuring most of them.
 
-    `outcome(number)` turns to that item of the job's list, (op, shape, form), and says how right its first call is; `run`
-    then repeats it.
+    `turn(number)` prepares that item of the job's list, (op, shape, form); `outcome` then says how right its first call is,
+    and `run` repeats it.
     """
 
     def __init__(
         self, makers: dict[str, Maker], items: Sequence[tuple[str, Sequence[int], str]], threads: int
     ):
         self._makers, self._items, self._threads = makers, items, threads
+        self._op = ""
         self._calls: Calls | None = None
 
-    def outcome(self, number: int) -> dict[str, Any]:
+    def turn(self, number: int) -> None:
         self._calls = None  # its memory is free before the next takes some
-        op, shape, form = self._items[number]
-        self._calls = self._makers[op](tuple(shape), form, self._threads)
-        what, error, bound = self._calls.verdict(op)
+        self._op, shape, form = self._items[number]
+        self._calls = self._makers[self._op](tuple(shape), form, self._threads)
+
+    def outcome(self, calls: int) -> dict[str, Any]:
+        """The worst error of the first call, and its bound; `calls` is 1."""
+        assert self._calls is not None
+        what, error, bound = self._calls.verdict(self._op)
         return {"what": what, "error": error, "bound": bound}
 
     def run(self, times: int) -> None:
-        if self._calls is None:
-            raise RuntimeError("no item was turned to")
+        assert self._calls is not None
         self._calls.run(times)
 
 

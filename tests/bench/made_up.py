@@ -84,7 +84,31 @@ def startup() -> list[dict]:
     ]
 
 
+def limits() -> list[dict]:
+    found = [{"limit": "fma", "threads": threads, "bytes": 0, "unit": "GFLOP/s", "rate": around(100.0 * threads)}
+             for threads in (1, 2)]  # fmt: skip
+    for op, threads, size in product(("copy", "update"), (1, 2), (16 << 10, 256 << 20)):
+        rate = around((90.0 if size < 1 << 20 else 20.0) * threads)
+        found.append({"limit": op, "threads": threads, "bytes": size, "unit": "GB/s", "rate": rate})
+    return found
+
+
+def contention() -> list[dict]:
+    return [
+        {"case": "a", "threads": 2, "contestant": name, "quiet": around(50000.0), "contended": around(20000.0, 0.3),
+         "share_of_quiet": 0.4, "thrown_away": 0, "dirty": 0, "ok": True}
+        for name in ("gdkernels", "torch eager")
+    ]  # fmt: skip
+
+
 def results() -> dict:
-    made = {"training": training(), "kernels": kernels(), "growth": growth(), "startup": startup()}
+    made = {
+        "limits": limits(),
+        "contention": contention(),
+        "training": training(),
+        "kernels": kernels(),
+        "growth": growth(),
+        "startup": startup(),
+    }
     sections = {name: {"rows": rows, "failed": [], "cut": []} for name, rows in made.items()}
     return {"machine": {"cpu": "none"}, "options": {}, "sections": sections}

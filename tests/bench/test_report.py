@@ -98,6 +98,25 @@ def test_the_kernels_furthest_below_their_limit_come_first():
     assert table("kernels, shape by shape", found)[1].startswith("relu")
 
 
+def test_growth_tells_ours_beside_the_best_peer():
+    assert table("growth", results())[1].split() == [
+        "batch", "8", "2T", "13.0", "jax", "scan", "20.8", "1.60", "right"
+    ]  # fmt: skip
+
+
+def test_limits_have_a_column_for_each_working_set():
+    lines = table("limits of the machine", results())
+    assert lines[0].split() == ["limit", "16", "KiB", "262144", "KiB"]
+    assert lines[1].split() == ["fma", "1T", "GFLOP/s", "100.0"]
+    assert lines[4].split() == ["copy", "2T", "GB/s", "180.0", "40.0"]
+
+
+def test_contention_tells_what_is_left():
+    assert table("a busy machine", results())[1].split() == [
+        "a", "2T", "gdkernels", "50000.0", "20000.0", "-30", "+30", "%", "40", "%"
+    ]  # fmt: skip
+
+
 def test_sections_that_were_not_run_have_no_table():
     found = results()
     found["sections"] = {"training": found["sections"]["training"]}
