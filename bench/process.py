@@ -152,7 +152,7 @@ class Contestant:
 def kill(process: subprocess.Popen[str]) -> None:
     """End a process that leads a session, with all that it has started."""
     if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     elif process.poll() is None:
         process.kill()
