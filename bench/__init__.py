@@ -9,9 +9,9 @@ turns (`rounds`) and yields rows, which are dicts (`record`).
 # Sections in their order, and their shares of the time.
 SECTIONS = {
     "limits": 3,
-    "training": 50,
-    "kernels": 15,
-    "growth": 20,
-    "startup": 5,
-    "contention": 7,
+    "training": 42,
+    "kernels": 24,
+    "growth": 16,
+    "startup": 10,
+    "contention": 5,
 }

@@ -68,6 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(text)
     summarise(found)
     print(f"written to {path}")
+    draw(results, path)
+    try:
+        for picture in plots.write(results, path.with_suffix("")):
+            print(f"drawn in {picture}")
+    except ModuleNotFoundError as error:
+        print(f"no pictures: {error.name} is not installed")
     return int(any((section.failed and not section.rows) or ours_wrong(section) for section in found.values()))
 
 
@@ -148,6 +154,15 @@ def gather(name: str, plan: Plan, say: Say) -> Section:
 def say(text: str) -> None:
     """Print a line at once."""
     print(text, flush=True)
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """The pictures, beside the results."""
+    try:
+        for picture in plots.write(results, path.with_suffix("")):
+            print(f"drawn in {picture}")
+    except ModuleNotFoundError as error:
+        print(f"not drawn: {error.name} is not installed")
 
 
 def ours_wrong(section: Section) -> bool:

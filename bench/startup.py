@@ -22,7 +22,7 @@ from .plan import Plan, Say, cut, failure
 from .process import kill
 from .record import Row, spread
 
-REPEATS, QUICK_REPEATS = 5, 1
+REPEATS, QUICK_REPEATS = 3, 1
 PATIENCE = 180.0  # seconds for a first step
 
 MODULES = {  # what a program imports that trains as the contestants do
@@ -36,7 +36,8 @@ MODULES = {  # what a program imports that trains as the contestants do
     "tinygrad": ("tinygrad", "tinygrad.nn.optim"),
     "scikit-learn": ("sklearn.neural_network",),
 }
-CONTESTANTS = ("gdkernels", "torch eager", "torch compile", "jax jit", "tinygrad", "scikit-learn")
+SLOW_TO_START = "torch compile"  # a quick run leaves it out
+CONTESTANTS = ("gdkernels", "torch eager", "jax jit", "scikit-learn", "tinygrad", SLOW_TO_START)
 
 COLD, WARM = "first step, nothing cached", "first step, caches filled"
 IMPORT, EMPTY_MEMORY, MEMORY = "import", "memory after import", "memory after an epoch"
@@ -92,9 +93,9 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
         *((IMPORT, name, {"do": "import", "modules": MODULES[name]}) for name in MODULES if plan.wants(name)),
         *(
             (what, name, {"do": do})
-            for what, do in ((COLD, "step"), (WARM, "step"), (MEMORY, "epoch"))
             for name in CONTESTANTS
-            if plan.wants(name)
+            if plan.wants(name) and not (plan.quick and name == SLOW_TO_START)
+            for what, do in ((COLD, "step"), (WARM, "step"), (MEMORY, "epoch"))
         ),
     ]
     found: dict[tuple[str, str], list[float]] = {}

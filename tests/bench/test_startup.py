@@ -1,5 +1,6 @@
 """The start-up section of `python -m bench`: what is installed, what a fresh process tells, and its rows."""
 
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -13,7 +14,7 @@ from bench.plan import Plan
 
 
 def plan(seconds: float = 1e9) -> Plan:
-    return Plan(True, seconds, ("b",), ("torch", "jax"), (1, 2), clock=lambda: 0.0)
+    return Plan(False, seconds, ("b",), ("torch", "jax"), (1, 2), clock=lambda: 0.0)
 
 
 # ---------------------------------------------------------------------------------------------- installed size
@@ -101,6 +102,7 @@ def begun(monkeypatch):
 
     monkeypatch.setattr(startup, "begin", begin)
     monkeypatch.setattr(startup, "sizes", lambda plan: iter(()))
+    monkeypatch.setattr(startup, "REPEATS", 1)
     return found
 
 
@@ -126,6 +128,12 @@ def test_nothing_is_cached_at_a_cold_start_and_kept_for_a_warm_one(begun):
     ours = [(request, folder) for request, folder in begun if request["contestant"] == "gdkernels"]
     cold, fill, warm = (folder for request, folder in ours if request["do"] == "step")
     assert fill == warm != cold
+
+
+def test_a_quick_run_leaves_out_what_is_slow_to_start(begun):
+    list(startup.rows(dataclasses.replace(plan(), quick=True), print))
+    assert "torch eager" in {request["contestant"] for request, _ in begun}
+    assert startup.SLOW_TO_START not in {request["contestant"] for request, _ in begun}
 
 
 def test_without_time_everything_is_cut(begun):
