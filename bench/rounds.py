@@ -120,15 +120,13 @@ def _measure(
         if before is None or after is None or own_before is None or own_after is None:
             break
         own = own_after - own_before
-        if (after - before) - own <= FOREIGN_SHARE * seconds + SLACK:
+        clean = (after - before) - own <= FOREIGN_SHARE * seconds + SLACK
+        if clean or attempt == RETRIES or left() <= 0:
+            samples.dirty += not clean
             samples.cores.append(own / seconds)
             break
-        if attempt == RETRIES or left() <= 0:
-            samples.dirty += 1
-            samples.cores.append(own / seconds)
-        else:
-            samples.thrown_away += 1
-            sleep(PAUSE)
+        samples.thrown_away += 1
+        sleep(PAUSE)
     samples.seconds.append(seconds / samples.times)
 
 

@@ -95,7 +95,8 @@ def test_when_there_is_no_time_left_the_fewest_rounds_are_made_and_nothing_is_re
     simulated = Machine(foreign=lambda now: 1.0)
     left = lambda: 1.0 - simulated.now  # noqa: E731
     found = compare({"a": Fake(simulated, 1e-3)}, 50, 0.3, left, simulated.busy, simulated.sleep)["a"]
-    assert len(found.seconds) == rounds.FEWEST_ROUNDS and simulated.slept < rounds.RETRIES
+    assert len(found.seconds) == len(found.cores) == rounds.FEWEST_ROUNDS == found.dirty
+    assert simulated.slept < rounds.RETRIES
 
 
 def test_a_slow_contestant_takes_part_in_fewer_rounds():
