@@ -69,11 +69,6 @@ def main(arguments: list[str] | None = None) -> int:
     summarise(found)
     print(f"written to {path}")
     draw(results, path)
-    try:
-        for picture in plots.write(results, path.with_suffix("")):
-            print(f"drawn in {picture}")
-    except ModuleNotFoundError as error:
-        print(f"no pictures: {error.name} is not installed")
     return int(any((section.failed and not section.rows) or ours_wrong(section) for section in found.values()))
 
 
