@@ -9,9 +9,9 @@ turns (`rounds`) and yields rows, which are dicts (`record`).
 # Sections in their order, and their shares of the time.
 SECTIONS = {
     "limits": 3,
-    "training": 42,
-    "kernels": 24,
-    "growth": 16,
-    "startup": 10,
-    "contention": 5,
+    "training": 52,
+    "kernels": 20,
+    "growth": 10,
+    "startup": 9,
+    "contention": 6,
 }

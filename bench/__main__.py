@@ -23,7 +23,7 @@ from .record import Row, slug, write
 SECONDS, QUICK = 1650.0, 165.0
 RESULTS = Path(__file__).resolve().parent / "results"
 COMMANDS = {"compare": compare.main, "plot": plots.main}
-QUICK_CASES = "abd"
+QUICK_CASES = "ab"
 
 Say = Callable[[str], None]
 
@@ -69,7 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
     summarise(found)
     print(f"written to {path}")
     draw(results, path)
-    return int(any((section.failed and not section.rows) or ours_wrong(section) for section in found.values()))
+    return int(
+        any((section.failed and not section.rows) or ours_wrong(section) for section in found.values())
+    )
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -88,7 +90,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", nargs="+", type=int, metavar="N",
                         help="numbers of threads (one, and as many as there are cores)")  # fmt: skip
     parser.add_argument("--rounds", type=int, help="turns of each contestant (7; with --quick 3)")
-    parser.add_argument("--block", type=float, default=0.3, help="seconds of a turn (0.3)")
+    parser.add_argument("--block", type=float, help="seconds of a turn (0.3; with --quick 0.15)")
     parser.add_argument("--minutes", type=float, help="for all sections together")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where the results go")
     options = parser.parse_args(arguments)
@@ -98,6 +100,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"--threads: expected numbers from 1 to {cores}, the cores of this machine")
     options.case = options.case or list(QUICK_CASES if options.quick else CASES)
     options.rounds = options.rounds or (3 if options.quick else 7)
+    options.block = options.block or (0.15 if options.quick else 0.3)
     options.seconds = 60 * options.minutes if options.minutes else QUICK if options.quick else SECONDS
     options.sections = [name for name in SECTIONS if name in options.sections]
     return options

@@ -16,7 +16,7 @@ from .cases import CASES
 from .plan import Plan, Say, cut
 from .process import kill
 from .record import Row, spread
-from .training import OURS, SLOW_TO_START, Field, verdict
+from .training import OURS, Field, too_slow, verdict
 
 LETTERS = ("a", "b")
 THREADS = 2
@@ -52,13 +52,14 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
     if not hasattr(os, "sched_setaffinity") or machine.cores() < THREADS:
         yield cut(f"all: this needs Linux and {THREADS} cores")
         return
-    names = [name for name in CONTESTANTS if plan.wants(name) and not (plan.quick and name == SLOW_TO_START)]
+    names = [name for name in CONTESTANTS if plan.wants(name) and not too_slow(plan, name)]
     missing: set[str] = set()
-    for place, letter in enumerate(LETTERS):
+    letters = LETTERS[:1] if plan.quick else LETTERS
+    for place, letter in enumerate(letters):
         if plan.left() <= 0:
             yield cut(f"case {letter}")
             continue
-        end = plan.clock() + plan.left() / (len(LETTERS) - place)
+        end = plan.clock() + plan.left() / (len(letters) - place)
         with Field(plan, letter, CASES[letter], THREADS, names, missing) as field:
             yield from field.failures
             turns = QUICK_ROUNDS if plan.quick else ROUNDS
