@@ -137,6 +137,8 @@ def _roofline_panel(axes: "Axes", dots: list[Row], roofs: dict[str, float]) -> N
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(left, right)
+    heights = [row["flops_per_second"] / 1e9 for row in dots] + ([peak] if peak else [])
+    axes.set_ylim(*_decade_part(min(heights) / 1.1, max(heights) * 1.1))
     for name, colour in PLACES.items():
         chosen = [row for row in dots if _place(row) == name]
         if chosen:
@@ -300,6 +302,14 @@ def _duration(seconds: float) -> str:
     )
     value = seconds / (scale or 1e-6)
     return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
+
+
+def _decade_part(low: float, high: float) -> tuple[float, float]:
+    """The nearest of 1, 2, 5 in some decade below `low`, and above `high`: where ticks with numbers are."""
+    marks = [mark * 10.0**decade for decade in range(-6, 9) for mark in (1, 2, 5)]
+    return max((m for m in marks if m <= low), default=low), min(
+        (m for m in marks if m >= high), default=high
+    )
 
 
 def _plain(*axes: "Axis") -> None:
