@@ -1,10 +1,11 @@
 """The kernels by themselves: products, optimizer steps, activations, norms and losses beside the peers and the limit.
 
-Ours are called natively in a loop, all threads sharing every call as inside an epoch ("gdkernels"), and through the public operations ("gdkernels from
-Python"); the peers from Python, in batches of calls, as their users pay for them. All write into memory that they used
-before. Matrix products are told in GFLOP/s beside the peak of multiply-adds, all others in GB/s of the bytes that they need
-at least (`operations`) beside a copy, or for optimizers an update in place, with the same working set and threads, measured
-in the same rounds. The working set is either far out of the last cache or within the second one.
+Ours are called natively in a loop, all threads sharing every call as inside an epoch ("gdkernels"), and through the public
+operations, which choose their threads by the work ("gdkernels from Python"); the peers from Python, in batches of calls, as
+their users pay for them. All write into memory that they used before. Matrix products are told in GFLOP/s beside the peak
+of multiply-adds, all others in GB/s of the bytes that they need at least (`operations`) beside a copy, or for optimizers an
+update in place, with the same working set and threads, measured in the same rounds. The working set is either far out of
+the last cache or within the second one.
 """
 
 from collections.abc import Iterator

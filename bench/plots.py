@@ -94,7 +94,10 @@ def main(arguments: list[str] | None = None) -> int:
 def roofline(rows: list[Row], kernels: list[Row]) -> "Figure":
     """A panel for each number of threads. `kernels` also holds the limits that were measured beside other rows."""
     counts = sorted({row["threads"] for row in rows})
-    panels = _panels(len(counts), 1, 6.4)
+    most = max(
+        sum(row["threads"] == threads and row["contestant"] == NATIVE for row in rows) for threads in counts
+    )
+    panels = _panels(len(counts), 1, max(4.5, 1.4 + 0.17 * most))  # inches: a line for each name
     for axes, threads in zip(panels[1], counts, strict=True):
         dots = [row for row in rows if row["threads"] == threads and row["contestant"] == NATIVE]
         roofs = _roofs([row for row in kernels if row["threads"] == threads and row["contestant"] == LIMIT])

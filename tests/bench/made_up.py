@@ -42,7 +42,7 @@ def kernel(op, shape, form, threads, contestant, rate, unit, **more) -> dict:
 def kernels() -> list[dict]:
     found = []
     items = [("gemm", (m, 256, 784), form, 25.0 + m / 64, "GFLOP/s", 100.0)
-             for m, form in product((128, 512), ("NN", "TN", "NT"))]  # fmt: skip
+             for m, form in product(range(64, 832, 64), ("NN", "TN", "NT"))]  # fmt: skip
     items += [
         ("relu", (256, 256), "in cache", 0.125, "GB/s", 90.0),
         ("relu", (32768, 1024), "out of cache", 0.125, "GB/s", 20.0),
