@@ -106,7 +106,7 @@ class Cast:
         self._items, self._threads, self._patience = listed, threads, patience
         self._open: dict[str, Contestant] = {}
         self._limits: dict[str, Contestant] = {}
-        self._missing: set[str] = set()
+        self.missing: set[str] = set()  # contestants that cannot take part here
 
     def __enter__(self) -> "Cast":
         return self
@@ -116,7 +116,7 @@ class Cast:
             contestant.close()
 
     def turn(self, name: str, number: int) -> tuple[Contestant, Row]:
-        """The contestant at that item, and how right it is there. Raises Failed, or Missing at the first time."""
+        """The contestant at that item, and how right it is there. Raises Failed, or Missing."""
         if name not in self._open:
             job = {"kind": "kernels", "items": self._items}
             self._open[name] = Contestant(name, job, self._threads, self._patience)
@@ -134,9 +134,11 @@ class Cast:
         return self._limits[key]
 
     def drop(self, name: str) -> None:
-        """End one that failed; the next item starts it anew."""
+        """End one that failed, or the limits, of which one did; the next item starts it anew."""
         if name in self._open:
             self._open.pop(name).close()
+        while name == LIMIT and self._limits:
+            self._limits.popitem()[1].close()
 
 
 def rows(plan: Plan, say: Say) -> Iterator[Row]:
@@ -145,25 +147,23 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
     for place, threads in enumerate(plan.threads):
         end = plan.clock() + plan.left() / (len(plan.threads) - place)
         with Cast(listed, threads, plan.patience) as cast:
-            missing: set[str] = set()
             for number, item in enumerate(listed):
                 if plan.clock() >= end:
                     yield cut(label(item, threads))
-                    continue
-                yield from _measured(plan, cast, number, item, threads, missing)
+                else:
+                    yield from _measured(plan, cast, number, item, threads, end)
 
 
-def _measured(
-    plan: Plan, cast: Cast, number: int, item: Item, threads: int, missing: set[str]
-) -> Iterator[Row]:
+def _measured(plan: Plan, cast: Cast, number: int, item: Item, threads: int, end: float) -> Iterator[Row]:
+    """The rows of one item."""
     runners, judged = {}, {}
     for name in names(plan, item):
-        if name in missing:
+        if name in cast.missing:
             continue
         try:
             runners[name], judged[name] = cast.turn(name, number)
         except Missing as error:
-            missing.add(name)
+            cast.missing.add(name)
             yield failure(f"kernels of {name}", str(error))
         except Failed as error:
             cast.drop(name)
@@ -173,9 +173,8 @@ def _measured(
     except (Missing, Failed) as error:
         yield failure(f"limit: {label(item, threads)}", str(error))
     block = min(plan.block, QUICK_BLOCK if plan.quick else BLOCK)
-    samples = rounds.compare(
-        runners, min(plan.rounds, QUICK_ROUNDS if plan.quick else ROUNDS), block, plan.left
-    )
+    turns = min(plan.rounds, QUICK_ROUNDS if plan.quick else ROUNDS)
+    samples = rounds.compare(runners, turns, block, lambda: end - plan.clock())
     for name, each in samples.items():
         if each.failed:
             cast.drop(name)

@@ -9,6 +9,7 @@ from bench import contestants, kernels, operations
 from bench.contestants.calls import Calls, Series
 from bench.operations import OPERATIONS, TILE, U
 from bench.plan import Plan
+from bench.process import Failed
 from bench.rounds import Samples
 
 FORMS = ("NN", "NT", "TN")
@@ -179,3 +180,74 @@ def test_a_series_turns_to_its_items():
     series.run(2)
     assert found["error"] <= found["bound"]
     assert counted == [((4, 4, 4), "NN", 2), "call", "call", "call"]
+
+
+class Runner:
+    """Takes the place of a contestant's process: every unit takes a microsecond."""
+
+    closed = 0
+
+    def __init__(self, name, job, threads, patience):
+        if name == "torch":
+            raise contestants.Missing("torch is not installed")
+        self.name, self.turned = name, 0
+
+    def turn(self, number, patience):
+        if self.name == "numpy" and number == 1:
+            raise Failed("it died")
+        self.turned = number
+
+    def outcome(self, count, patience):
+        return {
+            "what": np.array("out"),
+            "error": np.array(0.5 if self.name == "numpy" else 1e-9),
+            "bound": np.array(1e-6),
+        }
+
+    def run(self, times):
+        return 1e-6 * times
+
+    def cpu_seconds(self):
+        return None
+
+    def close(self):
+        Runner.closed += 1
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """The rows of two products with such contestants."""
+    monkeypatch.setattr(kernels, "Contestant", Runner)
+    listed = [("gemm", (32, 32, 32), "NN"), ("gemm", (32, 32, 32), "TN")]
+    monkeypatch.setattr(kernels, "items", lambda plan: listed)
+    Runner.closed = 0
+    peers = Plan(False, 1e9, ("b",), ("torch", "numpy"), (1,), rounds=3, block=1e-4, clock=lambda: 0.0)
+    return list(kernels.rows(peers, print))
+
+
+def test_a_missing_peer_is_told_once(found):
+    assert [row["item"] for row in found if "failed" in row and "not installed" in row["failed"]] == [
+        "kernels of torch"
+    ]
+
+
+def test_a_wrong_contestant_is_marked_and_measured_all_the_same(found):
+    (row,) = [row for row in found if row.get("contestant") == "numpy"]
+    assert row["ok"] is False and row["rate"]["median"] > 0
+    assert "WRONG" in kernels.line(row)
+
+
+def test_a_contestant_that_dies_leaves_the_others_at_work(found):
+    assert {"failed": "it died", "item": "numpy: gemm 32×32×32 TN, 1 threads"} in found
+    assert [row["form"] for row in found if row.get("contestant") == "gdkernels"] == ["NN", "TN"]
+
+
+def test_every_process_is_ended(found):
+    assert Runner.closed == 4  # ours twice, numpy, and the limit
+
+
+def test_without_time_the_rest_is_cut(monkeypatch):
+    monkeypatch.setattr(kernels, "Contestant", Runner)
+    late = Plan(True, -1.0, ("b",), (), (1,), clock=lambda: 0.0)
+    rows = list(kernels.rows(late, print))
+    assert len(rows) == len(kernels.QUICK_ITEMS) and all("cut" in row for row in rows)
