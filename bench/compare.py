@@ -66,13 +66,14 @@ def compare(old: dict[str, Any], new: dict[str, Any], threshold: float = THRESHO
 
 
 def _by_key(rows: list[Row], keys: tuple[str, ...]) -> dict[Key, Row]:
-    """Rows by their names, those with numbers."""
+    """Rows by their names, those with numbers; a time that was taken only once has no spread and says nothing."""
     return {
         tuple(
             shape_of(row[key]) if isinstance(row.get(key), list) else str(row.get(key, "")) for key in keys
         ): row
         for row in rows
         if any(isinstance(row.get(number), dict) for number in (*RATES, *COSTS))
+        and not ("seconds" in row and row.get("repeats") == 1)
     }
 
 

@@ -194,6 +194,12 @@ def test_memory_and_start_are_better_where_they_are_smaller():
     assert found["startup installed size gdkernels"].slower
 
 
+def test_a_time_that_was_taken_once_is_not_compared():
+    new = results()
+    row(new, "startup", what="import").update(seconds=around(0.2), repeats=1)
+    assert "startup import gdkernels" not in changes(results(), new)
+
+
 def write(path, found) -> str:
     record.write(path, found)
     return str(path)
