@@ -217,7 +217,7 @@ def test_what_grows_is_one_thing_at_a_time():
 def test_contention_is_told_relative_to_the_quiet_machine():
     quiet, busy = Samples(seconds=[1.0] * 3), Samples(seconds=[4.0, 2.0, 2.0])
     row = contention.row("a", "gdkernels", quiet, busy)
-    assert row["share_of_quiet"] == 0.5 and row["contended"]["low"] == pytest.approx(CASES["a"].batches / 4)
+    assert row["share_of_quiet"] == 0.5 and row["contended"]["low"] == pytest.approx(contention.BATCHES / 4)
     assert "50.0 %" in contention.line(row)
 
 
