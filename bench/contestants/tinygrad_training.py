@@ -1,4 +1,7 @@
-"""tinygrad: the whole step under TinyJit, on its CPU device, which needs clang."""
+"""tinygrad: the whole step under TinyJit, on its CPU device, which needs clang.
+
+Its search for faster kernels (BEAM) is left out: it takes minutes for each network.
+"""
 
 import os
 
