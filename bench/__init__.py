@@ -1,3 +1,17 @@
-"""Measurements: steps against the peers (``python -m bench``), products against the peak (``python -m bench.gemm``),
-kernels on a GPU (``python -m bench.gpu``), and what their machine code needs of one (``python -m bench.static``).
+"""Measurements: kernels, training and limits of this machine's CPU against the peers (``python -m bench``), kernels on a GPU
+(``python -m bench.gpu``), and what their machine code needs of one (``python -m bench.static``).
+
+`__main__` runs the sections one after the other. A section is a module with ``rows(plan, say)`` (`plan`); it holds
+contestants (`contestants`), each in a process of its own (`worker` inside, `process` outside), against each other in
+turns (`rounds`) and yields rows, which are dicts (`record`).
 """
+
+# Sections in their order, and their shares of the time.
+SECTIONS = {
+    "limits": 3,
+    "training": 52,
+    "kernels": 20,
+    "growth": 10,
+    "startup": 9,
+    "contention": 6,
+}

@@ -1,131 +1,185 @@
-"""Steps per second of full training steps against the peers: ``python -m bench [--cases abcde] [--threads 1 2]``.
+"""Measure the CPU kernels and whole training steps against the peers and the limits of this machine: ``python -m bench``.
 
-Each contestant lives in a process of its own and the contestants take turns, block by block, so that a change of the
-machine's mood hits all of them; medians and their ratio are reported. A block in which other processes used more than a
-tenth of a core is thrown away and counted.
+Ends within half an hour, with --quick within three minutes, says what failed, what was missing and what was cut, and writes
+everything to bench/results/cpu-NAME.json. `python -m bench compare OLD.json NEW.json` says what changed between two runs,
+`python -m bench plot RESULTS.json` draws them.
 """
 
 import argparse
-import os
-import statistics
-import subprocess
+import importlib
 import sys
-import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+from . import SECTIONS, compare, machine, plots, report
 from .cases import CASES
-from .contestants import CONTESTANTS
+from .contestants import LIBRARIES, TRAINING
+from .plan import Plan
+from .record import Row, slug, write
 
-TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-FOREIGN_SHARE = 0.10  # of a core
-RETRIES = 8  # blocks thrown away before a dirty one is taken, and marked
+SECONDS, QUICK = 1650.0, 165.0
+RESULTS = Path(__file__).resolve().parent / "results"
+COMMANDS = {"compare": compare.main, "plot": plots.main}
+QUICK_CASES = "ab"
+
+Say = Callable[[str], None]
 
 
-class Contestant:
-    """A peer's process, which runs epochs on demand."""
+@dataclass
+class Section:
+    """What a section found.
 
-    def __init__(self, name: str, letter: str, threads: int):
-        self.name, self.case = name, CASES[letter]
-        environment = {
-            k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-        }
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process lives)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.contestants", name, letter, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment,
+    failed : pairs of an item and why it failed, or is missing
+    cut : items for which there was no time
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[Row]:
+        """Rows whose result is not right."""
+        return [row for row in self.rows if row.get("ok") is False]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. The exit status is 1 where something of ours is wrong, or a section failed."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
+    options = parse(arguments)
+    facts = machine.facts()
+    for fact, value in facts.items():
+        print(f"{fact:12}{value}")
+    path = options.json or RESULTS / f"cpu-{slug(facts['cpu'])}-{facts['cores']}.json"
+    results = {"machine": facts, "options": told(options), "sections": {}}
+    found: dict[str, Section] = {}
+    start = time.monotonic()
+    for name, section in run(options, say):
+        found[name] = section
+        facts["seconds"] = round(time.monotonic() - start)
+        results["sections"] = {name: asdict(done) for name, done in found.items()}
+        write(path, results)  # after each section: what is done is kept, whatever comes
+    for text in report.tables(results):
+        print(text)
+    summarise(found)
+    print(f"written to {path}")
+    draw(results, path)
+    return int(
+        any((section.failed and not section.rows) or ours_wrong(section) for section in found.values())
+    )
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options, checked."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--quick", action="store_true", help=f"end within {QUICK / 60:.0f} minutes: much is cut"
+    )
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION",
+                        help=f"of {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument("--case", nargs="+", choices=list(CASES), metavar="CASE",
+                        help=f"of {', '.join(CASES)} (all; with --quick {', '.join(QUICK_CASES)})")  # fmt: skip
+    peers = (*LIBRARIES, *(name for name in TRAINING if " " in name and not name.startswith("gdkernels")))
+    parser.add_argument("--peers", nargs="*", choices=peers, default=list(LIBRARIES), metavar="PEER",
+                        help=f"of {', '.join(peers)}; none: ours alone")  # fmt: skip
+    parser.add_argument("--threads", nargs="+", type=int, metavar="N",
+                        help="numbers of threads (one, and as many as there are cores)")  # fmt: skip
+    parser.add_argument("--rounds", type=int, help="turns of each contestant (7; with --quick 3)")
+    parser.add_argument("--block", type=float, help="seconds of a turn (0.3; with --quick 0.15)")
+    parser.add_argument("--minutes", type=float, help="for all sections together")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="where the results go")
+    options = parser.parse_args(arguments)
+    cores = machine.cores()
+    options.threads = sorted(set(options.threads or (1, cores)))
+    if not 1 <= options.threads[0] <= options.threads[-1] <= cores:
+        parser.error(f"--threads: expected numbers from 1 to {cores}, the cores of this machine")
+    options.case = options.case or list(QUICK_CASES if options.quick else CASES)
+    options.rounds = options.rounds or (3 if options.quick else 7)
+    options.block = options.block or (0.15 if options.quick else 0.3)
+    options.seconds = 60 * options.minutes if options.minutes else QUICK if options.quick else SECONDS
+    options.sections = [name for name in SECTIONS if name in options.sections]
+    return options
+
+
+def told(options: argparse.Namespace) -> dict[str, Any]:
+    """The options, for JSON."""
+    return {name: value for name, value in vars(options).items() if name not in ("json", "minutes")}
+
+
+def run(options: argparse.Namespace, say: Say) -> Iterator[tuple[str, Section]]:
+    """The sections in their order, each as soon as it is done.
+
+    Each gets its share of the time that is left, so that what one does not need goes to those behind it.
+    """
+    end = time.monotonic() + options.seconds
+    for place, name in enumerate(options.sections):
+        say(f"\n== {name}")
+        share = SECTIONS[name] / sum(SECTIONS[other] for other in options.sections[place:])
+        now = time.monotonic()
+        plan = Plan(
+            options.quick, now + share * (end - now), tuple(options.case), tuple(options.peers),
+            tuple(options.threads), options.rounds, options.block,
         )  # fmt: skip
-        words = self.process.stdout.readline().split()
-        self.why = "" if words[:1] == ["READY"] else self.last_words()
-        self.epochs, self.rates, self.dirty = 1, [], 0
-
-    def last_words(self) -> str:
-        """Why the process ended."""
-        self.process.wait()
-        self.errors.seek(0)
-        return (self.errors.read().strip().splitlines() or ["it ended without a word"])[-1]
-
-    def run(self) -> float:
-        """Seconds of one block."""
-        self.process.stdin.write(f"{self.epochs}\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
-
-    def calibrate(self, seconds: float) -> None:
-        """Choose the epochs of a block so that it lasts about so long."""
-        self.run()
-        once = self.run()
-        while once < seconds / 4 and self.epochs < 1 << 20:
-            self.epochs *= 2
-            once = self.run()
-        self.epochs = max(1, round(self.epochs * seconds / once))
-
-    def cpu_seconds(self) -> float:
-        with open(f"/proc/{self.process.pid}/stat") as file:
-            words = file.read().rsplit(")", 1)[1].split()
-        return (int(words[11]) + int(words[12])) / TICKS
-
-    def measure(self) -> None:
-        """Add a block's steps per second, of a block that other processes left alone if one can be had."""
-        for attempt in range(RETRIES + 1):
-            busy, own = machine_seconds(), self.cpu_seconds()
-            seconds = self.run()
-            foreign = (machine_seconds() - busy) - (self.cpu_seconds() - own)
-            if foreign <= FOREIGN_SHARE * seconds + 2 / TICKS:
-                break
-            self.dirty += 1
-            if attempt < RETRIES:
-                time.sleep(0.1)
-        self.rates.append(self.epochs * self.case.batches / seconds)
+        yield name, gather(name, plan, say)
 
 
-def machine_seconds() -> float:
-    """CPU seconds that all processes together have used."""
-    with open("/proc/stat") as file:
-        words = [int(word) for word in file.readline().split()[1:]]
-    return (sum(words[:3]) + sum(words[5:8])) / TICKS
+def gather(name: str, plan: Plan, say: Say) -> Section:
+    """What one section yields; an error in it is a failure of the section, and the others go on."""
+    section = Section()
+    try:
+        module = importlib.import_module(f"bench.{name}")
+        for row in module.rows(plan, say):
+            if "failed" in row:
+                section.failed.append((row["item"], row["failed"]))
+                say(f"FAILED {row['item']}: {row['failed']}")
+            elif "cut" in row:
+                section.cut.append(row["cut"])
+                say(f"cut: {row['cut']}")
+            else:
+                section.rows.append(row)
+                say(module.line(row))
+    except Exception as error:
+        section.failed.append((name, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+        say(f"FAILED {name}: {section.failed[-1][1]}")
+    return section
 
 
-def compare(letter: str, threads: int, names: list[str], rounds: int, seconds: float) -> None:
-    """Print the medians of one case."""
-    contestants = []
-    for name in names:
-        contestant = Contestant(name, letter, threads)
-        if contestant.why:
-            print(f"{letter} {threads}T {name:16s} skipped: {contestant.why}", flush=True)
-        else:
-            contestant.calibrate(seconds)
-            contestants.append(contestant)
-    if not contestants:
-        return
-    for _ in range(rounds):
-        for contestant in contestants:
-            contestant.measure()
-    ours = statistics.median(contestants[0].rates)
-    for contestant in contestants:
-        rates = sorted(contestant.rates)
-        median = statistics.median(rates)
-        print(
-            f"{letter} {threads}T {contestant.name:16s} {median:10.1f} steps/s [{rates[0]:.1f} .. {rates[-1]:.1f}]"
-            f" {1e6 / median:10.1f} µs/step   {contestants[0].name} is {ours / median:5.2f} ×"
-            f"   {contestant.dirty} blocks thrown away",
-            flush=True,
-        )
-        contestant.process.stdin.close()
-        contestant.process.wait()
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--cases", default="abcde", help="letters of the cases (abcde)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.3, help="length of a block")
-    parser.add_argument("--peers", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
-    options = parser.parse_args()
-    for letter in options.cases:
-        for threads in options.threads:
-            compare(letter, threads, options.peers, options.rounds, options.seconds)
+def draw(results: dict[str, Any], path: Path) -> None:
+    """The pictures, beside the results."""
+    try:
+        for picture in plots.write(results, path.with_suffix("")):
+            print(f"drawn in {picture}")
+    except ModuleNotFoundError as error:
+        print(f"not drawn: {error.name} is not installed")
+
+
+def ours_wrong(section: Section) -> bool:
+    """Whether a result of ours is wrong."""
+    return any(row["contestant"].startswith("gdkernels") for row in section.wrong)
+
+
+def summarise(found: dict[str, Section]) -> None:
+    """What is wrong, what failed and what was cut, once more at the end."""
+    print("\n== summary")
+    for name, section in found.items():
+        words = [f"{len(section.rows)} rows"]
+        words += [f"{len(section.wrong)} wrong"] if section.wrong else []
+        words += [f"{len(section.failed)} failed or missing"] if section.failed else []
+        words += [f"{len(section.cut)} cut"] if section.cut else []
+        print(f"{name:12}{', '.join(words)}")
+        for item, why in section.failed:
+            print(f"  FAILED {item}: {why}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

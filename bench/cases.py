@@ -1,8 +1,12 @@
 """The cases: networks and batches that every contestant trains, float32, Adam with lr 1e-3."""
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
+
+LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8  # of Adam
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,27 @@ class Case:
     loss: str
     batches: int
 
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Self:
+        """The case that `dataclasses.asdict` made this of, through JSON."""
+        return cls(**told | {"sizes": tuple(told["sizes"])})
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """(n_in, n_out) of each layer."""
+        return list(pairwise(self.sizes))
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases."""
+        return sum(n_in * n_out + n_out for n_in, n_out in self.layers)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations in the products of a step: forward, dw and dx, the last not of the first layer."""
+        products = [n_in * n_out for n_in, n_out in self.layers]
+        return 2 * self.batch * (3 * sum(products) - products[0])
+
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """x (batches·batch, n_in) and y: labels, or values (batches·batch, n_out). The same for every contestant."""
         rng = np.random.default_rng(0)
@@ -24,13 +49,20 @@ class Case:
             return x, rng.integers(0, self.sizes[-1], rows)
         return x, rng.standard_normal((rows, self.sizes[-1]), dtype=np.float32)
 
+    def batched(self, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """x (steps, batch, n_in) and y (steps, batch) or (steps, batch, n_out): the batches in their order, again from the
+        first one after the last. Without `steps`: those of one epoch."""
+        x, y = self.data()
+        x, y = (array.reshape(self.batches, self.batch, *array.shape[1:]) for array in (x, y))
+        order = np.arange(self.batches if steps is None else steps) % self.batches
+        return x[order], y[order]
+
     def weights(self) -> list[np.ndarray]:
         """He-normal weights (n_in, n_out) of each layer; biases start at zero."""
         rng = np.random.default_rng(1)
-        pairs = zip(self.sizes, self.sizes[1:], strict=False)
         return [
-            rng.standard_normal((n_in, n_out), dtype=np.float32) * np.float32(np.sqrt(2 / n_in))
-            for n_in, n_out in pairs
+            rng.standard_normal(pair, dtype=np.float32) * np.float32(np.sqrt(2 / pair[0]))
+            for pair in self.layers
         ]
 
 

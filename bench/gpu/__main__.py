@@ -7,19 +7,16 @@ checks the same path with tiny shapes, and reports no times.
 """
 
 import argparse
-import json
-import re
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from gdkernels import cuda
 
+from ..record import slug, write
 from . import SECTIONS, machine
 from .conductor import Conductor, Section
-from .rows import plain
 
 SECONDS, QUICK = 460.0, 120.0
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -52,7 +49,7 @@ def main() -> int:
         {"device": name, "versions": facts["versions"]},
         lambda text: print(text, flush=True),
     )
-    path = options.json or (None if emulated else RESULTS / f"gpu-{slug(name)}.json")
+    path = options.json or (None if emulated else RESULTS / f"gpu-{slug(name.partition(',')[0])}.json")
     if emulated:
         facts["times"] = NO_TIMES
     start, sections = time.monotonic(), {}
@@ -89,19 +86,6 @@ def summarise(sections: dict[str, Section]) -> None:
             )
         for item, why in found.failed:
             print(f"  FAILED {item}: {why}")
-
-
-def slug(name: str) -> str:
-    """The device's name as part of a file's."""
-    return re.sub(r"[^a-z0-9]+", "-", name.partition(",")[0].lower()).strip("-")
-
-
-def write(path: Path, results: dict[str, Any]) -> None:
-    """Write beside and rename, so that the file is whole whenever it is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(json.dumps(plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ call was queued is repeated behind a longer stall.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 BLOCK = 2e-3  # seconds of the GPU in a block
 MOST_CALLS = 50  # in a block: the queue must hold them all
@@ -147,8 +146,3 @@ class Clock:
 def _rounds(seconds: float, one: float) -> int:
     fewest, most = ROUNDS
     return max(fewest, min(most, int(seconds / max(one, 1e-9))))
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """The median and the extremes."""
-    return {"median": median(values), "low": min(values), "high": max(values)}

@@ -5,8 +5,6 @@ not end is killed. One that dies in an item goes on with the next item in a new 
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,8 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..process import kill
+from ..record import Row
 from . import SECTIONS
-from .rows import Row, line
+from .rows import line
 
 GRACE = 10.0  # seconds beyond its time until a section is killed
 MOST_PROCESSES = 8  # of a section
@@ -94,7 +94,7 @@ class Conductor:
             ) as process,
         ):  # fmt: skip
             seconds = threading.TIMEOUT_MAX if left is None else max(left, 0.0) + GRACE
-            limit = threading.Timer(seconds, _kill, [process])
+            limit = threading.Timer(seconds, kill, [process])
             limit.daemon = True
             limit.start()
             try:
@@ -116,7 +116,7 @@ class Conductor:
             finally:
                 late = limit.finished.is_set()
                 limit.cancel()
-                _kill(process)
+                kill(process)
             if ended:
                 return None
             if late:
@@ -130,13 +130,3 @@ class Conductor:
     def _fail(self, section: Section, item: str, why: str) -> None:
         section.failed.append((item, why))
         self._say(f"FAILED {item}: {why}")
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """End a process that is still there, and those that it has started."""
-    if process.poll() is not None:
-        return
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()

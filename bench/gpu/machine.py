@@ -1,9 +1,10 @@
 """What machine this is: GPU, driver, versions, and what nvidia-smi says of clocks and power."""
 
-import importlib.metadata
 import platform
 import shutil
 import subprocess
+
+from ..machine import versions
 
 PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "numpy", "cupy-cuda12x", "cupy-cuda13x", "torch")
 QUERY = (
@@ -30,24 +31,11 @@ def facts(name: str) -> dict[str, str]:
         "processors": f"{driver.processors(device)}, {cache:.1f} MiB cache, {total / 2**30:.1f} GiB",
         "driver": f"CUDA {major}.{minor}",
         "host": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": versions(),
+        "versions": versions(PACKAGES),
     }
     if driver.capability(device) < (8, 0):
         found["left out"] = "bfloat16 and tf32, which come with compute capability 8.0"
     return found | ({} if is_emulated(name) else {"nvidia-smi": nvidia_smi()})
-
-
-def versions() -> str:
-    """The versions of the packages that matter, of those that are installed."""
-    from gdkernels import __version__
-
-    found = [f"gdkernels {__version__}"]
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join(found)
 
 
 def nvidia_smi() -> str:

@@ -5,12 +5,8 @@ measurement has the `unit`, the `rates` of all contestants and our `ratios` to t
 over the rounds; ratios are formed round by round. Above 1, ours is faster.
 """
 
-import math
-from typing import Any
-
-from .clock import Samples, spread
-
-Row = dict[str, Any]
+from ..record import Row, spread
+from .clock import Samples
 
 
 def check(what: str, storage: str, shape: str, error: float, bound: float) -> Row:
@@ -81,12 +77,3 @@ def line(row: Row) -> str:
 
 def _numbers(values: dict[str, float], form: str) -> str:
     return f"{values['median']:{form}} [{values['low']:{form}}..{values['high']:{form}}]"
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold: infinities and NaN become words."""
-    if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-from . import rows
+from ..record import plain
 from .lab import Lab
 
 
@@ -22,7 +22,7 @@ def main() -> None:
         os.dup2(2, 1)
 
         def tell(**message: Any) -> None:
-            print(json.dumps(rows.plain(message)), file=channel, flush=True)
+            print(json.dumps(plain(message)), file=channel, flush=True)
 
         work(section, Lab(**request["lab"]), request["skip"], tell)
 

@@ -10,9 +10,10 @@ import pytest
 
 import gdkernels as gd
 import reference
+from bench import record
 from bench.cases import Case
 from bench.gpu import __main__ as command
-from bench.gpu import clock, conductor, machine, peers, rows, torch_training
+from bench.gpu import clock, conductor, peers, rows, torch_training
 from bench.gpu.clock import Samples
 
 # ---------------------------------------------------------------------------------------------- the clock
@@ -128,7 +129,7 @@ def test_a_time_is_given_as_such_and_faster_is_above_one():
 def test_a_check_holds_up_to_its_bound(error, ok):
     row = rows.check("relu", "float32", "1", error, 1.0)
     assert row["ok"] is ok and ("WRONG" in rows.line(row)) is not ok
-    json.dumps(rows.plain(row), allow_nan=False)
+    json.dumps(record.plain(row), allow_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------- processes
@@ -206,18 +207,6 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench.gpu"])
     assert command.main() == 1
     assert "needs a GPU; not seen: there is no driver" in capsys.readouterr().out
-
-
-def test_results_are_named_by_the_device_and_written_whole(tmp_path):
-    assert command.slug("NVIDIA H100 80GB HBM3, compute capability 9.0") == "nvidia-h100-80gb-hbm3"
-    path = tmp_path / "results" / "gpu.json"
-    command.write(path, {"worst": float("inf"), "rows": [1.0]})
-    assert json.loads(path.read_text()) == {"worst": "inf", "rows": [1.0]}
-    assert [each.name for each in path.parent.iterdir()] == ["gpu.json"]
-
-
-def test_versions_name_what_is_installed():
-    assert f"numpy {np.__version__}" in machine.versions() and gd.__version__ in machine.versions()
 
 
 # ---------------------------------------------------------------------------------------------- peers, on the CPU

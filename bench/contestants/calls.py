@@ -1,0 +1,81 @@
+"""What a contestant does with operations: one after the other, each again and again, and whether it is right."""
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..operations import OPERATIONS, Arrays, Verdict, worst
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt
+
+
+@dataclass
+class Calls:
+    """`call` does the operation once on `inputs`; `wait` returns when all calls are done.
+
+    `results` gives what the last call wrote, under the names that the operation's verdicts know.
+    """
+
+    inputs: Arrays
+    call: Callable[[], object]
+    results: Callable[[], dict[str, Any]]
+    wait: Callable[[], object] = lambda: None
+
+    def run(self, times: int) -> None:
+        for _ in range(times):
+            self.call()
+        self.wait()
+
+    def verdict(self, op: str) -> Verdict:
+        """The worst error of a call, which has to be the first: steps of an optimizer change their inputs."""
+        self.run(1)
+        results = {name: np.asarray(array) for name, array in self.results().items()}
+        return worst(OPERATIONS[op].verdicts(self.inputs, results))
+
+
+Maker = Callable[[tuple[int, ...], str, int], Calls]  # of shape, form and threads
+
+
+class Series:
+    """A contestant's operations, in one process: starting it takes longer than measuring most of them.
+
+    `turn(number)` prepares that item of the job's list, (op, shape, form); `outcome` then says how right its first call is,
+    and `run` repeats it.
+    """
+
+    def __init__(
+        self, makers: dict[str, Maker], items: Sequence[tuple[str, Sequence[int], str]], threads: int
+    ):
+        self._makers, self._items, self._threads = makers, items, threads
+        self._op = ""
+        self._calls: Calls | None = None
+
+    def turn(self, number: int) -> None:
+        self._calls = None  # its memory is free before the next takes some
+        self._op, shape, form = self._items[number]
+        self._calls = self._makers[self._op](tuple(shape), form, self._threads)
+
+    def outcome(self, calls: int) -> dict[str, Any]:
+        """The worst error of the first call, and its bound; `calls` is 1."""
+        assert self._calls is not None
+        what, error, bound = self._calls.verdict(self._op)
+        return {"what": what, "error": error, "bound": bound}
+
+    def run(self, times: int) -> None:
+        assert self._calls is not None
+        self._calls.run(times)
+
+
+def keep_memory() -> None:
+    """Let this process keep what it frees, so that results which a peer allocates come from memory it used before.
+
+    Our results are written into arrays that are there. Without this, a peer would pay for fresh pages in every call with
+    large results, which in a training step it would not. glibc only; elsewhere nothing happens.
+    """
+    if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)

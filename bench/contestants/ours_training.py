@@ -1,0 +1,49 @@
+"""Ours: `Trainer.fit`, in which an epoch is one native call, and `Trainer.step` from a Python loop."""
+
+import numpy as np
+
+import gdkernels as gd
+
+from ..cases import LR, Case
+
+
+class Fit:
+    """Epochs by `Trainer.fit`."""
+
+    def __init__(self, case: Case, threads: int):
+        self.case = case
+        self.net = gd.mlp(case.sizes, activation=case.activation)
+        for layer, w in enumerate(case.weights()):
+            self.net.params[f"{layer}.w"][...] = w
+        loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
+        self.trainer = gd.Trainer(self.net, loss=loss, optimizer=gd.Adam(lr=LR), threads=threads)
+        self.x, self.y = case.data()
+        self.trainer.warm_up(self.x[: case.batch], self.y[: case.batch])
+
+    def train(self, x: np.ndarray, y: np.ndarray, epochs: int) -> np.ndarray:
+        """The loss of every step."""
+        return self.trainer.fit(
+            x, y, epochs=epochs, batch_size=self.case.batch, shuffle=False, progress=False
+        ).loss
+
+    def run(self, epochs: int) -> None:
+        self.train(self.x, self.y, epochs)
+
+    def outcome(self, steps: int) -> dict[str, np.ndarray]:
+        x, y = (array.reshape(-1, *array.shape[2:]) for array in self.case.batched(steps))
+        return {"losses": self.train(x, y, 1), **self.net.params}
+
+
+class Step(Fit):
+    """Epochs by `Trainer.step`."""
+
+    def train(self, x: np.ndarray, y: np.ndarray, epochs: int) -> np.ndarray:
+        batch = self.case.batch
+        batches = [(x[i : i + batch], y[i : i + batch]) for i in range(0, len(x), batch)]
+        step = self.trainer.step
+        for _ in range(epochs):
+            losses = [step(batch_x, batch_y) for batch_x, batch_y in batches]
+        return np.array(losses)
+
+
+TRAINING = {"gdkernels": Fit, "gdkernels step": Step}

@@ -1,0 +1,238 @@
+"""The kernels by themselves: products, optimizer steps, activations, norms and losses beside the peers and the limit.
+
+Ours are called natively in a loop, all threads sharing every call as inside an epoch ("gdkernels"), and through the public
+operations, which choose their threads by the work ("gdkernels from Python"); the peers from Python, in batches of calls, as
+their users pay for them. All write into memory that they used before. Matrix products are told in GFLOP/s beside the peak
+of multiply-adds, all others in GB/s of the bytes that they need at least (`operations`) beside a copy, or for optimizers an
+update in place, with the same working set and threads, measured in the same rounds. The working set is either far out of
+the last cache or within the second one.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from . import rounds
+from .cases import CASES, Case
+from .contestants import Missing
+from .operations import OPERATIONS
+from .plan import Plan, Say, cut, failure
+from .process import Contestant, Failed
+from .record import Row, spread
+from .rounds import Samples
+
+Item = tuple[str, tuple[int, ...], str]  # operation, shape, form
+
+NATIVE, PYTHON, LIMIT = "gdkernels", "gdkernels from Python", "limit"
+BLOCK, QUICK_BLOCK = 0.05, 0.03  # seconds of a block, at most
+ROUNDS, QUICK_ROUNDS = 5, 3
+IN_CACHE, OUT_OF_CACHE = 512 << 10, 256 << 20  # bytes of the working set of a copy
+
+PARAMETERS = (1 << 12, 1 << 16, 1 << 20, 1 << 24)
+# (rows, columns) within the second-level cache, and far out of the last one.
+STREAMS: dict[str, tuple[tuple[int, int], ...]] = {
+    "relu": ((256, 256), (32768, 1024)),
+    "gelu": ((256, 256), (32768, 1024)),
+    "tanh": ((256, 256), (32768, 1024)),
+    "relu backward": ((160, 256), (24576, 1024)),
+    "gelu backward": ((160, 256), (24576, 1024)),
+    "tanh backward": ((160, 256), (24576, 1024)),
+    "layernorm": ((256, 256), (32768, 1024)),
+    "layernorm backward": ((160, 256), (24576, 1024)),
+    "cross-entropy": ((6400, 10), (64, 1000), (3200000, 10), (33600, 1000)),
+    "dropout": ((256, 256), (32768, 1024)),
+}
+QUICK_ITEMS: tuple[Item, ...] = (
+    ("gemm", (128, 256, 784), "NN"),
+    ("gemm", (784, 256, 128), "TN"),
+    ("gemm", (128, 256, 128), "NT"),
+    ("gemm", (128, 10, 128), "NN"),
+    ("adam", (1 << 16,), ""),
+    ("relu backward", (160, 256), "in cache"),
+    ("relu backward", (24576, 1024), "out of cache"),
+    ("layernorm", (256, 256), "in cache"),
+    ("cross-entropy", (6400, 10), "in cache"),
+)
+
+
+def products(case: Case) -> Iterator[Item]:
+    """The matrix products of a step: NN forward, TN for dw, NT for dx."""
+    for layer, (n_in, n_out) in enumerate(zip(case.sizes, case.sizes[1:], strict=False)):
+        yield "gemm", (case.batch, n_out, n_in), "NN"
+        yield "gemm", (n_in, n_out, case.batch), "TN"
+        if layer:
+            yield "gemm", (case.batch, n_in, n_out), "NT"
+
+
+def items(plan: Plan) -> list[Item]:
+    """What is measured, in this order."""
+    if plan.quick:
+        return list(QUICK_ITEMS)
+    found = list(dict.fromkeys(product for case in plan.cases for product in products(CASES[case])))
+    found += [("adam", (count,), "") for count in PARAMETERS]
+    for op, shapes in STREAMS.items():
+        for shape in shapes:
+            inside = OPERATIONS[op].bytes(shape) < 2 * IN_CACHE
+            found.append((op, shape, "in cache" if inside else "out of cache"))
+    return found
+
+
+def label(item: Item, threads: int) -> str:
+    op, shape, form = item
+    return f"{op} {'×'.join(map(str, shape))} {form}".strip() + f", {threads} threads"
+
+
+def limit_of(item: Item) -> dict[str, Any]:
+    """The job of the contestant that shows what the machine can do here."""
+    op, shape, form = item
+    operation = OPERATIONS[op]
+    if operation.limit == "fma":
+        return {"kind": "limit", "op": "fma"}
+    if operation.limit == "update":
+        return {"kind": "limit", "op": "update", "bytes": 16 * shape[0]}
+    return {"kind": "limit", "op": "copy", "bytes": IN_CACHE if form == "in cache" else OUT_OF_CACHE}
+
+
+def names(plan: Plan, item: Item) -> list[str]:
+    """Who takes part. The limit always does. Out of cache a call from Python costs nothing beside the work."""
+    peers = ("numpy", "torch") if item[0] == "gemm" else ("torch", "jax")
+    ours = (NATIVE,) if item[2] == "out of cache" else (NATIVE, PYTHON)
+    return [*ours, *(peer for peer in peers if plan.wants(peer))]
+
+
+class Cast:
+    """The contestants' processes for one number of threads; each is started when it is first needed."""
+
+    def __init__(self, listed: list[Item], threads: int, patience: float):
+        self._items, self._threads, self._patience = listed, threads, patience
+        self._open: dict[str, Contestant] = {}
+        self._limits: dict[str, Contestant] = {}
+        self.missing: set[str] = set()  # contestants that cannot take part here
+
+    def __enter__(self) -> "Cast":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for contestant in (*self._open.values(), *self._limits.values()):
+            contestant.close()
+
+    def turn(self, name: str, number: int) -> tuple[Contestant, Row]:
+        """The contestant at that item, and how right it is there. Raises Failed, or Missing."""
+        if name not in self._open:
+            job = {"kind": "kernels", "items": self._items}
+            self._open[name] = Contestant(name, job, self._threads, self._patience)
+        self._open[name].turn(number, self._patience)
+        found = self._open[name].outcome(1, self._patience)
+        error, bound = float(found["error"]), float(found["bound"])
+        judged = {"what": str(found["what"]), "error": error, "bound": bound, "ok": error <= bound}
+        return self._open[name], judged
+
+    def limit(self, item: Item) -> Contestant:
+        job = limit_of(item)
+        key = f"{job['op']} {job.get('bytes', '')}"
+        if key not in self._limits:
+            self._limits[key] = Contestant(LIMIT, job, self._threads, self._patience)
+        return self._limits[key]
+
+    def drop(self, name: str) -> None:
+        """End one that failed, or the limits, of which one did; the next item starts it anew."""
+        if name in self._open:
+            self._open.pop(name).close()
+        while name == LIMIT and self._limits:
+            self._limits.popitem()[1].close()
+
+
+def rows(plan: Plan, say: Say) -> Iterator[Row]:
+    """A row for each item, number of threads and contestant."""
+    listed = items(plan)
+    for place, threads in enumerate(plan.threads):
+        end = plan.clock() + plan.left() / (len(plan.threads) - place)
+        with Cast(listed, threads, plan.patience) as cast:
+            for number, item in enumerate(listed):
+                if plan.clock() >= end:
+                    yield cut(label(item, threads))
+                else:
+                    yield from _measured(plan, cast, number, item, threads, end)
+
+
+def _measured(plan: Plan, cast: Cast, number: int, item: Item, threads: int, end: float) -> Iterator[Row]:
+    """The rows of one item."""
+    runners, judged = {}, {}
+    for name in names(plan, item):
+        if name in cast.missing:
+            continue
+        try:
+            runners[name], judged[name] = cast.turn(name, number)
+        except Missing as error:
+            cast.missing.add(name)
+            yield failure(f"kernels of {name}", str(error))
+        except Failed as error:
+            cast.drop(name)
+            yield failure(f"{name}: {label(item, threads)}", str(error))
+    try:
+        runners[LIMIT] = cast.limit(item)
+    except (Missing, Failed) as error:
+        yield failure(f"limit: {label(item, threads)}", str(error))
+    block = min(plan.block, QUICK_BLOCK if plan.quick else BLOCK)
+    turns = min(plan.rounds, QUICK_ROUNDS if plan.quick else ROUNDS)
+    samples = rounds.compare(runners, turns, block, lambda: end - plan.clock())
+    for name, each in samples.items():
+        if each.failed:
+            cast.drop(name)
+            yield failure(f"{name}: {label(item, threads)}", each.failed)
+    yield from table(item, threads, samples, judged)
+
+
+def table(item: Item, threads: int, samples: dict[str, Samples], judged: dict[str, Row]) -> Iterator[Row]:
+    """The rows of one item. Ratios and shares are formed round by round."""
+    op, shape, form = item
+    operation = OPERATIONS[op]
+    ours = samples.get(NATIVE, Samples())
+    peak: list[float] = []  # of the limit, in the unit of the rates, round by round
+    if LIMIT in samples:
+        scale = 1e-9  # a unit of the limit's work is one floating-point operation, or one byte
+        peak = [scale / seconds for seconds in samples[LIMIT].seconds]
+    for name, each in samples.items():
+        if not each.seconds:
+            continue
+        work = 1e-9 if name == LIMIT else operation.work(shape)
+        rates = [work / seconds for seconds in each.seconds]
+        row: Row = {
+            "kernel": op,
+            "shape": list(shape),
+            "form": form,
+            "threads": threads,
+            "contestant": name,
+            "unit": operation.unit,
+            "rate": spread(rates),
+            "microseconds": 1e6 * spread(each.seconds)["median"],
+            "limit": operation.limit,
+            "thrown_away": each.thrown_away,
+            "dirty": each.dirty,
+        }
+        if name != LIMIT:
+            per_call = spread(each.seconds)["median"]
+            row["intensity"] = operation.flops(shape) / operation.bytes(shape)
+            row["flops_per_second"] = operation.flops(shape) / per_call
+            row |= judged[name]
+        if peak and name != LIMIT:
+            row["share_of_limit"] = spread([a / b for a, b in zip(rates, peak, strict=False)])
+        if ours.seconds and name not in (LIMIT, NATIVE):
+            row["ratio"] = rounds.ratio(ours, each)
+        yield row
+
+
+def line(row: Row) -> str:
+    """A row on paper."""
+    rate = row["rate"]
+    shape = "×".join(map(str, row["shape"]))
+    words = [
+        f"{row['kernel']:18} {shape:15} {row['form']:12} {row['threads']}T {row['contestant']:22}",
+        f"{rate['median']:8.1f} {row['unit']:7} [{rate['low']:.1f} .. {rate['high']:.1f}]",
+    ]
+    if "share_of_limit" in row:
+        words.append(f"{100 * row['share_of_limit']['median']:5.1f} % of {row['limit']}")
+    if "ratio" in row:
+        words.append(f"ours is {row['ratio']['median']:5.2f} ×")
+    if not row.get("ok", True):
+        words.append(f"WRONG: error of {row['what']} {row['error']:.3g}, {row['bound']:.3g} allowed")
+    return "  ".join(words)

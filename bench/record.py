@@ -1,0 +1,63 @@
+"""What is found, on paper: rows as plain dicts for JSON, spreads, and files that are whole whenever they are there."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The median and the extremes."""
+    return {"median": median(values), "low": min(values), "high": max(values)}
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: infinities and NaN become words."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write beside and rename, so that the file is whole whenever it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(json.dumps(plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+class Unreadable(Exception):
+    """A file holds no results."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The results that `write` stored. Raises Unreadable, with the reason in words."""
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise Unreadable(f"{path} is no JSON: {error}") from error
+    sections = results.get("sections") if isinstance(results, dict) else None
+    if not isinstance(sections, dict) or not all(
+        isinstance(found, dict) and isinstance(found.get("rows"), list) for found in sections.values()
+    ):
+        raise Unreadable(f"{path} holds no results of python -m bench: it has no sections with rows")
+    return results
+
+
+def rows_of(results: dict[str, Any], section: str) -> list[Row]:
+    """The rows of a section, none where it was not run."""
+    return results["sections"].get(section, {"rows": []})["rows"]
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

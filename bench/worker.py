@@ -1,0 +1,110 @@
+"""A contestant in a process of its own: ``python -m bench.worker REQUEST``, called by `process`.
+
+REQUEST is JSON: {"contestant": name, "job": {"kind": …, …}, "threads": n}. All that libraries print goes to stderr; on
+stdout a line of JSON is written for each thing that happens: {"ready": facts}, or {"missing": why} or {"failed": why} and
+the end. Then each line on stdin is answered: {"times": n} by {"seconds": s}, the time that so many units took,
+{"outcome": n, "path": file} by {"outcome": file}, an .npz of what `outcome(n)` of the contestant gives, and {"turn": i} by
+{"turned": i, "seconds": s} after `turn(i)`.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS", "GDKERNELS_NUM_THREADS",
+)  # fmt: skip
+OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # would tie a peer's hands
+
+
+def main() -> None:
+    request = json.loads(sys.argv[1])
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        os.dup2(2, 1)
+
+        def tell(**message: Any) -> None:
+            print(json.dumps(message), file=channel, flush=True)
+
+        confine(request["threads"])
+        serve(request, tell)
+
+
+def confine(threads: int) -> None:
+    """Let every library see that many threads and that many cores, before any of them is loaded."""
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
+    for variable in OVERRIDES:
+        os.environ.pop(variable, None)
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-threads:])
+
+
+def serve(request: dict[str, Any], tell: Any) -> None:
+    """Build what is asked for and answer until stdin ends."""
+    from .contestants import Missing, build
+
+    start = time.perf_counter()
+    try:
+        contestant = build(request["contestant"], request["job"], request["threads"])
+    except (Missing, ModuleNotFoundError) as error:
+        tell(missing=" ".join(str(error).split()))
+        return
+    except Exception as error:
+        tell(failed=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return
+    tell(ready={"seconds": time.perf_counter() - start, "threads": threads_reported(), **facts(contestant)})
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            tell(**answer(contestant, order))
+        except Exception as error:
+            tell(failed=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            return
+
+
+def answer(contestant: Any, order: dict[str, Any]) -> dict[str, Any]:
+    """Do what a line on stdin asks for."""
+    if "outcome" in order:
+        import numpy as np
+
+        np.savez(order["path"], **contestant.outcome(order["outcome"]))
+        return {"outcome": order["path"]}
+    start = time.perf_counter()
+    if "turn" in order:
+        contestant.turn(order["turn"])
+        return {"turned": order["turn"], "seconds": time.perf_counter() - start}
+    contestant.run(order["times"])
+    return {"seconds": time.perf_counter() - start}
+
+
+def facts(contestant: Any) -> dict[str, Any]:
+    """What a contestant tells of itself: its attribute `facts`, if it has one."""
+    return dict(getattr(contestant, "facts", {}))
+
+
+def threads_reported() -> dict[str, Any]:
+    """How many threads and cores the loaded libraries say that they use."""
+    found: dict[str, Any] = {}
+    if hasattr(os, "sched_getaffinity"):
+        found["cores"] = len(os.sched_getaffinity(0))
+    if "torch" in sys.modules:
+        found["torch"] = sys.modules["torch"].get_num_threads()
+    if "gdkernels" in sys.modules:
+        from gdkernels.cpu.team import get_threads
+
+        found["gdkernels"] = get_threads()
+    try:
+        from threadpoolctl import threadpool_info
+    except ModuleNotFoundError:
+        return found
+    for pool in threadpool_info():
+        found[f"{pool['user_api']} {pool['internal_api']}"] = pool["num_threads"]
+    return found
+
+
+if __name__ == "__main__":
+    main()
