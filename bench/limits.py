@@ -1,4 +1,4 @@
-"""The limits of this machine: multiply-adds, and memory traffic by working set, with each number of threads.
+"""The limits of this machine: multiply-adds, memory traffic by working set, and barriers, with each number of threads.
 
 `contestants.limits` holds the kernels. Other sections measure the limits that they need again, in turns with their own
 contestants; `step` says how long a training step takes at least, by those.
@@ -16,6 +16,7 @@ from .process import Contestant, Failed
 from .record import Row, spread
 
 LIMIT = "limit"
+UNITS = {"fma": "GFLOP/s", "barrier": "ns"}  # of the others: GB/s
 STREAMS = ("copy", "triad", "update")
 WORKING_SETS = (16 << 10, 128 << 10, 512 << 10, 4 << 20, 16 << 20, 64 << 20, 256 << 20, 1 << 30)  # bytes
 QUICK_WORKING_SETS = (16 << 10, 512 << 10, 4 << 20, 256 << 20)
@@ -70,14 +71,14 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
     for threads in plan.threads:
         with ExitStack() as stack:
             runners: dict[tuple[str, int], Any] = {}
-            for op in ("fma", *STREAMS):
-                job = fma_job() if op == "fma" else {"kind": "limit", "op": op, "bytes": sizes[0]}
+            for op in ("fma", *(("barrier",) if threads > 1 else ()), *STREAMS):
+                job = {"kind": "limit", "op": op, "bytes": sizes[0]}
                 try:
                     process = stack.enter_context(Contestant(LIMIT, job, threads, plan.patience))
                 except (Missing, Failed) as error:
                     yield failure(f"{op} {threads}T", str(error))
                     continue
-                if op == "fma":
+                if op in UNITS:
                     runners[op, 0] = process
                 else:
                     turned: list[int] = []
@@ -96,8 +97,10 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
                     "limit": op,
                     "threads": threads,
                     "bytes": size,
-                    "unit": "GFLOP/s" if op == "fma" else "GB/s",
-                    "rate": spread([1e-9 / seconds for seconds in samples.seconds]),
+                    "unit": UNITS.get(op, "GB/s"),
+                    "rate": spread(
+                        [1e9 * seconds if op == "barrier" else 1e-9 / seconds for seconds in samples.seconds]
+                    ),
                     "thrown_away": samples.thrown_away,
                     "dirty": samples.dirty,
                 }

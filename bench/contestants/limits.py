@@ -1,20 +1,20 @@
 """What this machine can do at most: multiply-adds, and memory traffic, by Numba kernels that our team of threads runs.
 
-A unit is one floating-point operation, or one byte: ``run(times)`` does so many, all threads together. Bytes are those that
-the loop reads and writes; a line that is read only because it will be written does not count. Each thread goes through its
-own part of the memory again and again and waits for nobody.
+A unit is one floating-point operation, one byte, or one barrier: ``run(times)`` does so many, all threads together. Bytes
+are those that the loop reads and writes; a line that is read only because it will be written does not count. Each thread
+goes through its own part of the memory again and again, and waits for nobody.
 """
 
 from typing import Any
 
 import numpy as np
 
-from gdkernels.cpu.gemm import full
 from gdkernels.cpu.jit import kernel, native
 from gdkernels.cpu.machine import VECTOR_BITS
 from gdkernels.cpu.memory import aligned_zeros
+from gdkernels.cpu.panels import full
 from gdkernels.cpu.simd import noalias, offset, unpack
-from gdkernels.cpu.team import address, float_bits, team
+from gdkernels.cpu.team import address, float_bits, team, wait
 from gdkernels.cpu.tile import ROWS, VECTORS
 
 K = 512  # products that a tile adds in one call
@@ -53,7 +53,15 @@ def fma(record, start, stop, worker):
     a, c, stride, times = unpack(record, "F*, F*, i8, i8")
     own = offset(c, stride * start)
     for _ in range(times):
-        full(ROWS, K, a, 0, 0, 0, a, 0, own, 0, own, 0, 0)
+        full(ROWS, K, a, 0, 0, 0, a, 0, own, 0, own, 0, own, 0)
+
+
+@kernel
+def meet(record, start, stop, worker):
+    """Barrier after barrier: how long it takes until a core knows what another has written."""
+    members, times = unpack(record, "i8*, i8")
+    for _ in range(times):
+        wait(members, stop)
 
 
 def _streaming(loop):
@@ -91,6 +99,16 @@ class Fma:
         _run(self._entry, (*map(address, self._operands), 1024, calls), self._threads)
 
 
+class Barrier:
+    """Meetings of all threads."""
+
+    def __init__(self, job: dict[str, Any], threads: int):
+        self._threads, self._entry = threads, meet.address("float32")
+
+    def run(self, times: int) -> None:
+        _run(self._entry, (team().address, times), self._threads)
+
+
 class Stream:
     """A loop over arrays of ``job["bytes"]`` bytes together, dealt out to the threads."""
 
@@ -125,4 +143,4 @@ def _run(entry: int, operands: tuple[int, ...], threads: int) -> None:
         members.run(entry, address(record), threads)
 
 
-LIMITS = {"fma": Fma} | dict.fromkeys(STREAMS, Stream)
+LIMITS = {"fma": Fma, "barrier": Barrier} | dict.fromkeys(STREAMS, Stream)

@@ -16,7 +16,8 @@ class Fit:
         for layer, w in enumerate(case.weights()):
             self.net.params[f"{layer}.w"][...] = w
         loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
-        self.trainer = gd.Trainer(self.net, loss=loss, optimizer=gd.Adam(lr=LR), threads=threads)
+        gd.set_threads(threads)  # at most; the trainer measures how many of them pay
+        self.trainer = gd.Trainer(self.net, loss=loss, optimizer=gd.Adam(lr=LR))
         self.x, self.y = case.data()
         self.trainer.warm_up(self.x[: case.batch], self.y[: case.batch])
 

@@ -38,6 +38,7 @@ from .simd import (
 _libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.windll.kernel32
 _yield = _libc.sched_yield if os.name == "posix" else _libc.SwitchToThread
 llvm.add_symbol("gdkernels.yield", ctypes.cast(_yield, ctypes.c_void_p).value)
+_core = getattr(_libc, "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None  # Linux
 
 # The team's memory, in int64 words; whatever several threads write has a cache line (8 words) of its own. JOB is
 # (number of the job) · 2^COUNT_BITS + (workers that take part): one word, so that a worker never joins a job by the
@@ -208,11 +209,27 @@ def _park(team, worker, last, parked):
     return 1 if atomic_load(offset(int64_at(team), JOB)) == last else 0
 
 
+def _keep_away(caller: int, worker: int) -> None:
+    """Move this thread to a core of its own; afterwards the system may move it wherever this process may run.
+
+    A thread starts, and wakes, on the core of the one that wakes it. Both then spin there by turns, and it can take long
+    until the system moves one of them.
+    """
+    if caller < 0:
+        return
+    allowed = os.sched_getaffinity(0)
+    others = sorted(allowed - {caller})
+    if others:
+        os.sched_setaffinity(0, {others[(worker - 1) % len(others)]})
+        os.sched_setaffinity(0, allowed)
+
+
 class Team:
     """The workers of this process. Workers are started when they are first needed."""
 
     def __init__(self):
         self.lock = threading.Lock()  # held by the thread whose job is being done
+        self.caller = -1  # the core on which that thread ran when a worker had to be started or woken
         self._memory = aligned_zeros(PARKED + 8 * MOST_WORKERS, np.int64)
         self.address = address(self._memory)
         self._wake = [None]
@@ -243,6 +260,7 @@ class Team:
     def _finish(self, workers: int, asleep: int) -> None:
         """Wake those who sleep, if there are any, and do what is left of the posted job."""
         if asleep:
+            self.caller = _core() if _core else -1
             for worker in range(1, workers):
                 if self._memory[PARKED + 8 * worker]:
                     self._wake[worker].release()
@@ -250,6 +268,7 @@ class Team:
 
     def _start(self) -> None:
         worker, last, wake = len(self._wake), int(self._memory[JOB]), threading.Semaphore(0)
+        self.caller = _core() if _core else -1
         thread = threading.Thread(
             target=self._live, args=(worker, last, wake), name=f"gdkernels-{worker}", daemon=True
         )
@@ -261,10 +280,12 @@ class Team:
             raise
 
     def _live(self, worker: int, last: int, wake: threading.Semaphore) -> None:
+        _keep_away(self.caller, worker)
         while True:
             last = _serve(self.address, worker, last)
             if _park(self.address, worker, last, 1):
                 wake.acquire()
+                _keep_away(self.caller, worker)
             _park(self.address, worker, last, 0)
 
 
