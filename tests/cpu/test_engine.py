@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gdkernels.cpu import team
+from gdkernels.cpu import machine, program, team
 from gdkernels.cpu.engine import Engine, LossCall, Update
 from gdkernels.cpu.memory import aligned_zeros
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
@@ -246,3 +246,61 @@ def test_a_step_heeds_a_new_limit_of_threads():
             assert engine._single[1] == threads
     finally:
         team.set_threads(before)
+
+
+def fitted(layers, threads, steps=3, batch=24):
+    """The parameters after some steps with so many threads."""
+    plan = lower(layers, input_gradient=False, seed=3)
+    params, grads = flat(plan, np.float32)
+    engine = Engine(plan, params, grads, threads)
+    engine.prepare(
+        LOSSES["softmax_cross_entropy_indices"], update_of("adam", plan, np.float32), clip_norm=0.5
+    )
+    n_in, n_out = plan.input.columns, plan.output.columns
+    x, y = training_data("softmax_cross_entropy_indices", steps * batch, n_in, n_out, "float32")
+    ones = np.ones(steps)
+    assert (
+        engine.train(x, y, np.arange(steps * batch), batch, 1e-2 * ones, ones / batch, 0, np.zeros(steps))
+        == steps
+    )
+    return params
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_products_dealt_out_by_columns_have_the_same_bits(threads, monkeypatch):
+    """Forward and back, with an activation, where a narrow rest (1030 = 16 · 64 + 6) belongs to the last worker."""
+    layers = [Linear(40, 1100, "gelu"), Linear(1100, 1030, "relu"), Linear(1030, 5)]
+    alone = fitted(layers, 1)
+    monkeypatch.setattr(program, "LARGE", 1)
+    assert any(op.apart for op in binder_ops(layers, shared=True))
+    np.testing.assert_array_equal(fitted(layers, threads), alone)
+
+
+def test_products_that_end_in_a_thin_rest_are_not_dealt_out_by_columns(monkeypatch):
+    """The last worker might get these columns alone, and would add in the order of thin products."""
+    monkeypatch.setattr(program, "LARGE", 1)
+    layers = [Linear(40, 1026), Linear(1026, 5)]
+    assert not any(op.apart for op in binder_ops(layers, shared=True))
+
+
+def binder_ops(layers, shared):
+    """The ops of the forward pass."""
+    plan = lower(layers, input_gradient=False)
+    engine = Engine(plan, *flat(plan, np.float32), 2)
+    return list(engine._binder.ops(plan.forward, 8, shared=shared))
+
+
+@pytest.mark.skipif(not machine.IS_X86, reason="only x86 has this mode")
+def test_denormal_numbers_count_as_zero_in_training_only():
+    plan = lower([Linear(20, 4)], input_gradient=False)
+    params, grads = flat(plan, np.float32)
+    update = update_of("adam", plan, np.float32)
+    engine = Engine(plan, params, grads, 1)
+    engine.prepare(LOSSES["softmax_cross_entropy_indices"], update)
+    for state in update.states:
+        state[...] = 1e-40
+    x, y = training_data("softmax_cross_entropy_indices", 8, 20, 4, "float32")
+    x[:, 0] = 0.0  # the gradient of the first row of w is 0
+    assert np.isfinite(engine.step(x, y, 1e-3, 1 / 8, 0))
+    assert all(not state[:4].any() for state in update.states)
+    assert (np.full(4, 1e-40, np.float32) * np.float32(0.5)).all()

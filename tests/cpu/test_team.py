@@ -215,3 +215,22 @@ def test_team_memory_keeps_words_that_threads_write_on_lines_of_their_own():
         team_module.PARKED,
     ]
     assert all(word % 8 == 0 for word in lines) and len(set(lines)) == len(lines)
+
+
+@pytest.mark.skipif(team_module._core is None or os.cpu_count() == 1, reason="needs Linux and two cores")
+def test_a_worker_leaves_the_core_of_its_caller_and_may_go_anywhere_afterwards():
+    found = []
+
+    def live(caller):
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {caller})
+        os.sched_setaffinity(0, allowed)
+        team_module._keep_away(caller, 1)
+        found.append((team_module._core() != caller, os.sched_getaffinity(0) == allowed))
+
+    for caller in sorted(os.sched_getaffinity(0))[:2]:
+        thread = threading.Thread(target=live, args=(caller,))
+        thread.start()
+        thread.join()
+    assert all(allowed for _, allowed in found)
+    assert any(away for away, _ in found)  # the system may have moved it back before it was asked

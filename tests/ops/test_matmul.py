@@ -51,6 +51,15 @@ def test_packed_blocks_keep_to_their_places(dtype, rng):
     assert error_in_eps(matmul(a, b, trans_b=True), a, b.T) <= k + 1
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("trans_a", [False, True])
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("shape", [(100, 131, 530), (300, 1061, 70), (97, 96, 1045), (40, 640, 33)])
+def test_panels_packed_along_with_tiles_keep_to_their_places(dtype, trans_a, trans_b, shape, rng):
+    """The next panel of B is asked for, and packed where there are many rows, while the tiles of this one are computed."""
+    test_matmul_matches_the_reference_in_every_form(dtype, trans_a, trans_b, shape, rng)
+
+
 def test_a_product_without_columns_reads_nothing():
     assert matmul(np.ones((4, 32768)), np.ones((32768, 0))).shape == (4, 0)
 
