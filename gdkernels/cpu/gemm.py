@@ -15,7 +15,7 @@ from .machine import VECTOR_BITS
 from .panels import full_and_ahead, pack_a, pack_b, row_blocks
 from .simd import offset, typed, unpack
 from .team import SCRATCH_BYTES, address, launch
-from .tile import DOT_COLUMNS, DOT_ROWS, ROWS, lanes, make_dots
+from .tile import DOT_COLUMNS, DOT_ROWS, ROWS, lanes, make_dots, make_tile
 
 KC_BYTES = 2048  # products added in one pass over a tile: 512 of float32
 MC = 256 // ROWS * ROWS  # rows of a packed block of A: half of a second-level cache of 1 MiB
@@ -29,8 +29,10 @@ MANY_ROWS, LARGE = (
 )  # rows of A and elements of B from which the next panel of B is asked for in advance
 THIN = 4  # so few columns go the GEMV way
 THIN_K = 1 << 15  # where they are no longer than this
+STRIP = 4  # vectors of A that are added up at once there, where A is stored by columns
 
 _dots1, _dots4 = make_dots(1), make_dots(DOT_COLUMNS)
+_strip = make_tile(1, STRIP)
 
 
 @native("i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8")
@@ -56,19 +58,25 @@ def gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch
                 _dots4(k, a_i, rsa, packed, ldbt, init_i, ldi, csi, c_i, ldc, live, n)
             i += DOT_ROWS
         return
-    width = 2 * lanes(a)
+    strip = STRIP * lanes(a)
     zeros = typed(scratch, a)
-    product = offset(zeros, width)
-    for j in range(width):
+    product = offset(zeros, strip)
+    for j in range(strip):
         zeros[j] = 0
     i = 0
     while i < m:
-        block = min(width, m - i)
-        row_blocks(n, k, b, csb, rsb, 0, offset(a, i), csa, zeros, 0, product, width, block, b, 0)
+        block = min(strip, m - i)
+        if block == strip:
+            for j in range(n):
+                target = offset(product, j * strip)
+                _strip(k, offset(b, j * csb), 0, rsb, offset(a, i), csa, zeros, 0, target, 0, 0, 0, a, 0, 0)
+        else:
+            block = min(2 * lanes(a), block)
+            row_blocks(n, k, b, csb, rsb, 0, offset(a, i), csa, zeros, 0, product, strip, block, b, 0)
         for r in range(block):
             for j in range(n):
-                c[(i + r) * ldc + j] = init[(i + r) * ldi + j * csi] + product[j * width + r]
-        i += width
+                c[(i + r) * ldc + j] = init[(i + r) * ldi + j * csi] + product[j * strip + r]
+        i += block
 
 
 @native("i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, i8")
