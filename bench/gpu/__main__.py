@@ -2,8 +2,8 @@
 
 Says what machine it is, runs `gdkernels verify` for the GPU, measures copies and cuBLAS, holds every kernel against them and
 against PyTorch where it is installed, our matrix products against cuBLAS, and trains cases a to e. It ends within eight
-minutes, says what failed and what was cut, and writes everything to bench/results/gpu-NAME.json. Under tools/ptxemu/run it
-checks the same path with tiny shapes, and reports no times.
+minutes, or as soon as ``--seconds`` says, tells what failed and what was cut, and writes everything to
+bench/results/gpu-NAME.json. Under tools/ptxemu/run it checks the same path with tiny shapes, and reports no times.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from gdkernels import cuda
 
 from ..record import slug, write
-from . import SECTIONS, machine
+from . import SECTIONS, USUAL, machine
 from .conductor import Conductor, Section
 
 SECONDS, QUICK = 460.0, 120.0
@@ -26,9 +26,14 @@ NO_TIMES = "emulated: no times"
 def main() -> int:
     """The command line. The exit status is 1 where there is no GPU, or something is wrong or failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help=f"end within {QUICK:.0f} seconds: much is cut")
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION",
-                        help=f"of {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"to end within ({SECONDS:.0f}); what is left is cut"
+    )
+    parser.add_argument(
+        "--quick", dest="seconds", action="store_const", const=QUICK, help=f"as --seconds {QUICK:.0f}"
+    )
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(USUAL), metavar="SECTION",
+                        help=f"of {', '.join(SECTIONS)}; usually all but plans")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="PATH", help="where the results go")
     options = parser.parse_args()
     name = cuda.describe()
@@ -44,7 +49,7 @@ def main() -> int:
         print(NO_TIMES)
     chosen = [section for section in SECTIONS if section in options.sections]
     conductor = Conductor(
-        None if emulated else QUICK if options.quick else SECONDS,
+        None if emulated else options.seconds,
         {"tiny": emulated, "timed": not emulated, "torch": not emulated},
         {"device": name, "versions": facts["versions"]},
         lambda text: print(text, flush=True),
@@ -58,7 +63,7 @@ def main() -> int:
         if not emulated:
             facts |= {
                 "nvidia-smi afterwards": machine.nvidia_smi(),
-                "seconds": f"{time.monotonic() - start:.0f}",
+                "seconds": f"{time.monotonic() - start:.0f} of {options.seconds:.0f}",
             }
         if path is not None:  # after each section: what is done is kept, whatever comes
             write(

@@ -6,7 +6,9 @@ import subprocess
 
 from ..machine import versions
 
-PACKAGES = ("numba", "numba-cuda", "cuda-bindings", "numpy", "cupy-cuda12x", "cupy-cuda13x", "torch")
+PACKAGES = (
+    "numba", "numba-cuda", "cuda-bindings", "nvidia-nvvm", "numpy", "cupy-cuda12x", "cupy-cuda13x", "torch", "nvidia-cublas",
+)  # fmt: skip
 QUERY = (
     "name", "driver_version", "pstate", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit",
     "temperature.gpu", "utilization.gpu",

@@ -4,13 +4,14 @@ For each kind there is a kernel for four elements a thread (`load4`), and one fo
 fours, and what is not aligned. All of them may work in place.
 
 Bias gradients are summed in two stages with a fixed order: each block adds up a strip of rows, eight warps its rows in
-turn, then one thread a column adds up the strips. Same input, same bits.
+turn, then the strips are added up (`rows`). Same input, same bits.
 """
 
 from ..scalar.activations import ACTIVATIONS
 from .intrinsics import is_wide, load4, store4
 from .jit import Launch, kernel, run
-from .pointer import BYTES, is_null, real, shared
+from .pointer import BYTES, COMPUTED, is_null, real, shared
+from .rows import columns_launches, strips_of
 from .strided import blocks
 from .target import cuda
 
@@ -18,7 +19,7 @@ EVERY = ("float32", "float64", "bfloat16", "float16")
 THREADS = 256
 WARPS = 8
 FOURS = 4 * THREADS
-STRIP = 64  # rows whose sums are one partial result
+STRIP = 64  # rows whose sums are one partial result, at least
 
 
 def _forward(kind):
@@ -70,14 +71,14 @@ def _backward_sums(kind):
     """The kernels of dz = da ⊙ act′ with the sums of strips of it: of 128 columns a block (four a lane), or of 32."""
     _, slope, _ = ACTIVATIONS[kind]
 
-    def sums4(da, saved, dz, partial, rows, n):
+    def sums4(da, saved, dz, partial, rows, n, height):
         warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
         column = 4 * (cuda.blockIdx.y * 32 + lane)
         zero = real(da, 0)
         t0 = t1 = t2 = t3 = zero
         if column < n:
-            row = cuda.blockIdx.x * STRIP + warp
-            last = min(rows, (cuda.blockIdx.x + 1) * STRIP)
+            row = cuda.blockIdx.x * height + warp
+            last = min(rows, (cuda.blockIdx.x + 1) * height)
             while row < last:
                 d0, d1, d2, d3 = load4(da, row * n + column)
                 s0, s1, s2, s3 = load4(saved, row * n + column)
@@ -97,13 +98,13 @@ def _backward_sums(kind):
             if column < n:
                 partial[cuda.blockIdx.x * n + column] = total
 
-    def sums1(da, saved, dz, partial, rows, n):
+    def sums1(da, saved, dz, partial, rows, n, height):
         warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
         column = cuda.blockIdx.y * 32 + lane
         total = real(da, 0)
         if column < n:
-            row = cuda.blockIdx.x * STRIP + warp
-            last = min(rows, (cuda.blockIdx.x + 1) * STRIP)
+            row = cuda.blockIdx.x * height + warp
+            last = min(rows, (cuda.blockIdx.x + 1) * height)
             while row < last:
                 d = da[row * n + column] * slope(saved[row * n + column])
                 if not is_null(dz):
@@ -120,19 +121,8 @@ def _backward_sums(kind):
             if column < n:
                 partial[cuda.blockIdx.x * n + column] = total
 
-    meaning = f"dz = da ⊙ {kind}′ (unless dz is absent) and its sums over strips of {STRIP} rows."
-    return _named(f"{kind}_backward_", meaning, "F*, F*, F*, R*, i8, i8", sums4, sums1)
-
-
-@kernel("R*, F*, i8, i8, i4", threads=THREADS, variants=EVERY)
-def sum_strips(partial, db, strips, n, accumulate):
-    """db (+)= Σ of the strips, in their order."""
-    column = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if column < n:
-        total = real(partial, 0)
-        for strip in range(strips):
-            total += partial[strip * n + column]
-        db[column] = db[column] + total if accumulate != 0 else total
+    meaning = f"dz = da ⊙ {kind}′ (unless dz is absent) and its sums over strips of so many rows."
+    return _named(f"{kind}_backward_", meaning, "F*, F*, F*, R*, i8, i8, i8", sums4, sums1)
 
 
 FORWARD = {kind: _forward(kind) for kind in ACTIVATIONS}
@@ -174,15 +164,16 @@ def sums_launches(
 
     db is of type `sum_storage`, which is `storage` unless it is given.
     """
-    strips = -(-rows // STRIP)
-    partial = room(max(1, strips) * n * (8 if storage == "float64" else 4))
+    strips, height = strips_of(rows, STRIP)
     wide = is_wide(storage, da, saved, dz, n * BYTES[storage])
-    columns = 128 if wide else 32
-    first = BACKWARD_SUMS[kind][0 if wide else 1]
-    return [
-        Launch(first, storage, (strips, -(-n // columns), 1), (da, saved, dz, partial, rows, n)),
-        Launch(sum_strips, sum_storage or storage, blocks(n), (partial, db, strips, n, int(accumulate))),
-    ]
+    grid = strips, -(-n // (128 if wide else 32)), 1
+
+    def sums(partial, _):
+        operands = (da, saved, dz, partial, rows, n, height)
+        return Launch(BACKWARD_SUMS[kind][0 if wide else 1], storage, grid, operands)
+
+    computed = str(COMPUTED[storage])
+    return columns_launches(room, sum_storage or storage, computed, strips, n, db, 0, accumulate, sums)
 
 
 # ---------------------------------------------------------------------------------------------- the ops' way in

@@ -181,7 +181,7 @@ ACTIVATION = (
            96, shared=4096, loads=0, stores=1, left_out=("float16",)),
     Budget("bias gradient by one", _at(1, activation.BACKWARD_SUMS), "four rows at a time",
            64, 96, shared=1024, left_out=SHORT),
-    Budget("sums of strips", (activation.sum_strips,), "several strips at a time", 48, 64),
+    Budget("sums of strips", (rows.add_strips,), "several strips at a time", 48, 64, shared=1024),
 )
 DROPOUT = (
     Budget("dropout by four", (dropout.drop4,), "two blocks of Philox", 32, 32, loads=1, stores=0),
@@ -208,7 +208,6 @@ NORM = (
     Budget("norm parameters by four", (norm_gradients.strips4,), "several rows at a time, each with its statistics",
            96, shared=4096, loads=24),
     Budget("norm parameters by one", (norm_gradients.strips1,), "several rows at a time", 80, 112, shared=1024),
-    Budget("norm parameters of strips", (norm_gradients.add_strips,), "several at a time", 48, 48, shared=1024),
     Budget("sum by four", (norm.add4,), "two loads, one store", 24, 32, loads=0, stores=0),
     Budget("sum by one", (norm.add1,), "what is left over", 16, 16),
 )

@@ -146,10 +146,16 @@ def launch(function: int, grid, threads: int, shared: int, stream: int, table: i
 # ---------------------------------------------------------------------------------------------- copies
 
 
+def send(place: int, source, stream: int) -> None:
+    """Copy a C-contiguous NumPy array to a device address; it must stay as it is until the stream was waited for."""
+    if source.nbytes:
+        check(api.cuMemcpyHtoDAsync(place, source.ctypes.data, source.nbytes, stream), "copying to the GPU")
+
+
 def to_device(place: int, source, stream: int) -> None:
     """Copy a C-contiguous NumPy array to a device address; it may be changed when this returns."""
     if source.nbytes:
-        check(api.cuMemcpyHtoDAsync(place, source.ctypes.data, source.nbytes, stream), "copying to the GPU")
+        send(place, source, stream)
         synchronize(stream)
 
 

@@ -43,6 +43,7 @@ class Engine(Uncopied):
         self._room = Room()
         self._temporaries: Array | None = None
         self._call: Array | None = None
+        self._sent: tuple[np.ndarray, ...] = ()
         self._results: Array | None = None
         self._loss: LossCall | None = None
         self._update: Update | None = None
@@ -333,7 +334,7 @@ class Engine(Uncopied):
         return done
 
     def _send(self, x, y, order, batch, samples, scales, table, steps, norms_wanted) -> None:
-        """What a call needs, in one copy, and where it is."""
+        """What a call needs, and where it is. Nobody waits: what is sent stays until the next call."""
         size = BYTES[self.real]
         with np.errstate(over="ignore"):  # infinite is what is too large
             parts = [order.astype(np.int64), scales.astype(self.dtype), table.astype(self.dtype)]
@@ -345,8 +346,9 @@ class Engine(Uncopied):
         places = [base + start for start in starts]
         norms = results + 8 + steps * size if norms_wanted else 0
         fields = [0, samples, batch, x.address, y.address, *places, results + 8, norms, results]
-        driver.to_device(base, data, self._stream)
-        driver.to_device(self._fields.address, np.array(fields, np.int64), self._stream)
+        self._sent = data, np.array(fields, np.int64)
+        for place, part in zip((base, self._fields.address), self._sent, strict=True):
+            driver.send(place, part, self._stream)
         driver.clear(results, 8, self._stream)
 
     def _receive(self, steps: int, losses, norms) -> int:

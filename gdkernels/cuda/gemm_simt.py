@@ -27,7 +27,7 @@ from .simt_tiles import ELEMENTS, Tile, operand, warp
 from .target import cuda, types
 
 LARGE = Tile(side=128, depth=8, down=2, right=2, blocks=2, share=0.9)
-SMALL = Tile(side=64, depth=16, down=2, right=1, blocks=4, share=0.7)
+SMALL = Tile(side=64, depth=16, down=2, right=1, blocks=4, share=0.72)
 DOUBLE = Tile(side=64, depth=16, down=1, right=1, blocks=2, share=0.7)
 
 

@@ -1,19 +1,19 @@
 """The gradients of gamma and beta: sums over the batch, in two stages of fixed order.
 
-A block adds up a strip of rows, eight warps its rows in turn; then, for each column, eight warps add up the strips in turn.
-Same input, same bits. As in `norm`, kernels that end in 4 load four elements at a time, those that end in 1 single ones, and
-RMS norm is layer norm with the mean left at 0 and no beta (`centred` 0).
+A block adds up a strip of rows, eight warps its rows in turn; then the strips are added up (`rows`). Same input, same bits.
+As in `norm`, kernels that end in 4 load four elements at a time, those that end in 1 single ones, and RMS norm is layer norm
+with the mean left at 0 and no beta (`centred` 0).
 """
 
 from .intrinsics import is_wide, load4, store4
 from .jit import Launch, device, kernel
 from .norm_rows import kept, summed
 from .pointer import BYTES, COMPUTED, is_null, real, shared
-from .rows import EVERY, THREADS, WARPS
+from .rows import EVERY, THREADS, WARPS, columns_launches, strips_of
 from .target import cuda
 
 FOURS = 4 * THREADS
-STRIP = 32  # rows whose sums are one partial result
+STRIP = 32  # rows whose sums are one partial result, at least
 
 
 @device
@@ -42,16 +42,16 @@ def add_warps1(sums, value, partial, n):
         partial[cuda.blockIdx.x * n + column] = total
 
 
-@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
-def strips4(dy, x, residual, stats, gammas, betas, rows, n, centred):
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
+def strips4(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
     """Sums of dy h and, if `centred`, of dy over strips of rows, of 128 columns a block, four a lane."""
     warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
     column = 4 * (cuda.blockIdx.y * 32 + lane)
     zero = real(x, 0)
     s0 = s1 = s2 = s3 = t0 = t1 = t2 = t3 = zero
     if column < n:
-        last = min(rows, (cuda.blockIdx.x + 1) * STRIP)
-        for row in range(cuda.blockIdx.x * STRIP + warp, last, WARPS):
+        last = min(rows, (cuda.blockIdx.x + 1) * height)
+        for row in range(cuda.blockIdx.x * height + warp, last, WARPS):
             mean, rstd = kept(stats, row, centred)
             spot = row * n + column
             dy0, dy1, dy2, dy3 = load4(dy, spot)
@@ -69,15 +69,15 @@ def strips4(dy, x, residual, stats, gammas, betas, rows, n, centred):
         add_warps4(sums, (t0, t1, t2, t3), betas, n)
 
 
-@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
-def strips1(dy, x, residual, stats, gammas, betas, rows, n, centred):
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
+def strips1(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
     """As `strips4`, for rows of any length and alignment: 32 columns a block, one a lane."""
     warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
     column = cuda.blockIdx.y * 32 + lane
     along_h = along_ones = real(x, 0)
     if column < n:
-        last = min(rows, (cuda.blockIdx.x + 1) * STRIP)
-        for row in range(cuda.blockIdx.x * STRIP + warp, last, WARPS):
+        last = min(rows, (cuda.blockIdx.x + 1) * height)
+        for row in range(cuda.blockIdx.x * height + warp, last, WARPS):
             mean, rstd = kept(stats, row, centred)
             dh = dy[row * n + column]
             along_h += dh * ((summed(x, residual, row * n + column) - mean) * rstd)
@@ -89,37 +89,19 @@ def strips1(dy, x, residual, stats, gammas, betas, rows, n, centred):
         add_warps1(sums, along_ones, betas, n)
 
 
-@kernel("R*, F*, F*, i8, i8, i4", threads=THREADS, variants=EVERY)
-def add_strips(partial, dgamma, dbeta, strips, n, accumulate):
-    """dgamma (+)= Σ of its strips, and so dbeta in the blocks with y = 1, whose strips follow."""
-    warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
-    column = cuda.blockIdx.x * 32 + lane
-    total = real(partial, 0)
-    if column < n:
-        for strip in range(warp, strips, WARPS):
-            total += partial[(cuda.blockIdx.y * strips + strip) * n + column]
-    sums = shared(partial, THREADS)
-    sums[cuda.threadIdx.x] = total
-    cuda.syncthreads()
-    if warp == 0 and column < n:
-        for other in range(1, WARPS):
-            total += sums[32 * other + lane]
-        target = dgamma if cuda.blockIdx.y == 0 else dbeta
-        target[column] = target[column] + total if accumulate != 0 else total
-
-
 def gradient_launches(
     room, storage, dy, x, residual, stats, dgamma, dbeta, rows, n, accumulate, out_storage, centred
 ) -> list[Launch]:
     """dgamma (+)= Σ dy h and, if `centred`, dbeta (+)= Σ dy: the two stages, with `room(bytes)` for what lies between."""
-    strips = -(-rows // STRIP)
-    size = strips * n * BYTES[str(COMPUTED[storage])]
-    gammas = room(max(1, (1 + centred) * size))
+    strips, height = strips_of(rows, STRIP)
     wide = is_wide(storage, dy, x, residual, n * BYTES[storage])
-    columns = 128 if wide else 32
-    operands = (dy, x, residual, stats, gammas, gammas + size, rows, n, centred)
-    last = (gammas, dgamma, dbeta, strips, n, int(accumulate))
-    return [
-        Launch(strips4 if wide else strips1, storage, (strips, -(-n // columns), 1), operands),
-        Launch(add_strips, out_storage or storage, (-(-n // 32), 1 + centred, 1), last),
-    ]
+    grid = strips, -(-n // (128 if wide else 32)), 1
+
+    def sums(gammas, betas):
+        operands = (dy, x, residual, stats, gammas, betas, rows, n, height, centred)
+        return Launch(strips4 if wide else strips1, storage, grid, operands)
+
+    computed, second = str(COMPUTED[storage]), dbeta if centred else 0
+    return columns_launches(
+        room, out_storage or storage, computed, strips, n, dgamma, second, accumulate, sums
+    )

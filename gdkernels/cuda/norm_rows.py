@@ -26,8 +26,19 @@ def summed(x, residual, j):
 
 
 @device
+def hold(held, row, mine, step):
+    """held = the thread's part of a row: `mine` groups of four, and zeros.
+
+    Nothing is computed here, so that all loads are on their way before the first one is waited for.
+    """
+    zero = real(held, 0)
+    for c in range(HELD):
+        store4(held, 4 * c, load4(row, c * step) if c < mine else (zero, zero, zero, zero))
+
+
+@device
 def add_to(held, residual, mine, step):
-    """held += residual, of which a thread has `mine` groups of four."""
+    """held += the thread's part of the residual, if there is one."""
     if not is_null(residual):
         for c in range(HELD):
             if c < mine:
@@ -63,9 +74,8 @@ def forward4(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
     x, residual, out = offset(x, first), part(residual, first), offset(out, first)
     gamma, beta = offset(gamma, 4 * lane), offset(beta, 4 * lane)
     memory = shared(x, WARPS)
-    d, zero = registers(x, COLUMNS), real(x, 0)
-    for c in range(HELD):
-        store4(d, 4 * c, load4(x, c * step) if c < mine else (zero, zero, zero, zero))
+    d = registers(x, COLUMNS)
+    hold(d, x, mine, step)
     add_to(d, residual, mine, step)
     mean = real(x, 0)
     if centred != 0:
@@ -138,15 +148,14 @@ def dx4(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
     mean, rstd = kept(stats, row if row < rows else 0, centred)
     memory, zero = shared(x, WARPS), real(x, 0)
     d, g = registers(x, COLUMNS), registers(x, COLUMNS)
+    hold(d, x, mine, step)
+    hold(g, dy, mine, step)
+    add_to(d, residual, mine, step)
     for c in range(HELD):
-        store4(d, 4 * c, (zero, zero, zero, zero))
-        store4(g, 4 * c, (zero, zero, zero, zero))
         if c < mine:
-            store4(d, 4 * c, load4(x, c * step))
-            dy0, dy1, dy2, dy3 = load4(dy, c * step)
+            dy0, dy1, dy2, dy3 = load4(g, 4 * c)
             g0, g1, g2, g3 = load4(gamma, c * step)
             store4(g, 4 * c, (dy0 * g0, dy1 * g1, dy2 * g2, dy3 * g3))
-    add_to(d, residual, mine, step)
     along_ones, along_h = zero, zero
     for k in range(COLUMNS):
         d[k] = d[k] - mean

@@ -19,6 +19,7 @@ WARPS = 8
 HELD = 8  # loads of four elements that a thread may keep in registers
 WIDE = 1024  # columns; longer rows have a block
 CHUNK = 4096  # numbers that a block adds up
+STRIPS = 256  # into which columns are cut, at most
 EVERY = ("float32", "float64", "bfloat16")
 SHORT = ("float32", "bfloat16")  # of which a thread holds many
 
@@ -116,6 +117,59 @@ def team_max(value, shift, memory):
             value = _above(value, memory[warp])
         cuda.syncthreads()
     return value
+
+
+# ---------------------------------------------------------------------------------------------- sums of columns
+
+
+def strips_of(rows: int, least: int) -> tuple[int, int]:
+    """(number, height) of the strips of rows whose sums are added up by `add_strips`: of `least` rows at least.
+
+    Where strips are many, adding them up takes longer than the rows: hence no more than `STRIPS`.
+    """
+    height = max(least, -(-rows // (STRIPS * WARPS)) * WARPS)
+    return -(-rows // height), height
+
+
+@kernel("R*, F*, F*, i8, i8, i4", threads=THREADS, variants=("float32", "float64", "bfloat16", "float16"))
+def add_strips(partial, first, second, strips, n, accumulate):
+    """first (+)= Σ of its strips, and so the second in the blocks with y = 1, whose strips follow.
+
+    For each column eight warps add up the strips in turn, and then what the warps have is added up in their order.
+    """
+    warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
+    column = cuda.blockIdx.x * 32 + lane
+    total = real(partial, 0)
+    if column < n:
+        for strip in range(warp, strips, WARPS):
+            total += partial[(cuda.blockIdx.y * strips + strip) * n + column]
+    sums = shared(partial, THREADS)
+    sums[cuda.threadIdx.x] = total
+    cuda.syncthreads()
+    if warp == 0 and column < n:
+        for other in range(1, WARPS):
+            total += sums[32 * other + lane]
+        target = first if cuda.blockIdx.y == 0 else second
+        target[column] = target[column] + total if accumulate != 0 else total
+
+
+def columns_launches(
+    room, storage: str, computed: str, strips: int, n: int, first: int, second: int, accumulate: bool, sums
+) -> list[Launch]:
+    """first (+)= Σ of strips of the sums of n columns, and second likewise unless it is 0, both of type `storage`.
+
+    ``sums(first, second)`` gives the launch that writes the strips' sums, of type `computed`, to these addresses. Where
+    there is one strip, its sums are what is wanted.
+    """
+    if strips == 1 and storage == computed and not accumulate:
+        return [sums(first, second)]
+    size = max(1, strips) * n * BYTES[computed]
+    partial = room((1 + (second != 0)) * size)
+    add = (partial, first, second, strips, n, int(accumulate))
+    return [
+        sums(partial, partial + size if second else 0),
+        Launch(add_strips, storage, (-(-n // 32), 1 + (second != 0), 1), add),
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- sums of many numbers

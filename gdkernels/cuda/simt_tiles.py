@@ -18,8 +18,8 @@ ELEMENTS = {"float32": types.float32, "float64": types.float64}
 class Tile(NamedTuple):
     """What a block computes: side x side, `depth` of k at a time; a thread has 4·down x 4·right of it.
 
-    A warp is 4 x 8 threads. `blocks` shall fit on a processor, which bounds the registers. `share` of the peak is what one
-    may hope for, by the share of fused multiply-adds in the loop and by how often each number is read.
+    A warp is 4 x 8 threads. `blocks` shall fit on a processor, which bounds the registers. `share` is the speed in the model
+    of `gemm_plan`, where 1 is the peak.
     """
 
     side: int

@@ -39,7 +39,7 @@ class Tile(NamedTuple):
     """What a block computes: side x side elements, of which each warp has 16·down rows and 32 columns.
 
     `blocks` of them shall fit on a processor, which bounds the registers. `depth` is what parts of k are a multiple of,
-    `share` the speed in the model of `gemm_plan`, where 1 is that of the ordinary units.
+    `share` the speed for 16 bits in the model of `gemm_plan`, where 1 is the peak of the ordinary units.
     """
 
     side: int
@@ -63,7 +63,7 @@ class Tile(NamedTuple):
 
 
 LARGE = Tile(side=128, down=4, blocks=2, share=5.0)
-SMALL = Tile(side=64, down=2, blocks=4, share=3.0)
+SMALL = Tile(side=64, down=2, blocks=4, share=3.3)
 
 
 @cache

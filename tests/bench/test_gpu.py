@@ -209,6 +209,18 @@ def test_without_a_gpu_it_says_so(monkeypatch, capsys):
     assert "needs a GPU; not seen: there is no driver" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options, seconds", [([], 460.0), (["--seconds", "90"], 90.0), (["--quick"], 120.0)])
+def test_the_time_is_what_was_asked_for(monkeypatch, options, seconds, tmp_path):
+    asked = []
+    monkeypatch.setattr(gd.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gd.cuda, "describe", lambda: "a GPU")
+    monkeypatch.setattr(command.machine, "facts", lambda name: {"versions": ""})
+    conductor = SimpleNamespace(run=lambda chosen: iter(()))
+    monkeypatch.setattr(command, "Conductor", lambda seconds, *rest: asked.append(seconds) or conductor)
+    monkeypatch.setattr(sys, "argv", ["bench.gpu", "--json", str(tmp_path / "gpu.json"), *options])
+    assert command.main() == 0 and asked == [seconds]
+
+
 # ---------------------------------------------------------------------------------------------- peers, on the CPU
 
 

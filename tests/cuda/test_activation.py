@@ -79,6 +79,24 @@ def test_the_bias_gradient_is_summed_in_the_same_pass(device, dtype, shape):
     assert (np.abs(db.to_numpy() - exact.sum(axis=0)) <= bound).all()
 
 
+@pytest.mark.parametrize("n", [8, 7])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_many_rows_are_cut_into_few_strips(device, n, accumulate, monkeypatch):
+    """Three strips of 72 rows; one strip of few rows writes the sums at once, unless they are to be added."""
+    from gdkernels.cuda import activation, rows
+
+    monkeypatch.setattr(rows, "STRIPS", 3)
+    for count, strips in ((200, (3, 72)), (40, (1, 64))):
+        assert rows.strips_of(count, activation.STRIP) == strips
+        da = np.random.default_rng(5).standard_normal((count, n)).astype("f4")
+        place, db = device.put(da), device.put(np.full(n, 7, "f4"))
+        activation.backward(place, None, "identity", place, db, accumulate)
+        exact = da.astype("f8").sum(axis=0) + 7 * accumulate
+        # at most 9 + 8 + 8 terms after one another, and what was there
+        bound = 26 * np.finfo("f4").eps * (np.abs(da).sum(axis=0) + 7)
+        assert (np.abs(db.to_numpy() - exact) <= bound).all()
+
+
 def test_an_empty_batch_has_no_gradient(device):
     db = device.put(np.full(7, np.nan, "f4"))
     dz = gd.activation_backward(

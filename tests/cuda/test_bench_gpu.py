@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,10 +42,11 @@ def run(path: Path, *arguments: str, **variables: str) -> subprocess.CompletedPr
 
 
 def test_the_whole_path_without_times(emulator, tmp_path):
-    from bench.gpu import SECTIONS
+    from bench.gpu import SECTIONS, USUAL
 
+    assert {*SECTIONS} - {*USUAL} == {"plans"}
     path = tmp_path / "gpu.json"
-    done = run(path)
+    done = run(path, "--sections", *SECTIONS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert NO_TIMES in done.stdout
     assert not A_TIME.search(done.stdout), A_TIME.findall(done.stdout)
@@ -98,7 +100,7 @@ def test_what_a_time_looks_like():
 
 def test_measurements_are_taken_where_times_count(device, monkeypatch):
     """The other half of the path, in this process, where nothing is told to anybody."""
-    from bench.gpu import clock, gemm, kernels, launches, limits, rows, training
+    from bench.gpu import clock, gemm, kernels, launches, limits, plans, rows, training
     from bench.gpu.lab import Lab
 
     for name, value in {
@@ -116,6 +118,7 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
         ("GB/s", ["gdkernels", "copy"], partial(kernels.examine, lab, "mse", *what["mse, gradient"])),
         ("GB/s", ["kernel", "driver"], partial(limits.copy, lab, "tiny", 1 << 14)),
         ("TFLOP/s", ["gdkernels"], partial(gemm.measure, lab, gemm.grid(lab)[0], "float32")),
+        ("TFLOP/s", ["chosen", "64 in 1"], partial(plans.examine, lab, gemm.grid(lab)[0], "float32")),
         ("µs", ["gdkernels"], partial(launches.from_python, lab)),
         ("µs", ["gdkernels"], partial(launches.replays, lab, 10)),
         ("steps/s", ["gdkernels"], partial(training.race, lab, "labels", case, "float32", False)),
@@ -128,6 +131,24 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
             assert row["unit"] == unit and list(row["rates"])[: len(contestants)] == contestants
             assert all(0 < rate["low"] <= rate["median"] <= rate["high"] for rate in row["rates"].values())
             assert f" {unit}" in rows.line(row) and json.dumps(rows.plain(row), allow_nan=False)
+
+
+def test_a_trainer_asks_for_its_engine_in_every_epoch(device, monkeypatch):
+    """An engine that was set while the trainer was made would multiply in no step that is timed."""
+    from bench.gpu import training
+    from gdkernels.cuda import gemm_engine
+
+    asked = []
+
+    class Trainer:
+        def fit(self, *arguments, **options):
+            asked.append(gemm_engine.get_gemm_engine().engine)
+            return SimpleNamespace(loss=[0.5])
+
+    monkeypatch.setattr(training, "trainer_of", lambda case, storage: Trainer())
+    run = training.ours(training.SMALL["labels"], "float32", "auto")
+    assert run(1) == run(2) == 0.5
+    assert asked == ["auto", "auto"] and gemm_engine.get_gemm_engine().engine == "own"
 
 
 def test_a_broken_device_is_noticed_and_the_next_items_have_another_process(emulator, tmp_path):

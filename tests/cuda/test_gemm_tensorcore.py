@@ -97,7 +97,7 @@ def tile(monkeypatch):
     from gdkernels.cuda import gemm_plan, gemm_tensorcore
 
     def take(number, parts=1):
-        def choose(tiles, m, n, k, size, processors):
+        def choose(tiles, m, n, k, size, processors, speed):
             chunk = -(-k // (parts * tiles[number].depth)) * tiles[number].depth
             return gemm_plan.Plan(tiles[number], -(-k // chunk), chunk)
 

@@ -175,7 +175,7 @@ def test_every_kernel_with_few_rows(device, storage, rng):
     """By fours and one by one, in parts of a warp and in whole blocks."""
     from gdkernels.cuda import norm
 
-    for shape in ((9, 8), (3, 5), (2, 1028), (2, 1025)):
+    for shape in ((35, 8), (3, 5), (2, 1028), (2, 1025)):
         case = Case(device, rng, storage, *shape, with_residual=True)
         assert_layernorm(case)
         assert_rmsnorm(case)
@@ -188,6 +188,18 @@ def test_every_kernel_with_few_rows(device, storage, rng):
         for one in norm.add_launches(storage, a.address, b.address, a.address, count):
             one.run(a.stream)
         np.testing.assert_array_equal(a.to_numpy(), device.put(exact, storage).to_numpy())
+
+
+@pytest.mark.parametrize("n", [12, 13])
+def test_many_rows_are_cut_into_few_strips(device, n, rng, monkeypatch):
+    """Two strips of 56 rows, where otherwise there would be four of 32."""
+    from gdkernels.cuda import rows
+
+    monkeypatch.setattr(rows, "STRIPS", 2)
+    assert rows.strips_of(100, 32) == (2, 56)
+    case = Case(device, rng, "float32", 100, n, with_residual=True)
+    assert_layernorm(case)
+    assert_rmsnorm(case)
 
 
 @pytest.mark.parametrize("storage", ["float32", "bfloat16"])
@@ -336,8 +348,8 @@ def test_the_same_bits_wherever_a_row_stands(device, n, rng):
 @pytest.mark.parametrize(
     ("module", "kernel", "old", "new"),
     [
-        pytest.param("norm_rows", "forward4", "c * step) if c < mine else", "c * step) if c < mine - 1 else", id="tail"),
-        pytest.param("norm_gradients", "add_strips", "range(warp, strips,", "range(warp, strips - 1,", id="reduction"),
+        pytest.param("norm_rows", "forward4", "(row, c * step) if c < mine", "(row, c * step) if c < mine - 1", id="tail"),
+        pytest.param("rows", "add_strips", "range(warp, strips,", "range(warp, strips - 1,", id="reduction"),
     ],
 )  # fmt: skip
 def test_a_wrong_kernel_is_caught(device, module, kernel, old, new, rng, monkeypatch):
@@ -354,10 +366,10 @@ def test_a_wrong_kernel_is_caught(device, module, kernel, old, new, rng, monkeyp
 def test_a_missing_barrier_is_caught(missing):
     """By the race detector, in whatever order the warps run."""
     ptxemu = pytest.importorskip("ptxemu", reason="the emulator finds races, a GPU does not")
-    from gdkernels.cuda import norm_gradients
+    from gdkernels.cuda import rows
 
     barrier = "    cuda.syncthreads()\n    if warp == 0"
-    module = mutant(norm_gradients, barrier, "    if warp == 0") if missing else norm_gradients
+    module = mutant(rows, barrier, "    if warp == 0") if missing else rows
     kernel = module.add_strips
     emulated = ptxemu.PtxModule(kernel.ptx("float32", (8, 0)), race=True)
     partial, dgamma = np.ones((9, 5), np.float32), np.zeros(5, np.float32)

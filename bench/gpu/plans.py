@@ -1,0 +1,58 @@
+"""What the choices of `gdkernels.cuda.gemm_plan` cost: the same product by other tiles, and in other numbers of parts.
+
+Only where it is asked for: ``python -m bench.gpu --sections plans --json plans.json``. There is a measurement for each shape
+of `gemm`; the first contestant is what is chosen, the others are named by the side of their tile and by their parts. That is
+what the numbers of the model are fitted to.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gdkernels.cuda import gemm_plan, gemm_simt, gemm_tensorcore
+
+from . import gemm, rows
+from .lab import EPS, ROUNDOFF, Lab, deviation
+from .peers import Work
+
+MOST = 12  # plans of a product: those that the model likes best
+
+
+def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
+    """An item for each shape and precision."""
+    return [
+        (f"{shape} {precision}", partial(examine, lab, shape, precision))
+        for precision in lab.kinds
+        for shape in gemm.grid(lab)
+    ]
+
+
+def examine(lab: Lab, shape: gemm.Shape, precision: str) -> Iterator[rows.Row]:
+    """The chosen plan against others; and that they all compute the same."""
+    operands = gemm.Operands(lab, shape, precision)
+    module = gemm_simt if precision == "float32" else gemm_tensorcore
+    asked: list[tuple[Any, ...]] = []
+    contestants = {"chosen": by_plan(operands, module, "chosen", lambda *what: asked.append(what))}
+    for plan in gemm_plan.ranked(*asked[-1])[:MOST]:
+        name = f"{plan.tile.side} in {plan.parts}"
+        contestants[name] = by_plan(operands, module, name, lambda *what, plan=plan: plan)
+    samples = lab.clock.compare(contestants, lab.seconds)
+    if samples:
+        yield rows.measurement(f"plan, {shape.why}", precision, str(shape), samples, "TFLOP/s", shape.work)
+    ours, *others = (operands.results[name][: gemm.SAMPLE].to_numpy() for name in contestants)
+    # Sums of k products of random numbers: their errors add up as the numbers do, like √k.
+    allowed = 4 * ROUNDOFF[precision] + 8 * np.sqrt(shape.k) * EPS
+    error = max(deviation(other, ours) for other in others)
+    yield rows.check("plans agree", precision, str(shape), error, allowed)
+
+
+def by_plan(operands: gemm.Operands, module: Any, name: str, choose: Callable[..., Any]) -> Work:
+    """The product by our kernels, where `choose` gives the plan, or None for what is chosen usually."""
+    usual = module.choose
+    module.choose = lambda *what: choose(*what) or usual(*what)
+    try:
+        return operands.by_engine(name, "own")
+    finally:
+        module.choose = usual
