@@ -15,7 +15,6 @@ from .jit import device, kernel, native
 from .norm import part, total
 from .simd import address_of, noalias, offset, typed, unpack
 from .softmax import (
-    BLOCK,
     FACTOR,
     LOG_TOTAL,
     PAIR,
@@ -24,6 +23,7 @@ from .softmax import (
     block_exponentials,
     block_product,
     logarithms,
+    together,
 )
 from .team import SCRATCH_BYTES, address, float_bits, launch
 
@@ -202,8 +202,9 @@ def softmax_cross_entropy_indices(record, start, stop, worker):
     wanted, weighted = address_of(grad) != 0, address_of(weight) != 0
     even = smoothing / n
     mass = 0.0 if smoothing == 0.0 else even * (total(weight, n) if weighted else n)
-    for first in range(start, stop, BLOCK):
-        rows = min(BLOCK, stop - first)
+    block = together(n)
+    for first in range(start, stop, block):
+        rows = min(block, stop - first)
         z, dz = offset(pred, first * n), part(grad, first * n)
         block_exponentials(z, dz, memory, rows, n, wanted)
         logarithms(sums, log_sums)
@@ -246,8 +247,9 @@ def softmax_cross_entropy_probabilities(record, start, stop, worker):
     pair = typed(memory + PAIR, pred)
     wanted = address_of(grad) != 0
     keep, even = 1.0 - smoothing, smoothing / n
-    for first in range(start, stop, BLOCK):
-        rows = min(BLOCK, stop - first)
+    block = together(n)
+    for first in range(start, stop, block):
+        rows = min(block, stop - first)
         z, t, dz = offset(pred, first * n), offset(target, first * n), part(grad, first * n)
         block_exponentials(z, dz, memory, rows, n, wanted)
         logarithms(sums, log_sums)

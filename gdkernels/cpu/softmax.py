@@ -9,14 +9,19 @@ only; there a block is transposed, so that the rows stand side by side in a vect
 order in both cases, so that its bits depend on n alone.
 """
 
-from ..scalar.elementary import exp, log
-from . import vmath  # noqa: F401  (vector code for exp and log)
-from .jit import device, kernel, native
-from .simd import maximum, noalias, offset, typed, unpack
-from .team import SCRATCH_BYTES, address, launch
+import math
 
-BLOCK = 32  # rows taken together
-NARROW = 64  # rows up to this length are transposed
+from ..scalar.elementary import log
+from .jit import device, kernel, native
+from .simd import noalias, offset, typed, unpack
+from .team import SCRATCH_BYTES, address, launch
+from .tile import lanes
+from .vectors import columns_of_rows, peak_of_row, rows_of_columns
+from .vmath import lifted_exp, lower
+
+BLOCK = 32  # rows taken together at most
+FEW = 2048  # elements of the rows taken together
+NARROW = 64  # rows up to this length are turned
 CHUNK = 2048  # elements of a wide row that are added up in one go
 
 # Places in a worker's scratch, in bytes.
@@ -26,65 +31,57 @@ EXPONENTIALS = 40 * BLOCK  # of a narrow block, transposed; or of a chunk of a w
 
 @native("F*, F*, F*, F*, i8, i8")
 def narrow_exponentials(z, e, peak, total, rows, n):
-    """e[j, r] = exp(z[r, j] − peak[r]) and total[r] = Σ_j e[j, r]; lanes r beyond `rows` hold nothing of meaning."""
+    """e[j, r] = exp(z[r, j] − peak[r]), lifted, and total[r] = Σ_j of it, for as many rows as a vector has lanes."""
     noalias()
-    for j in range(n):
-        column = offset(e, j * BLOCK)
-        for r in range(rows):
-            column[r] = z[r * n + j]
-        for r in range(rows, BLOCK):
-            column[r] = 0
-    for r in range(BLOCK):
-        peak[r] = e[r]
+    side = lanes(z)
+    for r in range(side):
+        peak[r] = -math.inf
         total[r] = 0
-    for j in range(1, n):
-        column = offset(e, j * BLOCK)
-        for r in range(BLOCK):
-            peak[r] = (
-                column[r] if column[r] > peak[r] else peak[r]
-            )  # a NaN need not count: its exponential does
+    for j in range(0, n, side):
+        columns_of_rows(offset(z, j), n, rows, min(side, n - j), offset(e, j * side), peak)
     for j in range(n):
-        column = offset(e, j * BLOCK)
-        for r in range(BLOCK):
-            one = exp(column[r] - peak[r])
+        column = offset(e, j * side)
+        for r in range(side):
+            one = lifted_exp(column[r] - peak[r])
             column[r] = one
             total[r] += one
+    for r in range(side):
+        total[r] = lower(total[r])
 
 
 @native("F*, F*, F*, i8, i8")
 def narrow_product(e, factor, out, rows, n):
-    """out[r, j] = e[j, r] factor[r]."""
+    """out[r, j] = e[j, r] factor[r], for as many rows as a vector has lanes; `factor` is lowered."""
     noalias()
-    for j in range(n):
-        column = offset(e, j * BLOCK)
-        for r in range(rows):
-            out[r * n + j] = column[r] * factor[r]
+    side = lanes(e)
+    for r in range(side):
+        factor[r] = lower(factor[r])
+    for j in range(0, n, side):
+        rows_of_columns(offset(e, j * side), factor, offset(out, j), n, rows, min(side, n - j))
 
 
-@native("F*, i8 -> F", reorder_sums=True)
+@native("F*, i8 -> F")
 def row_peak(z, n):
-    """max z; NaN where there is one."""
-    peak = z[0]
-    for j in range(1, n):
-        peak = maximum(peak, z[j])
-    return peak
+    """max z; a NaN need not count, because its exponential does."""
+    return peak_of_row(z, n)
 
 
 @native("F*, F*, i8, F -> F", reorder_sums=True)
 def row_exponentials(z, e, n, peak):
-    """e = exp(z − peak); gives Σ e."""
+    """e = exp(z − peak), lifted; gives Σ exp(z − peak)."""
     noalias()
     total = type(peak)(0)
     for j in range(n):
-        one = exp(z[j] - peak)
+        one = lifted_exp(z[j] - peak)
         e[j] = one
         total += one
-    return total
+    return lower(total)
 
 
 @native("F*, i8, F")
 def row_product(e, n, factor):
-    """e = e factor."""
+    """e = e factor, lowered."""
+    factor = lower(factor)
     for j in range(n):
         e[j] *= factor
 
@@ -106,12 +103,22 @@ def logarithms(total, log_total):
 
 
 @device
+def together(n):
+    """Rows of a block: so few that they stay in the first cache."""
+    return max(1, min(BLOCK, FEW // n))
+
+
+@device
 def block_exponentials(z, e, memory, rows, n, keep):
     """Fill PEAK and TOTAL for some rows. exp(z − peak) goes to EXPONENTIALS (narrow) or, to be kept, to `e` (wide)."""
     peak, total = typed(memory + PEAK, z), typed(memory + TOTAL, z)
     spare = typed(memory + EXPONENTIALS, z)
     if n <= NARROW:
-        narrow_exponentials(z, spare, peak, total, rows, n)
+        side = lanes(z)
+        for r in range(0, rows, side):
+            narrow_exponentials(
+                offset(z, r * n), offset(spare, r * NARROW), offset(peak, r), offset(total, r), min(side, rows - r), n
+            )  # fmt: skip
         return
     for r in range(rows):
         row = offset(z, r * n)
@@ -128,7 +135,11 @@ def block_product(e, memory, rows, n):
     """e = exp(z − peak) FACTOR for the rows of the last `block_exponentials`, which were kept in `e`."""
     factor = typed(memory + FACTOR, e)
     if n <= NARROW:
-        narrow_product(typed(memory + EXPONENTIALS, e), factor, e, rows, n)
+        side, spare = lanes(e), typed(memory + EXPONENTIALS, e)
+        for r in range(0, rows, side):
+            narrow_product(
+                offset(spare, r * NARROW), offset(factor, r), offset(e, r * n), min(side, rows - r), n
+            )
         return
     for r in range(rows):
         row_product(offset(e, r * n), n, factor[r])
@@ -139,8 +150,9 @@ def softmax_rows(record, start, stop, worker):
     """out = softmax(x) on rows [start, stop). out may be x."""
     scratch, x, out, n = unpack(record, "i8, F*, F*, i8")
     memory = scratch + worker * SCRATCH_BYTES
-    for first in range(start, stop, BLOCK):
-        rows = min(BLOCK, stop - first)
+    block = together(n)
+    for first in range(start, stop, block):
+        rows = min(block, stop - first)
         p = offset(out, first * n)
         block_exponentials(offset(x, first * n), p, memory, rows, n, True)
         total, factor = typed(memory + TOTAL, x), typed(memory + FACTOR, x)
@@ -154,8 +166,9 @@ def log_softmax_rows(record, start, stop, worker):
     """out = log(softmax(x)) on rows [start, stop). out may be x."""
     scratch, x, out, n = unpack(record, "i8, F*, F*, i8")
     memory = scratch + worker * SCRATCH_BYTES
-    for first in range(start, stop, BLOCK):
-        rows = min(BLOCK, stop - first)
+    block = together(n)
+    for first in range(start, stop, block):
+        rows = min(block, stop - first)
         z = offset(x, first * n)
         block_exponentials(z, z, memory, rows, n, False)
         peak, log_total = typed(memory + PEAK, x), typed(memory + LOG_TOTAL, x)

@@ -37,7 +37,9 @@ class Format:
     integer: type
     mantissa: int  # bits behind the point
     bias: int  # of the exponent
-    exp_range: tuple[float, float]  # beyond it e^x is 0 or ∞
+    exp_range: tuple[float, float]  # below it e^x is 0, above it ∞
+    exp_least_normal: float  # below it e^x may be no normal number
+    lift: int  # times 2^lift it is one, down to the end of the range
     expm1_least: float  # below it e^x − 1 is −1
     ln2_high: float  # log 2 with so few bits that its product with an exponent is exact
     ln2_low: float
@@ -55,7 +57,9 @@ FLOAT32 = Format(
     integer=np.int32,
     mantissa=23,
     bias=127,
-    exp_range=(-104.1, 89.0),
+    exp_range=(-104.1, 88.72283),
+    exp_least_normal=-87.0,
+    lift=24,
     expm1_least=-25.0,
     ln2_high=0.693359375,
     ln2_low=-2.1219444005469057e-4,
@@ -64,7 +68,7 @@ FLOAT32 = Format(
     erf=(0.12837917, -0.37612626, 0.11283584, -0.026853766, 0.0051882318, -0.0008009269, 7.8505386e-05),
     tail_above=(0.5, 0.43811654, 0.18309435, 0.040583257, 0.004108163),
     tail_below=(1.0, 1.6741180, 1.2019371, 0.46909676, 0.10173361, 0.010297518),
-    tail_end=15.0,
+    tail_end=14.40625,
     tail_step=7,
 )
 # fmt: off
@@ -73,7 +77,9 @@ FLOAT64 = Format(
     integer=np.int64,
     mantissa=52,
     bias=1023,
-    exp_range=(-746.0, 710.0),
+    exp_range=(-746.0, 709.782712893384),
+    exp_least_normal=-708.0,
+    lift=54,
     expm1_least=-50.0,
     ln2_high=2977044471 / 2**32,
     ln2_low=1.9082149292705877e-10,
@@ -103,7 +109,7 @@ FLOAT64 = Format(
         0.09202206697793673, 0.01813122315568784, 0.0026255417413269637, 0.0002679267174660473,
         1.7503591706663974e-05, 5.626050244255751e-07,
     ),
-    tail_end=39.0,
+    tail_end=38.6,
     tail_step=20,
 )
 # fmt: on
@@ -123,17 +129,30 @@ def functions(c: Format) -> dict:
         c.exp,
     )
     rounder = real(1.5 * 2**c.mantissa)
-    rounder_bits = integer(rounder.view(integer))
+    ln2 = real(math.log(2))
     exp_least, exp_most, expm1_least = real(c.exp_range[0]), real(c.exp_range[1]), real(c.expm1_least)
+    exp_least_normal, expm1_most = real(c.exp_least_normal), real(math.ceil(c.exp_range[1]))
+    lift, nothing, lowered = integer(c.lift), integer(0), real(2.0**-c.lift)
     tiny = real(2.0 ** (-c.mantissa - 2))
 
     @_inlined
-    def reduce(x, low):
-        """(n, e^r − 1) with x + low = n log 2 + r; `low` is what the rounding of x has lost."""
+    def polynomial(r):
+        """e^r − 1 for |r| ≤ log(2) / 2."""
+        return r * r * horner(r, exp_coefficients) + r
+
+    @_inlined
+    def reduce(x):
+        """(n, e^r − 1) with x = n log 2 + r; n stands in the low bits of an integer, which is all that shifts leave."""
+        rounded = x * log2_e + rounder
+        n = rounded - rounder
+        return bits(rounded), polynomial(x - n * ln2_high - n * ln2_low)
+
+    @_inlined
+    def reduce_sum(x, low):
+        """The same for x + low; `low` is what the rounding of x has lost."""
         rounded = (x + low) * log2_e + rounder
         n = rounded - rounder
-        r = x - n * ln2_high - n * ln2_low + low
-        return sub(bits(rounded), rounder_bits), r * r * horner(r, exp_coefficients) + r
+        return bits(rounded), polynomial(x - n * ln2_high - n * ln2_low + low)
 
     @_inlined
     def power(n):
@@ -141,38 +160,60 @@ def functions(c: Format) -> dict:
         return bits(shift_left(add(n, bias), places))
 
     @_inlined
+    def lifted(n, e):
+        """(1 + e) 2^(n + lift)."""
+        scale = power(add(n, lift))
+        return e * scale + scale
+
+    @_inlined
     def exp_of_sum(x, low):
-        """e^(x + low) for x in `exp_range`. Two factors, because 2^n may be no normal number."""
-        n, e = reduce(x, low)
-        part = shift_right(n, integer(1))
-        return (one + e) * power(part) * power(sub(n, part))
+        """e^(x + low) for x ≤ 0 in `exp_range`."""
+        n, e = reduce_sum(x, low)
+        return lifted(n, e) * lowered
+
+    def lifted_exp(x):
+        """e^x 2^lift for x ≤ 0: 1.05 and 0.99 ulp."""
+        n, e = reduce(exp_least if x < exp_least else x)
+        return lifted(n, e)
+
+    def lower(x):
+        """x 2^−lift."""
+        return x * lowered
 
     def exp(x):
-        """e^x: 1.05 and 0.99 ulp."""
-        x = exp_most if x > exp_most else x
-        return exp_of_sum(exp_least if x < exp_least else x, zero)
+        """e^x: 1.05 and 0.99 ulp. Where the result may be denormal, 2^lift as large a one is rounded once."""
+        n, e = reduce(exp_least if x < exp_least else x)
+        denormal = x < exp_least_normal
+        n = add(n, lift if denormal else nothing)
+        y = bits(add(bits(one + e), shift_left(n, places)))  # times 2^n, which itself may be ∞
+        y = y * lowered if denormal else y
+        return y if x <= exp_most else x + infinity
 
     def expm1(x):
         """e^x − 1: 1.60 and 1.84 ulp."""
-        held = exp_most if x > exp_most else x
-        n, e = reduce(expm1_least if held < expm1_least else held, zero)
+        held = expm1_most if x > expm1_most else x
+        n, e = reduce(expm1_least if held < expm1_least else held)
         scale = power(sub(n, integer(1)))  # 2^n itself may be ∞
         y = two * (e * scale + (scale - half))
         return x if abs(x) < tiny else y
 
     def tanh(x):
-        """−e / (e + 2) with e = e^(−2|x|) − 1, and the sign of x: 2.50 and 2.53 ulp."""
+        """−e / (e + 2) with e = e^(−2|x|) − 1, and the sign of x: 2.50 and 2.53 ulp.
+
+        One constant for log 2 is enough: its error counts n 2^n times, at most half.
+        """
         z = -two * abs(x)
-        n, e = reduce(expm1_least if z < expm1_least else z, zero)
-        scale = power(n)
-        e = e * scale + (scale - one)
+        z = expm1_least if z < expm1_least else z
+        rounded = z * log2_e + rounder
+        n, scale = rounded - rounder, power(bits(rounded))
+        e = polynomial(z - n * ln2) * scale + (scale - one)
         return copysign(e / (e + two), x)
 
     # ------------------------------------------------------------------------------------------ log, log1p
     log_coefficients = c.log
     root = integer(real(math.sqrt(0.5)).view(integer))
     least_normal = real(2.0 ** (1 - c.bias))
-    lift, lift_exponent = real(2.0 ** (c.mantissa + 1)), real(c.mantissa + 1)
+    rise, rise_exponent = real(2.0 ** (c.mantissa + 1)), real(c.mantissa + 1)
 
     @_inlined
     def exponent(x):
@@ -194,9 +235,9 @@ def functions(c: Format) -> dict:
     def log(x):
         """The natural logarithm: 0.88 and 0.94 ulp."""
         denormal = x < least_normal
-        normal = x * lift if denormal else x
+        normal = x * rise if denormal else x
         k = exponent(normal)
-        y = log_of_product(mantissa(normal, k) - one, real(k) - (lift_exponent if denormal else zero))
+        y = log_of_product(mantissa(normal, k) - one, real(k) - (rise_exponent if denormal else zero))
         y = y if x < infinity else x
         return y if x > zero else (-infinity if x == zero else nan)
 
@@ -250,19 +291,30 @@ def functions(c: Format) -> dict:
         """The density of N(0, 1): 2.13 and 2.14 ulp."""
         return gauss(size(x)) * density
 
-    return {f.__name__: f for f in (exp, expm1, tanh, log, log1p, erf, normal_cdf, normal_pdf)}
+    public = (exp, expm1, tanh, log, log1p, erf, normal_cdf, normal_pdf, lifted_exp, lower)
+    return {f.__name__: f for f in public}
 
 
 FUNCTIONS = {types.float32: functions(FLOAT32), types.float64: functions(FLOAT64)}
 
 
-def _install(name: str) -> None:
-    """Compile calls of a function of `elementary` as ours, by the type of the argument."""
+def lifted_exp(x):
+    """e^x 2^lift for x ≤ 0: never denormal, so that it takes one factor where `exp` takes two."""
+    raise NotImplementedError
 
-    @overload(getattr(elementary, name), target="cpu", jit_options=FLAGS)
+
+def lower(x):
+    """x 2^−lift."""
+    raise NotImplementedError
+
+
+def _install(function) -> None:
+    """Compile calls of a function as ours, by the type of the argument."""
+
+    @overload(function, target="cpu", jit_options=FLAGS)
     def choose(x):
-        return FUNCTIONS[x][name] if x in FUNCTIONS else None
+        return FUNCTIONS[x][function.__name__] if x in FUNCTIONS else None
 
 
-for _name in FUNCTIONS[types.float32]:
-    _install(_name)
+for _function in (lifted_exp, lower, *(getattr(elementary, name) for name in elementary.__dict__ if name in FUNCTIONS[types.float32])):
+    _install(_function)

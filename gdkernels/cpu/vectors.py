@@ -1,0 +1,134 @@
+"""Whole vectors for the row kernels: what LLVM does not find in a scalar loop.
+
+A block of short rows is turned, so that the rows stand side by side in a vector; the maximum of a row ignores NaN.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from .simd import I64
+from .tile import _Emitter
+
+
+def _turned(emit, rows):
+    """The columns of `lanes` rows: log2(lanes) rounds, each of which interleaves the first half with the second."""
+    lanes = emit.lanes
+    low = [lane // 2 + lane % 2 * lanes for lane in range(lanes)]
+    high = [lane + lanes // 2 for lane in low]
+    masks = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), mask) for mask in (low, high)]
+    width = lanes
+    while width > 1:
+        halves = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
+        rows = [
+            emit.builder.shuffle_vector(left, right, mask) for left, right in list(halves) for mask in masks
+        ]
+        width //= 2
+    return rows
+
+
+def _larger(emit, left, right):
+    """The larger of each two lanes; `right` where `left` is NaN."""
+    return emit.builder.select(emit.builder.fcmp_ordered(">", left, right), left, right)
+
+
+def _filled(emit, value):
+    return ir.Constant(emit.vector, [ir.Constant(emit.element, value)] * emit.lanes)
+
+
+@intrinsic
+def columns_of_rows(typingctx, source, n, rows, columns, target, peak):
+    """target[c, r] = source[r, c] for `lanes` lanes r and c, and peak[r] = max(peak[r], source[r, :]).
+
+    Rows of `source` are n apart, of `target` `lanes`. Where there are less `rows` (at least 1), the last is repeated;
+    columns beyond the `columns` there are hold −∞.
+    """
+
+    def generate(context, builder, signature, arguments):
+        source, n, rows, columns, target, peak = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        mask, least = emit.mask(columns), _filled(emit, float("-inf"))
+        lines = []
+        for row in range(emit.lanes):
+            start = emit.at(source, builder.mul(n, emit.row(row, rows)))
+            lines.append(builder.select(mask, emit.load(start, mask), least))
+        turned = _turned(emit, lines)
+        for column, vector in enumerate(turned):
+            emit.store(vector, emit.at(target, I64(column * emit.lanes)))
+        while len(turned) > 1:
+            turned = [_larger(emit, a, b) for a, b in zip(turned[::2], turned[1::2], strict=True)]
+        emit.store(_larger(emit, turned[0], emit.load(peak)), peak)
+        return context.get_dummy_value()
+
+    i8 = types.int64
+    return types.void(source, i8, i8, i8, source, source), generate
+
+
+@intrinsic
+def rows_of_columns(typingctx, source, factor, target, n, rows, columns):
+    """target[r, c] = source[c, r] factor[r] for `rows` rows and `columns` columns, at most `lanes` of each.
+
+    Rows of `source` are `lanes` apart, of `target` n.
+    """
+
+    def generate(context, builder, signature, arguments):
+        source, factor, target, n, rows, columns = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        mask, factors = emit.mask(columns), emit.load(factor)
+        lines = [
+            builder.fmul(emit.load(emit.at(source, I64(column * emit.lanes))), factors)
+            for column in range(emit.lanes)
+        ]
+        for row, vector in enumerate(_turned(emit, lines)):
+            with emit.when_live(row, rows):
+                emit.store(vector, emit.at(target, builder.mul(n, I64(row))), mask)
+        return context.get_dummy_value()
+
+    i8 = types.int64
+    return types.void(source, source, source, i8, i8, i8), generate
+
+
+@intrinsic
+def peak_of_row(typingctx, row, n):
+    """max row[:n], n > 0, of what is no NaN; −∞ if there is nothing else."""
+
+    def generate(context, builder, signature, arguments):
+        row, n = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        least, chains = _filled(emit, float("-inf")), 4
+        step = I64(chains * emit.lanes)
+        whole = builder.sdiv(n, step)
+
+        def several(places, peaks):
+            return [
+                _larger(emit, emit.load(emit.at(places[0], I64(chain * emit.lanes))), peak)
+                for chain, peak in enumerate(peaks)
+            ]
+
+        peaks = emit.repeat(whole, [row], [step], [least] * chains, several)
+        while len(peaks) > 1:
+            peaks = [_larger(emit, a, b) for a, b in zip(peaks[::2], peaks[1::2], strict=True)]
+        done = builder.mul(whole, step)
+        rest = builder.sub(n, done)
+        lanes = I64(emit.lanes)
+        vectors = builder.sdiv(rest, lanes)
+        start = emit.at(row, done)
+        peaks = emit.repeat(
+            vectors, [start], [lanes], peaks, lambda p, v: [_larger(emit, emit.load(p[0]), v[0])]
+        )
+        mask = emit.mask(builder.srem(rest, lanes))
+        last = builder.select(
+            mask, emit.load(emit.at(start, builder.mul(vectors, lanes)), mask), least
+        )
+        peak = _larger(emit, last, peaks[0])
+        width = emit.lanes
+        while width > 1:
+            width //= 2
+            swap = [lane + width if lane < width else lane for lane in range(emit.lanes)]
+            other = builder.shuffle_vector(
+                peak, peak, ir.Constant(ir.VectorType(ir.IntType(32), emit.lanes), swap)
+            )
+            peak = _larger(emit, peak, other)
+        return builder.extract_element(peak, ir.IntType(32)(0))
+
+    return row.dtype(row, types.int64), generate
