@@ -186,6 +186,23 @@ def take_target_away(grad, target, weight, n, keep, even):
         grad[c] -= weight[c] * a if weighted else a
 
 
+@native("f8*, F*, F*, F*, F*, i8, f8, f8, f8")
+def row_losses(losses, picked, log_sums, sums, factor, rows, keep, mass, scale):
+    """losses = a (log(total) + losses) + mass log(total) with a = keep picked; factor = scale (a + mass) / total."""
+    noalias()
+    for r in range(rows):
+        a = keep * picked[r]
+        losses[r] = a * (log_sums[r] + losses[r]) + mass * log_sums[r]
+        factor[r] = scale * (a + mass) / sums[r]
+
+
+@native("F*, i8")
+def clear(row, n):
+    """row = 0."""
+    for j in range(n):
+        row[j] = 0
+
+
 @kernel
 def softmax_cross_entropy_indices(record, start, stop, worker):
     """Row loss: −Σ_c w_c q_c log p_c, q = (1 − ε) onehot(target) + ε / n; 0 where target is ignore_index.
@@ -199,6 +216,7 @@ def softmax_cross_entropy_indices(record, start, stop, worker):
     memory = scratch + worker * SCRATCH_BYTES
     peak, factor = typed(memory + PEAK, pred), typed(memory + FACTOR, pred)
     sums, log_sums = typed(memory + TOTAL, pred), typed(memory + LOG_TOTAL, pred)
+    picked = typed(memory + PAIR, pred)
     wanted, weighted = address_of(grad) != 0, address_of(weight) != 0
     even = smoothing / n
     mass = 0.0 if smoothing == 0.0 else even * (total(weight, n) if weighted else n)
@@ -208,31 +226,34 @@ def softmax_cross_entropy_indices(record, start, stop, worker):
         z, dz = offset(pred, first * n), part(grad, first * n)
         block_exponentials(z, dz, memory, rows, n, wanted)
         logarithms(sums, log_sums)
+        labels, losses = offset(target, first), offset(row_loss, first)
+        ignored = 0
         for r in range(rows):
-            label = target[first + r]
+            label = labels[r]
             if label == ignore_index:
-                row_loss[first + r] = 0.0
-                factor[r] = 0
-                continue
-            picked = (1.0 - smoothing) * (weight[label] if weighted else 1.0)
-            loss = picked * (log_sums[r] + (peak[r] - z[r * n + label]))
-            if smoothing != 0.0:
-                loss += mass * log_sums[r] + even * distance(offset(z, r * n), weight, n, peak[r])
-            row_loss[first + r] = loss
-            factor[r] = scale[0] * (picked + mass) / sums[r]
-        if not wanted:
-            continue
-        block_product(dz, memory, rows, n)
-        for r in range(rows):
-            label = target[first + r]
-            row = offset(dz, r * n)
-            if label == ignore_index:
-                for c in range(n):
-                    row[c] = 0  # what the softmax of a NaN times 0 is not
-                continue
-            if smoothing != 0.0:
-                take_away(row, weight, n, scale[0] * even)
-            row[label] -= scale[0] * ((1.0 - smoothing) * (weight[label] if weighted else 1.0))
+                ignored += 1
+                label = 0
+            losses[r] = peak[r] - z[r * n + label]
+            picked[r] = weight[label] if weighted else 1.0
+        row_losses(losses, picked, log_sums, sums, factor, rows, 1.0 - smoothing, mass, scale[0])
+        if smoothing != 0.0:
+            for r in range(rows):
+                losses[r] += even * distance(offset(z, r * n), weight, n, peak[r])
+        if wanted:
+            block_product(dz, memory, rows, n)
+            for r in range(rows):
+                row = offset(dz, r * n)
+                if smoothing != 0.0:
+                    take_away(row, weight, n, scale[0] * even)
+                label = labels[r]
+                if label != ignore_index:
+                    row[label] -= scale[0] * (1.0 - smoothing) * picked[r]
+        if ignored > 0:
+            for r in range(rows):
+                if labels[r] == ignore_index:
+                    losses[r] = 0.0
+                    if wanted:
+                        clear(offset(dz, r * n), n)  # what the softmax of a NaN times 0 is not
 
 
 @kernel

@@ -16,7 +16,7 @@ from .jit import device, kernel, native
 from .simd import noalias, offset, typed, unpack
 from .team import SCRATCH_BYTES, address, launch
 from .tile import lanes
-from .vectors import columns_of_rows, peak_of_row, rows_of_columns
+from .vectors import add_columns, columns_of_rows, lower_columns, peak_of_row, rows_of_columns
 from .vmath import lifted_exp, lower
 
 BLOCK = 32  # rows taken together at most
@@ -29,6 +29,13 @@ PEAK, TOTAL, LOG_TOTAL, FACTOR, PAIR = (8 * BLOCK * slot for slot in range(5))
 EXPONENTIALS = 40 * BLOCK  # of a narrow block, transposed; or of a chunk of a wide row that nobody wants
 
 
+@native("F*, i8")
+def exponentials(x, count):
+    """x = exp(x), lifted."""
+    for i in range(count):
+        x[i] = lifted_exp(x[i])
+
+
 @native("F*, F*, F*, F*, i8, i8")
 def narrow_exponentials(z, e, peak, total, rows, n):
     """e[j, r] = exp(z[r, j] − peak[r]), lifted, and total[r] = Σ_j of it, for as many rows as a vector has lanes."""
@@ -36,15 +43,11 @@ def narrow_exponentials(z, e, peak, total, rows, n):
     side = lanes(z)
     for r in range(side):
         peak[r] = -math.inf
-        total[r] = 0
     for j in range(0, n, side):
         columns_of_rows(offset(z, j), n, rows, min(side, n - j), offset(e, j * side), peak)
-    for j in range(n):
-        column = offset(e, j * side)
-        for r in range(side):
-            one = lifted_exp(column[r] - peak[r])
-            column[r] = one
-            total[r] += one
+    lower_columns(e, n, peak)
+    exponentials(e, n * side)
+    add_columns(e, n, total)
     for r in range(side):
         total[r] = lower(total[r])
 

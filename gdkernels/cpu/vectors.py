@@ -65,6 +65,42 @@ def columns_of_rows(typingctx, source, n, rows, columns, target, peak):
 
 
 @intrinsic
+def lower_columns(typingctx, source, columns, peak):
+    """source[c, r] −= peak[r] for `columns` columns c and `lanes` lanes r."""
+
+    def generate(context, builder, signature, arguments):
+        source, columns, peak = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        peaks = emit.load(peak)
+
+        def one(places, _):
+            emit.store(builder.fsub(emit.load(places[0]), peaks), places[0])
+            return []
+
+        emit.repeat(columns, [source], [I64(emit.lanes)], [], one)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, source), generate
+
+
+@intrinsic
+def add_columns(typingctx, source, columns, total):
+    """total[r] = Σ source[c, r] for `columns` columns c, one after the other, and `lanes` lanes r."""
+
+    def generate(context, builder, signature, arguments):
+        source, columns, total = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+
+        def one(places, sums):
+            return [builder.fadd(sums[0], emit.load(places[0]))]
+
+        emit.store(emit.repeat(columns, [source], [I64(emit.lanes)], [emit.zero], one)[0], total)
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, source), generate
+
+
+@intrinsic
 def rows_of_columns(typingctx, source, factor, target, n, rows, columns):
     """target[r, c] = source[c, r] factor[r] for `rows` rows and `columns` columns, at most `lanes` of each.
 
