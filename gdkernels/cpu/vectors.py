@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import I64
+from .simd import I32, I64
 from .tile import _Emitter
 
 
@@ -16,7 +16,7 @@ def _turned(emit, rows):
     lanes = emit.lanes
     low = [lane // 2 + lane % 2 * lanes for lane in range(lanes)]
     high = [lane + lanes // 2 for lane in low]
-    masks = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), mask) for mask in (low, high)]
+    masks = [ir.Constant(ir.VectorType(I32, lanes), mask) for mask in (low, high)]
     width = lanes
     while width > 1:
         halves = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
@@ -162,9 +162,9 @@ def peak_of_row(typingctx, row, n):
             width //= 2
             swap = [lane + width if lane < width else lane for lane in range(emit.lanes)]
             other = builder.shuffle_vector(
-                peak, peak, ir.Constant(ir.VectorType(ir.IntType(32), emit.lanes), swap)
+                peak, peak, ir.Constant(ir.VectorType(I32, emit.lanes), swap)
             )
             peak = _larger(emit, peak, other)
-        return builder.extract_element(peak, ir.IntType(32)(0))
+        return builder.extract_element(peak, I32(0))
 
     return row.dtype(row, types.int64), generate
