@@ -3,9 +3,11 @@
 For each kind a forward and a backward loop is compiled from the formulas of `scalar.activations`; the kernels take
 the address of such a loop as an operand. All of them may work in place.
 
-A column is always summed over all rows in their order, by one thread. So db has the same bits for any number of
-threads, and whether it is summed in one pass with dz or afterwards.
+A column is summed over all rows in their order or, where the work is worth sharing, over blocks of rows and then over
+the blocks. Which it is, and the blocks, depend on the arrays alone: db has the same bits for any number of threads.
 """
+
+import numpy as np
 
 from ..scalar.activations import ACTIVATIONS
 from . import vmath  # noqa: F401  (exp, tanh, … for the CPU)
@@ -15,8 +17,8 @@ from .team import WORTH_SHARING, address, launch
 
 QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 COLUMNS = 16  # columns of a range of columns, likewise
-FUSED = 4096  # elements of dz that are summed while they are in the first cache
-WIDE = 256  # columns from which a part of a row is worth a call of its own
+FUSED = 2048  # elements of dz that are summed while they are in the first cache
+BLOCK_ROWS, MOST_BLOCKS = 16, 64  # a shared sum is one of blocks of at least so many rows
 
 
 def _forward(kind):
@@ -116,6 +118,26 @@ def backward_columns(record, start, stop, worker):
         add_rows(offset(dz, corner), sums, rows, width, n)
 
 
+@kernel
+def backward_blocks(record, start, stop, worker):
+    """Blocks [start, stop) of rows of dz = da ⊙ act′, and for each the row of `partial` that is its Σ_rows dz.
+
+    Memory is read along the rows, in one pass. Without a `slope` dz is given.
+    """
+    _, slope, da, saved, dz, partial, batch, n, together = unpack(
+        record, "i8, i8, F*, F*, F*, F*, i8, i8, i8"
+    )
+    few = max(1, FUSED // n)
+    for block in range(start, stop):
+        sums, last = offset(partial, block * n), min(batch, (block + 1) * together)
+        clear(sums, n)
+        for first in range(block * together, last, few):
+            rows, corner = min(few, last - first), first * n
+            if slope != 0:
+                apply(slope, offset(da, corner), offset(saved, corner), offset(dz, corner), rows * n)
+            add_rows(offset(dz, corner), sums, rows, n, n)
+
+
 def _work(kind: str, array) -> float:
     """Estimated nanoseconds of one core."""
     return (0.02 if kind in ("identity", "relu", "leaky_relu") else 0.1) * array.nbytes
@@ -140,10 +162,17 @@ def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> Non
         if not still:
             launch(backward_rows, da.dtype, (*arrays, 1), da.size, QUANTUM, work)
         return
-    sums = (address(db), *da.shape, int(accumulate))
-    if not still and (work < WORTH_SHARING or db.size >= WIDE):
-        launch(backward_columns, da.dtype, (*arrays, *sums), db.size, COLUMNS, work)
+    batch, n = da.shape
+    if work < WORTH_SHARING:
+        sums = (address(db), batch, n, int(accumulate))
+        if still:
+            launch(column_sums, da.dtype, (address(dz), *sums), n, COLUMNS)
+        else:
+            launch(backward_columns, da.dtype, (*arrays, *sums), n, COLUMNS)
         return
-    if not still:
-        launch(backward_rows, da.dtype, (*arrays, db.size), len(da), 1, work)
-    launch(column_sums, da.dtype, (address(dz), *sums), db.size, COLUMNS, 0.02 * da.nbytes)
+    together = max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
+    blocks = -(-batch // together)
+    partial = np.empty((blocks, n), da.dtype)
+    launch(backward_blocks, da.dtype, (*arrays, address(partial), batch, n, together), blocks, work=work)
+    sums = (address(partial), address(db), blocks, n, int(accumulate))
+    launch(column_sums, da.dtype, sums, n, COLUMNS, 0.05 * partial.nbytes)

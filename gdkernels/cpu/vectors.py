@@ -153,17 +153,13 @@ def peak_of_row(typingctx, row, n):
             vectors, [start], [lanes], peaks, lambda p, v: [_larger(emit, emit.load(p[0]), v[0])]
         )
         mask = emit.mask(builder.srem(rest, lanes))
-        last = builder.select(
-            mask, emit.load(emit.at(start, builder.mul(vectors, lanes)), mask), least
-        )
+        last = builder.select(mask, emit.load(emit.at(start, builder.mul(vectors, lanes)), mask), least)
         peak = _larger(emit, last, peaks[0])
         width = emit.lanes
         while width > 1:
             width //= 2
             swap = [lane + width if lane < width else lane for lane in range(emit.lanes)]
-            other = builder.shuffle_vector(
-                peak, peak, ir.Constant(ir.VectorType(I32, emit.lanes), swap)
-            )
+            other = builder.shuffle_vector(peak, peak, ir.Constant(ir.VectorType(I32, emit.lanes), swap))
             peak = _larger(emit, peak, other)
         return builder.extract_element(peak, I32(0))
 

@@ -316,5 +316,5 @@ def _install(function) -> None:
         return FUNCTIONS[x][function.__name__] if x in FUNCTIONS else None
 
 
-for _function in (lifted_exp, lower, *(getattr(elementary, name) for name in elementary.__dict__ if name in FUNCTIONS[types.float32])):
-    _install(_function)
+for _name in FUNCTIONS[types.float32]:
+    _install({"lifted_exp": lifted_exp, "lower": lower}.get(_name) or getattr(elementary, _name))
