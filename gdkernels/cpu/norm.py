@@ -15,6 +15,7 @@ import numpy as np
 
 from .jit import device, kernel, native
 from .simd import address_of, noalias, offset, typed, unpack
+from .vectors import squares_of_row, sum_of_row
 from .team import SCRATCH_BYTES, address, float_bits, launch
 
 
@@ -29,20 +30,13 @@ def add(a, b, out, n):
 @native("F*, i8 -> F", reorder_sums=True)
 def total(x, n):
     """Σ x."""
-    result = type(x[0])(0)
-    for j in range(n):
-        result += x[j]
-    return result
+    return sum_of_row(x, n)
 
 
 @native("F*, i8, F -> F", reorder_sums=True)
 def square_total(x, n, mean):
     """Σ (x − mean)²: the second pass. Σ x² − n mean² would cancel where the mean is large."""
-    result = type(x[0])(0)
-    for j in range(n):
-        distance = x[j] - mean
-        result += distance * distance
-    return result
+    return squares_of_row(x, n, mean)
 
 
 @native("F*, F*, F*, F*, i8, F, F")

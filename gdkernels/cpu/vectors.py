@@ -10,6 +10,7 @@ from numba.extending import intrinsic
 from .simd import I32, I64
 from .tile import _Emitter
 
+CHAINS = 4  # sums of a row that run side by side, because an addition takes so many cycles
 
 def _turned(emit, rows):
     """The columns of `lanes` rows: log2(lanes) rounds, each of which interleaves the first half with the second."""
@@ -124,43 +125,78 @@ def rows_of_columns(typingctx, source, factor, target, n, rows, columns):
     return types.void(source, source, source, i8, i8, i8), generate
 
 
+def _over_row(emit, row, n, neutral, term, join):
+    """The terms of a row's vectors, joined: in CHAINS chains, then pairwise, then the lanes; `n` may be anything.
+
+    Lanes beyond the end hold `neutral`. The order depends on n alone.
+    """
+    builder, lanes, step = emit.builder, I64(emit.lanes), I64(CHAINS * emit.lanes)
+    whole = builder.sdiv(n, step)
+
+    def several(places, values):
+        return [
+            join(term(emit.load(emit.at(places[0], I64(chain * emit.lanes)))), value)
+            for chain, value in enumerate(values)
+        ]
+
+    values = emit.repeat(whole, [row], [step], [neutral] * CHAINS, several)
+    start = emit.at(row, builder.mul(whole, step))
+    rest = builder.srem(n, step)
+    vectors = builder.sdiv(rest, lanes)
+    first = emit.repeat(
+        vectors, [start], [lanes], values[:1], lambda places, v: [join(term(emit.load(places[0])), v[0])]
+    )
+    values = first + values[1:]
+    mask = emit.mask(builder.srem(rest, lanes))
+    last = term(emit.load(emit.at(start, builder.mul(vectors, lanes)), mask))
+    values[1] = join(builder.select(mask, last, neutral), values[1])
+    while len(values) > 1:
+        values = [join(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+    (value,), width = values, emit.lanes
+    while width > 1:
+        width //= 2
+        swap = [lane ^ width for lane in range(emit.lanes)]
+        other = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, emit.lanes), swap))
+        value = join(value, other)
+    return builder.extract_element(value, I32(0))
+
+
 @intrinsic
 def peak_of_row(typingctx, row, n):
-    """max row[:n], n > 0, of what is no NaN; −∞ if there is nothing else."""
+    """max row[:n] of what is no NaN; −∞ if there is nothing else."""
 
     def generate(context, builder, signature, arguments):
-        row, n = arguments
         emit = _Emitter(context, builder, signature.args[0].dtype)
-        least, chains = _filled(emit, float("-inf")), 4
-        step = I64(chains * emit.lanes)
-        whole = builder.sdiv(n, step)
-
-        def several(places, peaks):
-            return [
-                _larger(emit, emit.load(emit.at(places[0], I64(chain * emit.lanes))), peak)
-                for chain, peak in enumerate(peaks)
-            ]
-
-        peaks = emit.repeat(whole, [row], [step], [least] * chains, several)
-        while len(peaks) > 1:
-            peaks = [_larger(emit, a, b) for a, b in zip(peaks[::2], peaks[1::2], strict=True)]
-        done = builder.mul(whole, step)
-        rest = builder.sub(n, done)
-        lanes = I64(emit.lanes)
-        vectors = builder.sdiv(rest, lanes)
-        start = emit.at(row, done)
-        peaks = emit.repeat(
-            vectors, [start], [lanes], peaks, lambda p, v: [_larger(emit, emit.load(p[0]), v[0])]
-        )
-        mask = emit.mask(builder.srem(rest, lanes))
-        last = builder.select(mask, emit.load(emit.at(start, builder.mul(vectors, lanes)), mask), least)
-        peak = _larger(emit, last, peaks[0])
-        width = emit.lanes
-        while width > 1:
-            width //= 2
-            swap = [lane + width if lane < width else lane for lane in range(emit.lanes)]
-            other = builder.shuffle_vector(peak, peak, ir.Constant(ir.VectorType(I32, emit.lanes), swap))
-            peak = _larger(emit, peak, other)
-        return builder.extract_element(peak, I32(0))
+        least = _filled(emit, float("-inf"))
+        return _over_row(emit, *arguments, least, lambda v: v, lambda a, b: _larger(emit, a, b))
 
     return row.dtype(row, types.int64), generate
+
+
+@intrinsic
+def sum_of_row(typingctx, row, n):
+    """Σ row[:n]."""
+
+    def generate(context, builder, signature, arguments):
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        return _over_row(emit, *arguments, emit.zero, lambda v: v, builder.fadd)
+
+    return row.dtype(row, types.int64), generate
+
+
+@intrinsic
+def squares_of_row(typingctx, row, n, mean):
+    """Σ (row[:n] − mean)²."""
+
+    def generate(context, builder, signature, arguments):
+        row, n, mean = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        means = emit._spread(mean, emit.element)
+
+        def square(vector):
+            distance = builder.fsub(vector, means)
+            return builder.fmul(distance, distance)
+
+        return _over_row(emit, row, n, emit.zero, square, builder.fadd)
+
+    return row.dtype(row, types.int64, row.dtype), generate

@@ -129,7 +129,9 @@ def functions(c: Format) -> dict:
         c.exp,
     )
     rounder = real(1.5 * 2**c.mantissa)
-    ln2 = real(math.log(2))
+    biased_rounder = real(1.5 * 2**c.mantissa + c.bias)  # leaves the bits of 2^n's exponent
+    exp_of_minus_coefficients = tuple((-1) ** i * coefficient for i, coefficient in enumerate(c.exp))
+    ln2, tanh_most = real(math.log(2)), real(-c.expm1_least)
     exp_least, exp_most, expm1_least = real(c.exp_range[0]), real(c.exp_range[1]), real(c.expm1_least)
     exp_least_normal, expm1_most = real(c.exp_least_normal), real(math.ceil(c.exp_range[1]))
     lift, nothing, lowered = integer(c.lift), integer(0), real(2.0**-c.lift)
@@ -202,11 +204,12 @@ def functions(c: Format) -> dict:
 
         One constant for log 2 is enough: its error counts n 2^n times, at most half.
         """
-        z = -two * abs(x)
-        z = expm1_least if z < expm1_least else z
-        rounded = z * log2_e + rounder
-        n, scale = rounded - rounder, power(bits(rounded))
-        e = polynomial(z - n * ln2) * scale + (scale - one)
+        z = two * abs(x)
+        z = tanh_most if z > tanh_most else z
+        rounded = biased_rounder - z * log2_e
+        n = rounded - biased_rounder
+        r, scale = z + n * ln2, bits(shift_left(bits(rounded), places))  # −z = n log 2 − r
+        e = (r * r * horner(r, exp_of_minus_coefficients) - r) * scale + (scale - one)
         return copysign(e / (e + two), x)
 
     # ------------------------------------------------------------------------------------------ log, log1p
