@@ -15,8 +15,10 @@ import numpy as np
 
 from .jit import device, kernel, native
 from .simd import address_of, noalias, offset, typed, unpack
-from .vectors import squares_of_row, sum_of_row
 from .team import SCRATCH_BYTES, address, float_bits, launch
+from .vectors import normalised_row, squares_of_row, sum_of_row
+
+FEW = 512  # elements of the rows that are normalised together: the long way to 1/std is gone for all of them at once
 
 
 @native("F*, F*, F*, i8")
@@ -42,13 +44,10 @@ def square_total(x, n, mean):
 @native("F*, F*, F*, F*, i8, F, F")
 def normalise(x, gamma, beta, out, n, mean, rstd):
     """out = gamma (x − mean) rstd + beta; beta may be null."""
-    noalias()
     if address_of(beta) == 0:
-        for j in range(n):
-            out[j] = (x[j] - mean) * rstd * gamma[j]
+        normalised_row(x, gamma, None, out, n, mean, rstd)
     else:
-        for j in range(n):
-            out[j] = (x[j] - mean) * rstd * gamma[j] + beta[j]
+        normalised_row(x, gamma, beta, out, n, mean, rstd)
 
 
 @native("F*, F*, F*, F*, F*, i8, F, F, i8", reorder_sums=True)
@@ -119,12 +118,20 @@ def layernorm_rows(record, start, stop, worker):
     scratch, x, residual, gamma, beta, out, stats, n, eps = unpack(
         record, "i8, F*, F*, F*, F*, F*, F*, i8, f8"
     )
-    for r in range(start, stop):
-        y = offset(out, r * n)
-        row = summed(offset(x, r * n), part(residual, r * n), y, n)
-        stats[2 * r] = total(row, n) / n
-        stats[2 * r + 1] = 1.0 / math.sqrt(square_total(row, n, stats[2 * r]) / n + eps)
-        normalise(row, gamma, beta, y, n, stats[2 * r], stats[2 * r + 1])
+    given = x if address_of(residual) == 0 else out
+    few = max(1, FEW // n)
+    for first in range(start, stop, few):
+        last = min(stop, first + few)
+        for r in range(first, last):
+            row = summed(offset(x, r * n), part(residual, r * n), offset(out, r * n), n)
+            stats[2 * r] = total(row, n) / n
+        for r in range(first, last):
+            stats[2 * r + 1] = square_total(offset(given, r * n), n, stats[2 * r])
+        for r in range(first, last):
+            stats[2 * r + 1] = 1.0 / math.sqrt(stats[2 * r + 1] / n + eps)
+        for r in range(first, last):
+            at = r * n
+            normalise(offset(given, at), gamma, beta, offset(out, at), n, stats[2 * r], stats[2 * r + 1])
 
 
 @kernel
@@ -132,11 +139,17 @@ def rmsnorm_rows(record, start, stop, worker):
     """y and stats (rstd) of rows [start, stop)."""
     scratch, x, residual, gamma, out, stats, n, eps = unpack(record, "i8, F*, F*, F*, F*, F*, i8, f8")
     no_beta = typed(0, x)
-    for r in range(start, stop):
-        y = offset(out, r * n)
-        row = summed(offset(x, r * n), part(residual, r * n), y, n)
-        stats[r] = 1.0 / math.sqrt(square_total(row, n, 0.0) / n + eps)
-        normalise(row, gamma, no_beta, y, n, 0.0, stats[r])
+    given = x if address_of(residual) == 0 else out
+    few = max(1, FEW // n)
+    for first in range(start, stop, few):
+        last = min(stop, first + few)
+        for r in range(first, last):
+            row = summed(offset(x, r * n), part(residual, r * n), offset(out, r * n), n)
+            stats[r] = square_total(row, n, 0.0)
+        for r in range(first, last):
+            stats[r] = 1.0 / math.sqrt(stats[r] / n + eps)
+        for r in range(first, last):
+            normalise(offset(given, r * n), gamma, no_beta, offset(out, r * n), n, 0.0, stats[r])
 
 
 @kernel

@@ -200,3 +200,38 @@ def squares_of_row(typingctx, row, n, mean):
         return _over_row(emit, row, n, emit.zero, square, builder.fadd)
 
     return row.dtype(row, types.int64, row.dtype), generate
+
+
+@intrinsic
+def normalised_row(typingctx, x, gamma, beta, out, n, mean, rstd):
+    """out = (x − mean) rstd gamma + beta, for `n` elements; `beta` is a pointer, or None where there is none."""
+    shifted = not isinstance(beta, types.NoneType)
+
+    def generate(context, builder, signature, arguments):
+        x, gamma, beta, out, n, mean, rstd = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        means, rstds = (emit._spread(value, emit.element) for value in (mean, rstd))
+        pointers = [x, gamma, out] + ([beta] if shifted else [])
+
+        def write(places, mask):
+            x, gamma, out = places[:3]
+            y = builder.fmul(builder.fsub(emit.load(x, mask), means), rstds)
+            gain = emit.load(gamma, mask)
+            y = emit.multiply_add(y, gain, emit.load(places[3], mask)) if shifted else builder.fmul(y, gain)
+            emit.store(y, out, mask)
+
+        lanes = I64(emit.lanes)
+        whole = builder.udiv(n, lanes)
+
+        def one(places, _):
+            write(places, None)
+            return []
+
+        emit.repeat(whole, pointers, [lanes] * len(pointers), [], one)
+        done = builder.mul(whole, lanes)
+        rest = builder.sub(n, done)
+        with builder.if_then(builder.icmp_signed(">", rest, I64(0))):
+            write([emit.at(pointer, done) for pointer in pointers], emit.mask(rest))
+        return context.get_dummy_value()
+
+    return types.void(x, x, beta, x, types.int64, x.dtype, x.dtype), generate
