@@ -164,11 +164,11 @@ def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> Non
         return
     batch, n = da.shape
     if work < WORTH_SHARING:
-        sums = (address(db), batch, n, int(accumulate))
+        in_order = (address(db), batch, n, int(accumulate))
         if still:
-            launch(column_sums, da.dtype, (address(dz), *sums), n, COLUMNS)
+            launch(column_sums, da.dtype, (address(dz), *in_order), n, COLUMNS)
         else:
-            launch(backward_columns, da.dtype, (*arrays, *sums), n, COLUMNS)
+            launch(backward_columns, da.dtype, (*arrays, *in_order), n, COLUMNS)
         return
     together = max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
     blocks = -(-batch // together)

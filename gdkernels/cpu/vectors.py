@@ -12,6 +12,7 @@ from .tile import _Emitter
 
 CHAINS = 4  # sums of a row that run side by side, because an addition takes so many cycles
 
+
 def _turned(emit, rows):
     """The columns of `lanes` rows: log2(lanes) rounds, each of which interleaves the first half with the second."""
     lanes = emit.lanes
