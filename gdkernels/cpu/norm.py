@@ -15,7 +15,7 @@ import numpy as np
 
 from .jit import device, kernel, native
 from .simd import address_of, noalias, offset, typed, unpack
-from .team import SCRATCH_BYTES, address, float_bits, launch
+from .team import SCRATCH_BYTES, WORTH_SHARING, address, float_bits, launch
 from .vectors import normalised_row, squares_of_row, sum_of_row
 
 FEW = 512  # elements of the rows that are normalised together: the long way to 1/std is gone for all of them at once
@@ -250,20 +250,20 @@ def add_blocks(partial, out, blocks, width, stride):
 
 @kernel
 def backward_blocks(record, start, stop, worker):
-    """dx of blocks [start, stop) of rows, and `partial`: for each block its dgamma and dbeta.
+    """dx of blocks [start, stop) of rows, and for each block its dgamma and dbeta, 2n further on than for the last.
 
     Everything is done with a row while it is in the first cache, so that memory is read once. Without `centred` stats
     hold no mean (RMS norm).
     """
-    scratch, dy, x, residual, gamma, stats, dx, partial, batch, n, together, centred = unpack(
-        record, "i8, F*, F*, F*, F*, F*, F*, F*, i8, i8, i8, i8"
+    scratch, dy, x, residual, gamma, stats, dx, to_gamma, to_beta, batch, n, together, centred = unpack(
+        record, "i8, F*, F*, F*, F*, F*, F*, F*, F*, i8, i8, i8, i8"
     )
     sums = typed(scratch + worker * SCRATCH_BYTES, dy)
     zero, count = type(sums[0])(0), type(sums[0])(n)
     for block in range(start, stop):
-        dgamma = offset(partial, 2 * block * n)
-        dbeta = offset(dgamma, n)
-        clear(dgamma, 2 * n)
+        dgamma, dbeta = offset(to_gamma, 2 * block * n), offset(to_beta, 2 * block * n)
+        clear(dgamma, n)
+        clear(dbeta, n)
         for r in range(block * together, min(batch, (block + 1) * together)):
             first = r * n
             row, slope, into = offset(x, first), offset(dy, first), offset(dx, first)
@@ -330,16 +330,23 @@ def rmsnorm(x, residual, gamma, out, stats, eps: float) -> None:
 def _backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta, centred: int) -> None:
     """dx, and dgamma and dbeta by way of blocks of rows that depend on the shape alone."""
     (batch, n), dtype = x.shape, x.dtype
-    together = max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
-    blocks = max(1, -(-batch // together))
-    partial = np.empty((blocks, 2 * n), dtype)
+    work = _work(x, BACKWARD_WORK)
+    together = batch if work < WORTH_SHARING else max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
+    blocks = -(-batch // together) if batch else 1
+    if blocks == 1:
+        partial = np.empty(n, dtype) if dbeta is None else dbeta  # nobody asks for the sum of dy
+        into = address(dgamma), address(partial)
+    else:
+        partial = np.empty((blocks, 2 * n), dtype)
+        into = address(partial), address(partial) + n * x.itemsize
     operands = (
-        address(dy), address(x), _at(residual), address(gamma), address(stats), address(dx), address(partial), batch, n,
-        together, centred,
+        address(dy), address(x), _at(residual), address(gamma), address(stats), address(dx), *into, batch, n, together,
+        centred,
     )  # fmt: skip
-    launch(backward_blocks, dtype, operands, blocks, work=_work(x, BACKWARD_WORK))
-    sums = (address(partial), address(dgamma), _at(dbeta), blocks, n)
-    launch(sum_blocks, dtype, sums, n, COLUMNS, _work(partial, ADD_WORK))
+    launch(backward_blocks, dtype, operands, blocks, work=work)
+    if blocks > 1:
+        sums = (address(partial), address(dgamma), _at(dbeta), blocks, n)
+        launch(sum_blocks, dtype, sums, n, COLUMNS, _work(partial, ADD_WORK))
 
 
 def layernorm_backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta) -> None:
