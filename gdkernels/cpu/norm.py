@@ -5,8 +5,10 @@
 
 RMS norm is layer norm with the mean left at 0, and runs through the same loops. The derivation is in the reference.
 
-The forward pass and dx work on rows, the gradients of gamma and beta on columns: each column is summed over all rows
-in their order, so that no sum is split between threads. A null pointer (0) stands for a residual that is not there.
+The forward pass and dx work on rows. The gradients of gamma and beta are sums over all rows: in training each column is
+summed by itself, in the order of the rows; an op sums blocks of rows in the same pass as dx, and then the blocks, where
+the work is worth sharing. Neither depends on the number of threads. A null pointer (0) stands for a residual that is not
+there.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The intrinsics of the CPU wing: every piece of LLVM in the package is here (and in `tile`).
+"""The intrinsics of the CPU wing: every piece of LLVM in the package is here (and in `tile` and `vectors`).
 
 Each is one line of meaning. Addresses are int64, strides and offsets count elements.
 """

@@ -174,9 +174,9 @@ def functions(c: Format) -> dict:
         return lifted(n, e) * lowered
 
     def lifted_exp(x):
-        """e^x 2^lift for x ≤ 0: 1.3 + 0.03 |x| and 1.3 + 0.3 |x| ulp.
+        """e^x 2^lift for x ≤ 0: 1.3 + 0.03 |x| and 1.3 + 0.3 |x| ulp, less than 1.3 + |x| without fused multiply-add.
 
-        One constant for log 2 is enough: the rounding of x = z − peak has already cost |x| / 2 ulp and more.
+        One constant for log 2 is enough: the rounding of x = z − peak may already have cost as much.
         """
         x = exp_least if x < exp_least else x
         rounded = x * log2_e + rounder
