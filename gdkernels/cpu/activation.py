@@ -14,10 +14,12 @@ from . import vmath  # noqa: F401  (exp, tanh, … for the CPU)
 from .jit import kernel, native
 from .simd import apply, noalias, offset, unpack
 from .team import WORTH_SHARING, address, launch
+from .tile import lanes
+from .vectors import CHAINS, add_chains, add_some
 
 QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 COLUMNS = 16  # columns of a range of columns, likewise
-FUSED = 2048  # elements of dz that are summed while they are in the first cache
+FUSED = 4096  # elements of dz that are summed while they are in the first cache
 BLOCK_ROWS, MOST_BLOCKS = 16, 64  # a shared sum is one of blocks of at least so many rows
 
 
@@ -68,8 +70,20 @@ def backward_rows(record, start, stop, worker):
 
 @native("F*, F*, i8, i8, i8")
 def add_rows(dz, db, rows, width, stride):
-    """db += Σ rows of dz, one after the other. Four at a time, because db is read and written once for them."""
+    """db += Σ rows of dz, one after the other.
+
+    Few are summed in registers, columns side by side. Many are read along the rows, as memory likes it, four at a time,
+    because db is read and written once for them.
+    """
     noalias()
+    if rows * width <= FUSED:
+        side = lanes(dz)
+        whole = width // (CHAINS * side) * CHAINS * side
+        for j in range(0, whole, CHAINS * side):
+            add_chains(offset(dz, j), offset(db, j), rows, stride)
+        for j in range(whole, width, side):
+            add_some(offset(dz, j), offset(db, j), rows, stride, min(side, width - j))
+        return
     fours = rows // 4
     for four in range(fours):
         first = offset(dz, 4 * four * stride)

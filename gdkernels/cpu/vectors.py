@@ -236,3 +236,40 @@ def normalised_row(typingctx, x, gamma, beta, out, n, mean, rstd):
         return context.get_dummy_value()
 
     return types.void(x, x, beta, x, types.int64, x.dtype, x.dtype), generate
+
+
+def _add_down(emit, source, total, rows, stride, vectors, mask=None):
+    """total += Σ source[r], r < rows, one after the other, for some vectors of columns that stay in registers."""
+    columns = [I64(vector * emit.lanes) for vector in range(vectors)]
+    sums = [emit.load(emit.at(total, column), mask) for column in columns]
+
+    def one(places, sums):
+        lines = [emit.load(emit.at(places[0], column), mask) for column in columns]
+        return [emit.builder.fadd(value, line) for value, line in zip(sums, lines, strict=True)]
+
+    for value, column in zip(emit.repeat(rows, [source], [stride], sums, one), columns, strict=True):
+        emit.store(value, emit.at(total, column), mask)
+
+
+@intrinsic
+def add_chains(typingctx, source, total, rows, stride):
+    """total[c] += Σ_r source[r, c] for CHAINS vectors of columns; rows are `stride` apart."""
+
+    def generate(context, builder, signature, arguments):
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        _add_down(emit, *arguments, CHAINS)
+        return context.get_dummy_value()
+
+    return types.void(source, source, types.int64, types.int64), generate
+
+
+@intrinsic
+def add_some(typingctx, source, total, rows, stride, live):
+    """The same for `live` columns, no more than a vector has lanes."""
+
+    def generate(context, builder, signature, arguments):
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        _add_down(emit, *arguments[:4], 1, emit.mask(arguments[4]))
+        return context.get_dummy_value()
+
+    return types.void(source, source, types.int64, types.int64, types.int64), generate
