@@ -102,6 +102,7 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
     """The other half of the path, in this process, where nothing is told to anybody."""
     from bench.gpu import clock, gemm, kernels, launches, limits, plans, rows, training
     from bench.gpu.lab import Lab
+    from bench.record import plain
 
     for name, value in {
         "LONG_STALL": 0.0,
@@ -130,7 +131,7 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
         for row in found:
             assert row["unit"] == unit and list(row["rates"])[: len(contestants)] == contestants
             assert all(0 < rate["low"] <= rate["median"] <= rate["high"] for rate in row["rates"].values())
-            assert f" {unit}" in rows.line(row) and json.dumps(rows.plain(row), allow_nan=False)
+            assert f" {unit}" in rows.line(row) and json.dumps(plain(row), allow_nan=False)
 
 
 def test_a_trainer_asks_for_its_engine_in_every_epoch(device, monkeypatch):
