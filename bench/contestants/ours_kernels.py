@@ -1,5 +1,6 @@
 """Our kernels, called natively in a loop as an epoch calls them, and through the public operations from Python."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,15 +38,19 @@ def repeat(record, start, stop, worker):
 
 @contextmanager
 def recorded() -> Iterator[list[tuple]]:
-    """What the host functions launch inside is noted instead: (entry, operands, range, quantum).
+    """What the host functions launch inside is noted instead: (entry, operands, range, quantum, variables).
 
-    So the choice of kernels and their operands stays the library's. The operands are addresses: whoever records keeps
-    the arrays alive.
+    So the choice of kernels and their operands stays the library's. The operands are addresses; the variables of the
+    functions that launch hold the arrays, also those that are theirs alone, and whoever records keeps them.
     """
     found: list[tuple] = []
 
     def note(kernel, dtype, operands, total, quantum=1, work=0.0):
-        found.append((kernel.address(dtype), operands, total, quantum))
+        variables, frame = [], sys._getframe(1)
+        while frame is not None and frame.f_globals["__name__"].startswith("gdkernels"):
+            variables.append(dict(frame.f_locals))
+            frame = frame.f_back
+        found.append((kernel.address(dtype), operands, total, quantum, variables))
 
     modules = (activation, dropout, gemm, loss, norm, optim)
     launches = [module.launch for module in modules]
@@ -67,12 +72,12 @@ class Native(Calls):
         with members.lock:
             scratch = members.scratch(threads)
         with recorded() as phases:
-            self._kept = host()  # what it allocated and returned: its kernels write there
-        self._operands = [np.array([scratch, *operands], np.int64) for _, operands, _, _ in phases]
+            self._kept = host(), phases  # what it allocated, and returned: its kernels write there
+        self._operands = [np.array([scratch, *operands], np.int64) for _, operands, *_ in phases]
         self._phases = np.array(
             [
                 (entry, address(operands), total, quantum)
-                for (entry, _, total, quantum), operands in zip(phases, self._operands, strict=True)
+                for (entry, _, total, quantum, _), operands in zip(phases, self._operands, strict=True)
             ],
             np.int64,
         )

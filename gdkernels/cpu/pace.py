@@ -14,6 +14,7 @@ FIRST_REVIEW, LAST_REVIEW = (
     0.05,
     2.0,
 )  # seconds until the other number is tried again, doubled each time it loses
+HOPELESS = 20  # times as long as a step of the present number: the trial ends after one step
 MARGIN = 0.95  # of the time of the present number, below which the other one wins
 
 
@@ -60,10 +61,15 @@ class Pace:
                 yield self.workers, max(1, math.ceil(self._left / self._seconds[self.workers]))
                 if self._settle(MARGIN):
                     self._review = FIRST_REVIEW
-            for _ in range(2):
-                yield self._other, self._trial
+            yield from self._try()
             lost = not self._settle(MARGIN)
             self._review = min(LAST_REVIEW, 2 * self._review) if lost else FIRST_REVIEW
+
+    def _try(self) -> Iterator[tuple[int, int]]:
+        """A trial of the other number: a step that wakes the workers, and the trial itself if that was not hopeless."""
+        yield self._other, 1
+        if self._seconds[self._other] < HOPELESS * self._seconds[self.workers]:
+            yield self._other, self._trial
 
     def _settle(self, margin: float) -> bool:
         """Go over to the other number if it takes less than `margin` of the time; tell whether it did."""

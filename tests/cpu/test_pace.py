@@ -48,7 +48,7 @@ def test_it_goes_over_at_once_when_its_number_becomes_slow():
     assert pace.workers == 1
     assert pace_share(chosen, 1) > 0.9
     # One stretch of an epoch is lost before it is noticed, and the trials after that.
-    assert spent < 500 * 3e-3 + 20_000 * ONE + 10 * MOST_STEPS * 3e-3
+    assert spent < 500 * 3e-3 + 20_000 * ONE + 10 * 3e-3
 
 
 def test_it_comes_back_when_the_other_number_is_faster_again():
@@ -68,7 +68,7 @@ def test_a_number_that_loses_is_tried_less_and_less_often():
     chosen, _ = go(pace, seconds, int(10 * LAST_REVIEW / ONE))
     half = len(chosen) // 2
     assert 0 < chosen[half:].count(2) < chosen[:half].count(2)
-    assert chosen[half:].count(2) <= 2 * MOST_STEPS * (5 + 1)
+    assert chosen[half:].count(2) <= 5 + 1  # a single step each time: it is hopeless
 
 
 def test_long_steps_have_short_trials():
