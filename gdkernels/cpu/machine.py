@@ -2,10 +2,12 @@
 
 import os
 import platform
+import sys
 
 import llvmlite.binding as llvm
 from numba.core import config
 
+HAS_CLOCK = os.name == "posix" and sys.maxsize > 2**32  # clock_gettime, with two words of 64 bits
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 
 

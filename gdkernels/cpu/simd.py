@@ -3,12 +3,15 @@
 Each is one line of meaning. Addresses are int64, strides and offsets count elements.
 """
 
+import time
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, errors
 from numba.core.datamodel import models, register_default
 from numba.extending import intrinsic
 
+CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 0)
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VOID = ir.VoidType()
 
@@ -221,6 +224,23 @@ def give_way(typingctx):
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic
+def nanoseconds(typingctx):
+    """Time since some moment (clock_gettime of CLOCK_MONOTONIC); always 0 where that is not to be had."""
+    from .machine import HAS_CLOCK
+
+    def generate(context, builder, signature, arguments):
+        if not HAS_CLOCK:
+            return I64(0)
+        now = cgutils.alloca_once(builder, I64, size=2)  # seconds, nanoseconds
+        clock = declare(builder.module, "gdkernels.clock", I32, [I32, I64.as_pointer()])
+        builder.call(clock, [I32(CLOCK_MONOTONIC), now])
+        seconds, rest = (builder.load(builder.gep(now, [I64(place)])) for place in range(2))
+        return builder.add(builder.mul(seconds, I64(10**9)), rest)
+
+    return types.int64(), generate
 
 
 # ---------------------------------------------------------------------------------------------- denormal numbers

@@ -19,7 +19,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from .. import cache as disk
 from .jit import FLAGS, device, kernel, native
-from .machine import cpu_count
+from .machine import HAS_CLOCK, cpu_count
 from .memory import PAGE, aligned_zeros, next_page
 from .simd import (
     address_of,
@@ -29,6 +29,7 @@ from .simd import (
     give_way,
     int64_at,
     invoke,
+    nanoseconds,
     offset,
     relax,
     stack_words,
@@ -38,6 +39,8 @@ from .simd import (
 _libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.windll.kernel32
 _yield = _libc.sched_yield if os.name == "posix" else _libc.SwitchToThread
 llvm.add_symbol("gdkernels.yield", ctypes.cast(_yield, ctypes.c_void_p).value)
+if HAS_CLOCK:
+    llvm.add_symbol("gdkernels.clock", ctypes.cast(_libc.clock_gettime, ctypes.c_void_p).value)
 _core = getattr(_libc, "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None  # Linux
 
 # The team's memory, in int64 words; whatever several threads write has a cache line (8 words) of its own. JOB is
@@ -51,7 +54,8 @@ MOST_WORKERS = 256
 OPERAND_WORDS = 20
 
 SPIN = 4000  # turns of a spin loop before giving way: about 50 microseconds
-LINGER = 12000  # turns after which an idle worker goes to sleep: some milliseconds when the machine is free
+LINGER = 12000  # turns after which an idle worker goes to sleep: some milliseconds when the machine is free,
+LINGER_TIME = 3_000_000  # or nanoseconds: giving way to others on a busy machine takes milliseconds a turn
 
 WORTH_SHARING = 50_000  # nanoseconds of one core below which a second thread costs more than it brings
 SCRATCH_BYTES = 6 << 20  # working memory of each worker (packed panels)
@@ -85,14 +89,18 @@ def wait(team, workers):
 @native("i8*, i8, i8 -> i8")
 def serve(team, worker, last):
     """Do the jobs posted after `last` (a value of JOB); return the last one when there is none for some time."""
-    turns = 0
+    turns, began = 0, 0
     while turns < LINGER:
         job = atomic_load(offset(team, JOB))
         if job == last:
             relax()
             turns += 1
-            if turns > SPIN:
+            if turns == SPIN:
+                began = nanoseconds()
+            elif turns > SPIN:
                 give_way()
+                if nanoseconds() - began > LINGER_TIME:
+                    return last
             continue
         last = job
         turns = 0
