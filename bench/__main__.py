@@ -10,7 +10,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from . import SECTIONS, compare, machine, plots, report
 from .cases import CASES
 from .contestants import LIBRARIES, TRAINING
 from .plan import Plan
-from .record import Row, slug, write
+from .record import Section, slug, write
 
 SECONDS, QUICK = 1650.0, 165.0
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -26,24 +26,6 @@ COMMANDS = {"compare": compare.main, "plot": plots.main}
 QUICK_CASES = "ab"
 
 Say = Callable[[str], None]
-
-
-@dataclass
-class Section:
-    """What a section found.
-
-    failed : pairs of an item and why it failed, or is missing
-    cut : items for which there was no time
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    cut: list[str] = field(default_factory=list)
-
-    @property
-    def wrong(self) -> list[Row]:
-        """Rows whose result is not right."""
-        return [row for row in self.rows if row.get("ok") is False]
 
 
 def main(arguments: list[str] | None = None) -> int:

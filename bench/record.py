@@ -4,11 +4,30 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 Row = dict[str, Any]
+
+
+@dataclass
+class Section:
+    """What a section found.
+
+    failed : pairs of an item and why it failed, or is missing
+    cut : items for which there was no time
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[Row]:
+        """Rows whose result is not right."""
+        return [row for row in self.rows if row.get("ok") is False]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

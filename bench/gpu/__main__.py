@@ -14,9 +14,9 @@ from pathlib import Path
 
 from gdkernels import cuda
 
-from ..record import slug, write
+from ..record import Section, slug, write
 from . import SECTIONS, USUAL, machine
-from .conductor import Conductor, Section
+from .conductor import Conductor
 
 SECONDS, QUICK = 460.0, 120.0
 RESULTS = Path(__file__).resolve().parent.parent / "results"

@@ -11,34 +11,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..process import kill
-from ..record import Row
+from ..record import Section
 from . import SECTIONS
 from .rows import line
 
 GRACE = 10.0  # seconds beyond its time until a section is killed
 MOST_PROCESSES = 8  # of a section
-
-
-@dataclass
-class Section:
-    """What a section found.
-
-    failed : pairs of an item and why it failed
-    cut : items for which there was no time
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    cut: list[str] = field(default_factory=list)
-
-    @property
-    def wrong(self) -> list[Row]:
-        """Checks that did not hold."""
-        return [row for row in self.rows if row.get("ok") is False]
 
 
 class Conductor:

@@ -57,6 +57,17 @@ def test_our_native_calls_do_again_what_they_did():
         np.testing.assert_array_equal(array, once[name])
 
 
+@pytest.mark.parametrize("op", ["relu backward", "layernorm backward"])
+def test_our_native_calls_write_to_no_memory_but_their_own(op):
+    """The partial sums of a shared pass are an array of the host function alone; what is allocated after it stays whole."""
+    calls = makers("gdkernels")[op]((64 * TILE, 256), "", 2)
+    others = [
+        np.zeros((rows, columns)) for rows in (1, 16, 32, 64) for columns in (128, 256, 512) for _ in range(8)
+    ]
+    calls.run(3)
+    assert not any(other.any() for other in others)
+
+
 def test_recording_leaves_the_library_as_it_was():
     from gdkernels.cpu import norm, team
 
