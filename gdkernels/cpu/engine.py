@@ -19,9 +19,8 @@ from .tile import ROWS
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
 UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
-OWN = (
-    1 << 16
-)  # elements of a parameter whose gradient is worth keeping in the cache of the worker that computed it
+# Elements of a parameter whose gradient is worth keeping in the cache of the worker that computed it.
+OWN = 1 << 16
 _SET_BY_TRAIN = [
     list(FIELDS).index(name)
     for name in ("first", "steps", "samples", "x", "y", "order", "rates", "scales", "losses", "norms")
@@ -53,9 +52,8 @@ class Engine(Uncopied):
         self._sums = aligned_zeros(int(first_blocks[-1]), np.float64)
         weights = sum(math.prod(p.shape) for p in plan.parameters if len(p.shape) == 2)
         self._row_work = 0.06 * weights + 2.0 * sum(b.columns for b in plan.buffers)  # ns of a row, roughly
-        self._programs: dict[
-            tuple, Program
-        ] = {}  # by kind of pass, number of rows, whether several workers share it
+        # By kind of pass, number of rows, and whether several workers share it.
+        self._programs: dict[tuple, Program] = {}
         self._records: dict[tuple, np.ndarray] = {}  # of the job of training, by number of rows
         self._paces: dict[tuple[int, int], Pace] = {}  # by number of rows and the limit of threads
         self._single: tuple | None = None  # what `step` needs

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 
 TRIAL = 0.5e-3  # seconds that a trial should last at least
 MOST_STEPS = 16  # of a trial: a step can take a thousand times as long as it should
-FIRST_REVIEW, LAST_REVIEW = (
-    0.05,
-    2.0,
-)  # seconds until the other number is tried again, doubled each time it loses
+# Seconds until the other number is tried again, doubled each time it loses.
+FIRST_REVIEW, LAST_REVIEW = 0.05, 2.0
 HOPELESS = 20  # times as long as a step of the present number: the trial ends after one step
 MARGIN = 0.95  # of the time of the present number, below which the other one wins
 
@@ -47,13 +45,9 @@ class Pace:
 
     def _course(self) -> Iterator[tuple[int, int]]:
         """The stretches: trials of both numbers, then the better one, and from time to time the other."""
-        for workers in (
-            self.workers,
-            self.workers,
-            self._other,
-            self._other,
-        ):  # the first of each pair warms up
-            yield workers, self._trial
+        for steps in (1, self._trial):  # the first step warms up
+            yield self.workers, steps
+        yield from self._try()
         self._settle(1.0)
         while True:
             self._left = self._review

@@ -71,6 +71,11 @@ def test_a_number_that_loses_is_tried_less_and_less_often():
     assert chosen[half:].count(2) <= 5 + 1  # a single step each time: it is hopeless
 
 
+def test_a_number_that_is_hopeless_from_the_beginning_gets_one_step():
+    chosen, _ = go(Pace(2, ONE), {1: ONE, 2: 3e-3}, 1000)
+    assert chosen.count(2) == 1
+
+
 def test_long_steps_have_short_trials():
     pace = Pace(2, 10e-3)
     assert pace.next(1000) == (1, 1)
