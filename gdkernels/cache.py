@@ -3,17 +3,21 @@
 The name of a file is a hash of everything that its contents depend on: the sources of the whole package, the
 versions of Numba and llvmlite, the CPU and the kernel. Editing any file of the package therefore misses the cache;
 nothing has to be invalidated, and files of older sources are deleted when a newer one is written.
+
+The folder is the user's cache folder, never one of the package: what an installer did not write it does not remove, and a
+folder that is left behind under the package's name would be imported in its place.
 """
 
 import hashlib
 import os
 import pickle
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -32,19 +36,16 @@ def _candidates() -> Iterator[Path]:
     chosen = os.environ.get("GDKERNELS_CACHE_DIR")
     if chosen:
         yield Path(chosen).expanduser()
-    yield PACKAGE / "__pycache__" / "kernels"
-    place = hashlib.sha256(str(PACKAGE).encode()).hexdigest()[:12]
-    if sys.platform == "darwin":
-        yield Path.home() / "Library" / "Caches" / "gdkernels" / place
-    else:
-        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdkernels" / place
+    of_user = platformdirs.user_cache_path("gdkernels", appauthor=False)
+    if of_user.is_absolute():  # a user without a home has "~/.cache", which would be a folder of that name
+        yield of_user / hashlib.sha256(str(PACKAGE).encode()).hexdigest()[:12]
     # What is found here is run: a folder that another user could have made first will not do.
     yield Path(tempfile.mkdtemp(prefix="gdkernels-"))
 
 
 @cache
 def folder() -> Path:
-    """The first that can be written of: ``$GDKERNELS_CACHE_DIR``, ``__pycache__``, the user's cache, a new one."""
+    """The first that can be written of: ``$GDKERNELS_CACHE_DIR``, this install's part of the user's cache, a new folder."""
     for path in _candidates():
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import gdkernels
+from gdkernels import cache
 
 PACKAGE = Path(gdkernels.__file__).parent
 
@@ -25,8 +26,12 @@ print(len(built))
 
 
 def compilations(folder, **variables) -> int:
-    """How many functions a fresh process compiles to multiply two matrices, with the package in `folder`."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), **variables}
+    """How many functions a fresh process compiles to multiply two matrices, with the package in `folder`.
+
+    The user's home is `folder / "home"`, and nothing but the variables says where kernels belong.
+    """
+    inherited = {k: v for k, v in os.environ.items() if k not in ("GDKERNELS_CACHE_DIR", "XDG_CACHE_HOME")}
+    environment = {**inherited, "PYTHONPATH": str(folder), "HOME": str(folder / "home"), **variables}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=folder,
@@ -52,7 +57,7 @@ def test_a_second_process_compiles_nothing_and_an_edit_of_any_file_compiles_agai
     edited.write_text(edited.read_text() + "\n# edited\n")
     assert compilations(copy) > 0
     assert compilations(copy) == 0
-    kernels = list((copy / "gdkernels" / "__pycache__" / "kernels").glob("*gemm.gemm.float32*"))
+    kernels = list((copy / "home").rglob("*gemm.gemm.float32*"))
     assert len(kernels) == 1, "the code of older sources is deleted"
 
 
@@ -65,7 +70,7 @@ def test_another_cpu_has_code_of_its_own(copy):
 @pytest.mark.parametrize("damage", [lambda old: old[:100], lambda old: b"\x80N" + old], ids=["cut", "other"])
 def test_a_damaged_file_is_compiled_again(copy, damage):
     compilations(copy)
-    for path in (copy / "gdkernels" / "__pycache__" / "kernels").glob("*gemm.gemm.float32*"):
+    for path in (copy / "home").rglob("*gemm.gemm.float32*"):
         path.write_bytes(damage(path.read_bytes()))
     assert compilations(copy) == 1
     assert compilations(copy) == 0
@@ -75,14 +80,37 @@ def test_a_chosen_folder_is_used(copy, tmp_path):
     chosen = tmp_path / "chosen"
     assert compilations(copy, GDKERNELS_CACHE_DIR=str(chosen)) > 0
     assert list(chosen.glob("*.kernel"))
-    assert not (copy / "gdkernels" / "__pycache__" / "kernels").exists()
+    assert not (copy / "home").exists()
 
 
-def test_a_read_only_install_falls_back_to_the_users_cache(copy, tmp_path):
-    """A file where the folder should be stands for a folder that cannot be written (the superuser may write any)."""
-    (copy / "gdkernels" / "__pycache__").mkdir(exist_ok=True)
-    (copy / "gdkernels" / "__pycache__" / "kernels").write_text("in the way")
-    home = tmp_path / "home"
-    assert compilations(copy, XDG_CACHE_HOME=str(home), HOME=str(home)) > 0
-    assert list(home.rglob("*.kernel"))
-    assert compilations(copy, XDG_CACHE_HOME=str(home), HOME=str(home)) == 0
+def test_nothing_is_written_into_the_package(copy):
+    """What an installer did not write it does not remove: a left-over folder would be imported as a namespace package."""
+    before = sorted((copy / "gdkernels").rglob("*"))
+    assert compilations(copy, PYTHONDONTWRITEBYTECODE="1") > 0
+    assert sorted((copy / "gdkernels").rglob("*")) == before
+    kept = {path.suffix for path in (copy / "home").rglob("*") if path.is_file()}
+    assert kept == {".kernel", ".nbi", ".nbc"}
+
+
+def test_two_installs_have_folders_of_their_own(copy, tmp_path):
+    compilations(copy)
+    second = tmp_path / "second"
+    shutil.copytree(copy / "gdkernels", second / "gdkernels")
+    assert compilations(second, HOME=str(copy / "home")) > 0
+    assert compilations(copy) == 0
+
+
+def test_without_a_writable_home_there_is_a_temporary_folder(copy, tmp_path):
+    """A file where the folder should be stands for one that cannot be written (the superuser may write any)."""
+    (copy / "home").write_text("in the way")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    assert compilations(copy, TMPDIR=str(temporary)) > 0
+    assert list(temporary.rglob("*.kernel"))
+
+
+def test_a_user_without_a_home_gets_no_folder_called_tilde(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *a, **k: Path("~/.cache/gdkernels"))
+    monkeypatch.delenv("GDKERNELS_CACHE_DIR", raising=False)
+    assert [path.is_absolute() for path in cache._candidates()] == [True]

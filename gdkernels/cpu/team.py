@@ -15,7 +15,7 @@ import threading
 import llvmlite.binding as llvm
 import numpy as np
 from numba import njit
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 from .. import cache as disk
 from .jit import FLAGS, device, kernel, native
@@ -142,13 +142,29 @@ def part(record, start, stop, worker):
         invoke(entry, operands, first, last, worker)
 
 
-class _DispatcherCache(FunctionCache):
-    """Numba's cache of a dispatcher, in our folder and aware of every file of the package."""
+class _Locator(_CacheLocator):
+    """Tells Numba where a dispatcher's code is kept: in our folder, for these sources of the whole package."""
 
-    def __init__(self, function):
-        super().__init__(function)
-        self._cache_path = str(disk.folder())
-        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, disk.fingerprint())
+    @classmethod
+    def from_function(cls, py_func, py_file):
+        return cls()
+
+    def get_cache_path(self):
+        return str(disk.folder())
+
+    def get_source_stamp(self):
+        return disk.fingerprint()
+
+    def get_disambiguator(self):
+        return "gdkernels"
+
+
+class _DispatcherCode(CompileResultCacheImpl):
+    _locator_classes = (_Locator,)
+
+
+class _DispatcherCache(FunctionCache):
+    _impl_class = _DispatcherCode
 
 
 def dispatcher(*signature):
