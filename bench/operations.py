@@ -20,7 +20,7 @@ from math import prod, sqrt
 import numpy as np
 
 import reference
-from gdkernels.cpu.memory import aligned_zeros
+from gdkernels.cpu.runtime.memory import aligned_zeros
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]

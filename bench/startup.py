@@ -29,7 +29,7 @@ MODULES = {  # what a program imports that trains as the contestants do
     "gdkernels": (
         "gdkernels",
         "gdkernels.train.trainer",
-        "gdkernels.cpu.engine",
+        "gdkernels.cpu.engine.engine",
     ),  # it loads its parts at first use
     "torch": ("torch",),
     "jax": ("jax", "optax"),

@@ -68,7 +68,7 @@ def missing() -> str:
     try:
         for name in sass.WHEELS:
             sass.tool(name)
-        importlib.import_module("gdkernels.cuda.target")
+        importlib.import_module("gdkernels.cuda.runtime.target")
     except (sass.MissingTool, ImportError) as error:
         return str(error)
     return ""
@@ -154,7 +154,7 @@ def _row(budget, kernel, storage: str, architecture: str, code: sass.Code) -> Ro
 def complaints(budget, kernel, storage: str, architecture: str, code: sass.Code) -> Iterable[str]:
     """Where a kernel exceeds its budget, in words."""
     from gdkernels.cuda.budgets import SHARED
-    from gdkernels.cuda.pointer import BYTES
+    from gdkernels.cuda.runtime.pointer import BYTES
 
     if code.spills:
         yield f"{code.spills} bytes of registers are spilled"
@@ -208,7 +208,7 @@ def unnamed() -> list[str]:
     """
     import gdkernels.cuda
     from gdkernels.cuda import budgets
-    from gdkernels.cuda.jit import Kernel
+    from gdkernels.cuda.runtime.jit import Kernel
 
     names = [f"gdkernels.cuda.{module.name}" for module in pkgutil.iter_modules(gdkernels.cuda.__path__)]
     modules = [importlib.import_module(name) for name in names]

@@ -94,7 +94,7 @@ def threads_reported() -> dict[str, Any]:
     if "torch" in sys.modules:
         found["torch"] = sys.modules["torch"].get_num_threads()
     if "gdkernels" in sys.modules:
-        from gdkernels.cpu.team import get_threads
+        from gdkernels.cpu.runtime.team import get_threads
 
         found["gdkernels"] = get_threads()
     try:

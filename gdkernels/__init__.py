@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from . import cuda as cuda
     from . import schedules as schedules
     from . import testing as testing
-    from .cpu.team import get_threads as get_threads
-    from .cpu.team import set_threads as set_threads
+    from .cpu.runtime.team import get_threads as get_threads
+    from .cpu.runtime.team import set_threads as set_threads
     from .nn import init as init
     from .nn.layers import Activation as Activation
     from .nn.layers import Dropout as Dropout
@@ -75,7 +75,7 @@ __version__ = "0.1.0"
 # Where the names above live; a test holds the two lists together.
 _SUBMODULES = {"cuda": ".cuda", "init": ".nn.init", "schedules": ".schedules", "testing": ".testing"}
 _NAMES = {
-    ".cpu.team": ("get_threads", "set_threads"),
+    ".cpu.runtime.team": ("get_threads", "set_threads"),
     ".nn.layers": ("Activation", "Dropout", "LayerNorm", "Linear", "RMSNorm", "Residual"),
     ".nn.network": ("Network", "load", "mlp"),
     ".ops.activation": ("activation", "activation_backward", "saved_for"),

@@ -83,7 +83,7 @@ def test_one_file_imports_numba_cuda():
         for path in files_of("gdkernels")
         if any(name.startswith("numba.cuda") for name in imports(path))
     }
-    assert using <= {"gdkernels/cuda/target.py"}
+    assert using <= {"gdkernels/cuda/runtime/target.py"}
 
 
 def requirements_of(extra):

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from gdkernels.cpu.jit import kernel, native
-from gdkernels.cpu.machine import VECTOR_BITS
-from gdkernels.cpu.memory import aligned_zeros
-from gdkernels.cpu.panels import full
-from gdkernels.cpu.simd import noalias, offset, unpack
-from gdkernels.cpu.team import address, float_bits, team, wait
-from gdkernels.cpu.tile import ROWS, VECTORS
+from gdkernels.cpu.gemm.panels import full
+from gdkernels.cpu.gemm.tile import ROWS, VECTORS
+from gdkernels.cpu.runtime.jit import kernel, native
+from gdkernels.cpu.runtime.machine import VECTOR_BITS
+from gdkernels.cpu.runtime.memory import aligned_zeros
+from gdkernels.cpu.runtime.simd import noalias, offset, unpack
+from gdkernels.cpu.runtime.team import address, float_bits, team, wait
 
 K = 512  # products that a tile adds in one call
 TILE_FLOPS = 2 * K * ROWS * VECTORS * VECTOR_BITS // 32

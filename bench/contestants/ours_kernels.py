@@ -8,11 +8,13 @@ from functools import partial
 import numpy as np
 
 import gdkernels as gd
-from gdkernels.cpu import activation, dropout, gemm, loss, norm, optim, team
-from gdkernels.cpu.jit import kernel
-from gdkernels.cpu.memory import aligned_zeros
-from gdkernels.cpu.simd import int64_at, invoke, offset, unpack
-from gdkernels.cpu.team import address, share, wait
+from gdkernels.cpu import activation, dropout, loss, norm, optim
+from gdkernels.cpu.gemm import product as gemm
+from gdkernels.cpu.runtime import team
+from gdkernels.cpu.runtime.jit import kernel
+from gdkernels.cpu.runtime.memory import aligned_zeros
+from gdkernels.cpu.runtime.simd import int64_at, invoke, offset, unpack
+from gdkernels.cpu.runtime.team import address, share, wait
 from gdkernels.scalar.hyper import hyper
 
 from ..operations import ADAM, ADAM_STEP, DROPOUT, EPS, OPERATIONS, Arrays, line_up

@@ -59,7 +59,7 @@ class Clock:
     """Times work that is launched on a stream. `busy()` launches there what the stalls consist of, again and again."""
 
     def __init__(self, stream: int, busy: Callable[[], object], wait: Callable[[], None]):
-        from gdkernels.cuda import driver
+        from gdkernels.cuda.runtime import driver
 
         self._stream, self._busy, self._wait = stream, busy, wait
         self._start, self._stop = driver.Event(), driver.Event()

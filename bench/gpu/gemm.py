@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gdkernels.cuda import gemm, gemm_engine
+from gdkernels.cuda.gemm import choice as gemm_engine
+from gdkernels.cuda.gemm import product as gemm
 
 from ..cases import CASES
 from . import rows

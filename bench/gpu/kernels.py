@@ -15,7 +15,7 @@ import numpy as np
 
 from gdkernels.cli.verify import find_reference
 from gdkernels.cuda import activation, dropout, loss, norm, optim, softmax
-from gdkernels.cuda.jit import Launch
+from gdkernels.cuda.runtime.jit import Launch
 from gdkernels.scalar.hyper import STATES, hyper
 
 from . import rows

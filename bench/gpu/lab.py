@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gdkernels.cuda import activation, arrays, driver
-from gdkernels.cuda.jit import Launch, run
-from gdkernels.cuda.pointer import BYTES
+from gdkernels.cuda import activation
+from gdkernels.cuda.runtime import arrays, driver
+from gdkernels.cuda.runtime.jit import Launch, run
+from gdkernels.cuda.runtime.pointer import BYTES
 
 from .clock import Blind, Clock
 from .peers import Torch

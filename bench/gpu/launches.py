@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 
-from gdkernels.cuda import driver
 from gdkernels.cuda.activation import FORWARD
-from gdkernels.cuda.jit import Launch
 from gdkernels.cuda.norm import add_launches
+from gdkernels.cuda.runtime import driver
+from gdkernels.cuda.runtime.jit import Launch
 
 from . import rows
 from .lab import Lab, deviation

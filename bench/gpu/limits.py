@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from gdkernels.cuda import driver
+from gdkernels.cuda.runtime import driver
 
 from . import gemm, rows
 from .lab import Lab, bound, deviation

@@ -22,7 +22,7 @@ def is_emulated(name: str) -> bool:
 
 def facts(name: str) -> dict[str, str]:
     """What every result carries, by name. `name` is that of `gdkernels.cuda.describe`."""
-    from gdkernels.cuda import driver
+    from gdkernels.cuda.runtime import driver
 
     device = driver.use()
     major, minor = driver.version()

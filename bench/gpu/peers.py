@@ -1,7 +1,7 @@
 """What PyTorch needs for the same work as our kernels, where it is installed and sees the GPU.
 
-Arrays come as `gdkernels.cuda.arrays.Array`, whose owners are tensors then. Each method returns a function without arguments
-that launches the work on PyTorch's current stream; results come from PyTorch's caching allocator, as they do for users.
+Arrays come as `gdkernels.cuda.runtime.arrays.Array`, whose owners are tensors then. Each method returns a function without
+arguments that launches the work on PyTorch's current stream; results come from PyTorch's caching allocator, as for users.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""What the choices of `gdkernels.cuda.gemm_plan` cost: the same product by other tiles, and in other numbers of parts.
+"""What the choices of `gdkernels.cuda.gemm.plan` cost: the same product by other tiles, and in other numbers of parts.
 
 Only where it is asked for: ``python -m bench.gpu --sections plans --json plans.json``. There is a measurement for each shape
 of `gemm`; the first contestant is what is chosen, the others are named by the side of their tile and by their parts. That is
@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from gdkernels.cuda import gemm_plan, gemm_simt, gemm_tensorcore
+from gdkernels.cuda.gemm import plan as gemm_plan
+from gdkernels.cuda.gemm import simt as gemm_simt
+from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 
 from . import gemm, rows
 from .lab import EPS, ROUNDOFF, Lab, deviation

@@ -15,7 +15,7 @@ import numpy as np
 
 import gdkernels as gd
 from gdkernels.cli.verify import find_reference
-from gdkernels.cuda import gemm_engine
+from gdkernels.cuda.gemm import choice as gemm_engine
 
 from ..cases import CASES, Case
 from . import rows, torch_training

@@ -11,7 +11,8 @@ from functools import partial
 
 from gdkernels.cli import verify
 from gdkernels.cli.checks import SHAPES
-from gdkernels.cuda import driver, gemm
+from gdkernels.cuda.gemm import product as gemm
+from gdkernels.cuda.runtime import driver
 from gdkernels.scalar.activations import ACTIVATIONS
 
 from . import rows

@@ -27,7 +27,7 @@ def facts() -> dict[str, str]:
 
     import gdkernels
     from gdkernels import cache, cuda
-    from gdkernels.cpu import machine, team
+    from gdkernels.cpu.runtime import machine, team
 
     bits = machine.VECTOR_BITS
     return {

@@ -34,7 +34,7 @@ class OnDevice:
 
 def on_device(op: Callable[..., Any]) -> Callable[..., Any]:
     """An operation on the GPU, for NumPy arrays."""
-    from ..cuda.arrays import default_library, read
+    from ..cuda.runtime.arrays import default_library, read
 
     @functools.wraps(op)
     def call(*arguments: Any, **options: Any) -> Any:

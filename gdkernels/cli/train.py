@@ -323,7 +323,7 @@ def report(
 ) -> dict[str, Any]:
     """What --json saves: the result, the request, and the scaling that the saved network expects."""
     import gdkernels as gd
-    from gdkernels.cpu import team
+    from gdkernels.cpu.runtime import team
 
     last = history.epochs[-1]
     train, validation, test = data.parts

@@ -53,15 +53,15 @@ def natives() -> list[Any]:
 
     import gdkernels.cpu
 
-    names = [module.name for module in pkgutil.iter_modules(gdkernels.cpu.__path__)]
-    modules = [importlib.import_module(f"gdkernels.cpu.{name}") for name in names]
+    names = [module.name for module in pkgutil.walk_packages(gdkernels.cpu.__path__, "gdkernels.cpu.")]
+    modules = [importlib.import_module(name) for name in names]
     found = {id(native): native for module in modules for native in _natives_in(vars(module).values())}
     return list(found.values())
 
 
 def _natives_in(values: Iterable[Any]) -> Iterable[Any]:
     """The compiled functions among these values, also those in tables (one for each activation)."""
-    from gdkernels.cpu.jit import Native
+    from gdkernels.cpu.runtime.jit import Native
 
     for value in values:
         if isinstance(value, Native):

@@ -10,12 +10,12 @@ the blocks. Which it is, and the blocks, depend on the arrays alone: db has the 
 import numpy as np
 
 from ..scalar.activations import ACTIVATIONS
-from . import vmath  # noqa: F401  (exp, tanh, … for the CPU)
-from .jit import kernel, native
-from .simd import apply, noalias, offset, unpack
-from .team import WORTH_SHARING, address, launch
-from .tile import lanes
-from .vectors import CHAINS, add_chains, add_some
+from .gemm.tile import lanes
+from .runtime import elementary as vmath  # noqa: F401  (exp, tanh, … for the CPU)
+from .runtime.jit import kernel, native
+from .runtime.simd import apply, noalias, offset, unpack
+from .runtime.team import WORTH_SHARING, address, launch
+from .runtime.vectors import CHAINS, add_chains, add_some
 
 QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 COLUMNS = 16  # columns of a range of columns, likewise

@@ -7,9 +7,9 @@ and threads therefore may begin anywhere; what they need of a block is computed 
 import numpy as np
 
 from ..scalar.philox import WORD, WORD_BITS, philox4x32
-from .jit import kernel, native
-from .simd import int32_at, noalias, offset, unpack
-from .team import SCRATCH_BYTES, address, float_bits, launch
+from .runtime.jit import kernel, native
+from .runtime.simd import int32_at, noalias, offset, unpack
+from .runtime.team import SCRATCH_BYTES, address, float_bits, launch
 
 QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 PIECE = 4096  # elements for which words are made at once: words, x and out stay in the first cache

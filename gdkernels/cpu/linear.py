@@ -1,11 +1,11 @@
 """The dense layer: act(x @ w + b), rows shared among the workers."""
 
 from . import activation
-from .gemm import ZEROS, gemm
-from .jit import kernel
-from .simd import apply, offset, unpack
-from .team import SCRATCH_BYTES, address, launch
-from .tile import ROWS
+from .gemm.product import ZEROS, gemm
+from .gemm.tile import ROWS
+from .runtime.jit import kernel
+from .runtime.simd import apply, offset, unpack
+from .runtime.team import SCRATCH_BYTES, address, launch
 
 
 @kernel

@@ -10,10 +10,11 @@ import math
 import numpy as np
 
 from ..scalar import losses
-from . import vmath  # noqa: F401  (vector code for exp and log1p)
-from .jit import device, kernel, native
 from .norm import part, total
-from .simd import address_of, noalias, offset, typed, unpack
+from .runtime import elementary as vmath  # noqa: F401  (vector code for exp and log1p)
+from .runtime.jit import device, kernel, native
+from .runtime.simd import address_of, noalias, offset, typed, unpack
+from .runtime.team import SCRATCH_BYTES, address, float_bits, launch
 from .softmax import (
     FACTOR,
     LOG_TOTAL,
@@ -25,7 +26,6 @@ from .softmax import (
     logarithms,
     together,
 )
-from .team import SCRATCH_BYTES, address, float_bits, launch
 
 # ---------------------------------------------------------------------------------------------- losses of elements
 

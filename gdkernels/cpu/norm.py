@@ -15,10 +15,10 @@ import math
 
 import numpy as np
 
-from .jit import device, kernel, native
-from .simd import address_of, noalias, offset, typed, unpack
-from .team import SCRATCH_BYTES, WORTH_SHARING, address, float_bits, launch
-from .vectors import normalised_row, squares_of_row, sum_of_row
+from .runtime.jit import device, kernel, native
+from .runtime.simd import address_of, noalias, offset, typed, unpack
+from .runtime.team import SCRATCH_BYTES, WORTH_SHARING, address, float_bits, launch
+from .runtime.vectors import normalised_row, squares_of_row, sum_of_row
 
 FEW = 512  # elements of the rows that are normalised together: the long way to 1/std is gone for all of them at once
 

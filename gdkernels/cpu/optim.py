@@ -13,9 +13,9 @@ import math
 import numpy as np
 
 from ..scalar import optimizers
-from .jit import kernel, native
-from .simd import noalias, offset, unpack
-from .team import address, float_bits, launch
+from .runtime.jit import kernel, native
+from .runtime.simd import noalias, offset, unpack
+from .runtime.team import address, float_bits, launch
 
 BLOCK = 4096  # elements whose squares are one sum: the norm does not depend on the number of threads
 QUANTUM = 64  # elements; a range of them is dealt out in multiples of this

@@ -12,12 +12,12 @@ order in both cases, so that its bits depend on n alone.
 import math
 
 from ..scalar.elementary import log
-from .jit import device, kernel, native
-from .simd import noalias, offset, typed, unpack
-from .team import SCRATCH_BYTES, address, launch
-from .tile import lanes
-from .vectors import add_columns, columns_of_rows, lower_columns, peak_of_row, rows_of_columns
-from .vmath import lifted_exp, lower
+from .gemm.tile import lanes
+from .runtime.elementary import lifted_exp, lower
+from .runtime.jit import device, kernel, native
+from .runtime.simd import noalias, offset, typed, unpack
+from .runtime.team import SCRATCH_BYTES, address, launch
+from .runtime.vectors import add_columns, columns_of_rows, lower_columns, peak_of_row, rows_of_columns
 
 BLOCK = 32  # rows taken together at most
 FEW = 2048  # elements of the rows taken together

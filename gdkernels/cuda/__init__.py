@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .gemm_engine import get_gemm_engine, set_gemm_engine
+from .gemm.choice import get_gemm_engine, set_gemm_engine
 
 __all__ = ["describe", "get_gemm_engine", "is_available", "set_gemm_engine", "to_device", "to_numpy"]
 
@@ -16,7 +16,7 @@ def describe() -> str:
     if importlib.util.find_spec("numba_cuda") is None:
         return "not seen: numba-cuda is not installed"
     try:
-        from .target import cuda
+        from .runtime.target import cuda
     except ImportError as error:
         return f"not seen: {error}"
     if not cuda.is_available():
@@ -38,7 +38,7 @@ def to_device(values: NDArray[Any]) -> Any:
 
     Raises RuntimeError where there is no GPU, MemoryError where it has no room.
     """
-    from .arrays import BFLOAT16, default_library, read
+    from .runtime.arrays import BFLOAT16, default_library, read
 
     if not isinstance(values, np.ndarray):
         raise TypeError(f"to_device: values is of type {type(values).__name__}, expected a NumPy array")
@@ -48,7 +48,7 @@ def to_device(values: NDArray[Any]) -> Any:
 
 def to_numpy(array: Any) -> NDArray[Any]:
     """A copy of an array on the GPU, of whatever library, in NumPy; bfloat16 becomes float32."""
-    from .arrays import read
+    from .runtime.arrays import read
 
     if isinstance(array, np.ndarray | list | tuple):
         raise TypeError(f"to_numpy: array is of type {type(array).__name__}, expected an array on the GPU")

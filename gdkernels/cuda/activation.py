@@ -8,12 +8,12 @@ turn, then the strips are added up (`rows`). Same input, same bits.
 """
 
 from ..scalar.activations import ACTIVATIONS
-from .intrinsics import is_wide, load4, store4
-from .jit import Launch, kernel, run
-from .pointer import BYTES, COMPUTED, is_null, real, shared
 from .rows import columns_launches, strips_of
-from .strided import blocks
-from .target import cuda
+from .runtime.intrinsics import is_wide, load4, store4
+from .runtime.jit import Launch, kernel, run
+from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
+from .runtime.strided import blocks
+from .runtime.target import cuda
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
 THREADS = 256

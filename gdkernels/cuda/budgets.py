@@ -12,24 +12,13 @@ budget names.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import (
-    activation,
-    cross_entropy,
-    dropout,
-    epoch,
-    gemm_epilogue,
-    gemm_simt,
-    gemm_tensorcore,
-    loss,
-    norm,
-    norm_gradients,
-    norm_rows,
-    optim,
-    rows,
-    softmax,
-    strided,
-)
-from .jit import Kernel
+from . import activation, cross_entropy, dropout, loss, norm, norm_gradients, norm_rows, optim, rows, softmax
+from .engine import epoch
+from .gemm import epilogue as gemm_epilogue
+from .gemm import simt as gemm_simt
+from .gemm import tensorcore as gemm_tensorcore
+from .runtime import strided
+from .runtime.jit import Kernel
 
 ARCHITECTURES = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
 ALL = tuple(ARCHITECTURES)

@@ -20,10 +20,6 @@ import math
 import numpy as np
 
 from ..scalar.elementary import exp, log
-from . import driver
-from .intrinsics import FULL, is_wide, load4, store4
-from .jit import Launch, device, kernel, run
-from .pointer import BYTES, COMPUTED, is_null, offset, real, registers, shared
 from .rows import (
     CHUNK,
     EVERY,
@@ -40,8 +36,12 @@ from .rows import (
     team_sum,
     teams,
 )
+from .runtime import driver
+from .runtime.intrinsics import FULL, is_wide, load4, store4
+from .runtime.jit import Launch, device, kernel, run
+from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, registers, shared
+from .runtime.target import cuda
 from .softmax import further, scaled
-from .target import cuda
 
 COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
 NOBODY = -1  # the label to ignore where there are no labels

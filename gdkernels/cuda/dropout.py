@@ -7,11 +7,11 @@ CPU. A thread takes four elements: the words of one block where their numbers be
 import numpy as np
 
 from ..scalar.philox import WORD, WORD_BITS, philox4x32
-from .intrinsics import is_wide, load4, store4
-from .jit import Launch, device, kernel, run
-from .pointer import BYTES, is_null
-from .strided import blocks
-from .target import cuda
+from .runtime.intrinsics import is_wide, load4, store4
+from .runtime.jit import Launch, device, kernel, run
+from .runtime.pointer import BYTES, is_null
+from .runtime.strided import blocks
+from .runtime.target import cuda
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
 THREADS = 256

@@ -1,7 +1,7 @@
 """The dense layer: act(x @ w + b), the activation applied while the product is in registers."""
 
-from . import gemm
-from .jit import run as launch
+from .gemm import product as gemm
+from .runtime.jit import run as launch
 
 
 def run(x, w, b, kind: str, out, z) -> None:

@@ -10,10 +10,10 @@ how the operations come to both of them. Sums over rows run in stages of fixed o
 
 from ..scalar import losses
 from . import cross_entropy
-from .intrinsics import is_wide, load4, store4
-from .jit import Launch, device, kernel, run
-from .pointer import BYTES, COMPUTED, is_null, offset, real, shared
 from .rows import EVERY, THREADS, WARPS, member, part, sum_launches, team_sum, teams
+from .runtime.intrinsics import is_wide, load4, store4
+from .runtime.jit import Launch, device, kernel, run
+from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, shared
 
 __all__ = ["KERNELS", "elements", "row_launches", "rows"]
 

@@ -8,12 +8,12 @@ launches, and sums of arrays. An absent residual is address 0.
 """
 
 from .activation import over_elements
-from .intrinsics import load4, store4
-from .jit import Launch, kernel, run
 from .norm_gradients import gradient_launches
 from .norm_rows import dx1, dx4, forward1, forward4
 from .rows import EVERY, THREADS, can_hold, teams
-from .target import cuda
+from .runtime.intrinsics import load4, store4
+from .runtime.jit import Launch, kernel, run
+from .runtime.target import cuda
 
 # ---------------------------------------------------------------------------------------------- sums
 

@@ -5,12 +5,12 @@ As in `norm`, kernels that end in 4 load four elements at a time, those that end
 with the mean left at 0 and no beta (`centred` 0).
 """
 
-from .intrinsics import is_wide, load4, store4
-from .jit import Launch, device, kernel
 from .norm_rows import kept, summed
-from .pointer import BYTES, COMPUTED, is_null, real, shared
 from .rows import EVERY, THREADS, WARPS, columns_launches, strips_of
-from .target import cuda
+from .runtime.intrinsics import is_wide, load4, store4
+from .runtime.jit import Launch, device, kernel
+from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
+from .runtime.target import cuda
 
 FOURS = 4 * THREADS
 STRIP = 32  # rows whose sums are one partial result, at least

@@ -11,10 +11,10 @@ residual is address 0. Statistics are of the computed type: (mean, rstd) of each
 
 import math
 
-from .intrinsics import load4, store4
-from .jit import device, kernel
-from .pointer import is_null, offset, real, registers, shared
 from .rows import EVERY, HELD, SHORT, THREADS, WARPS, fours, member, part, team_sum
+from .runtime.intrinsics import load4, store4
+from .runtime.jit import device, kernel
+from .runtime.pointer import is_null, offset, real, registers, shared
 
 COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
 

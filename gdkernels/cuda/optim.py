@@ -15,12 +15,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..scalar import optimizers
-from .arrays import Array
-from .intrinsics import bfloat16_bits, is_wide, load4, store4, warp_sum
-from .jit import Launch, device, kernel, run
-from .pointer import BYTES, is_null, real, shared
-from .strided import blocks
-from .target import cuda
+from .runtime.arrays import Array
+from .runtime.intrinsics import bfloat16_bits, is_wide, load4, store4, warp_sum
+from .runtime.jit import Launch, device, kernel, run
+from .runtime.pointer import BYTES, is_null, real, shared
+from .runtime.strided import blocks
+from .runtime.target import cuda
 
 THREADS = 256
 BLOCK = 4096  # elements whose squares are one sum

@@ -9,10 +9,10 @@ on whether four elements are loaded at a time, never on the number of rows or on
 
 import math
 
-from .intrinsics import FULL, is_wide
-from .jit import Launch, device, kernel
-from .pointer import BYTES, is_null, offset, real, shared
-from .target import cuda
+from .runtime.intrinsics import FULL, is_wide
+from .runtime.jit import Launch, device, kernel
+from .runtime.pointer import BYTES, is_null, offset, real, shared
+from .runtime.target import cuda
 
 THREADS = 256  # of a block
 WARPS = 8

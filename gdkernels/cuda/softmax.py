@@ -12,10 +12,10 @@ for peak and total together (online: the sum so far is rescaled when a larger nu
 import math
 
 from ..scalar.elementary import exp, log
-from .intrinsics import load4, store4
-from .jit import FLOATS, Launch, device, kernel, run
-from .pointer import offset, real, registers, shared
 from .rows import HELD, THREADS, WARPS, can_hold, fours, member, team_max, team_sum, teams
+from .runtime.intrinsics import load4, store4
+from .runtime.jit import FLOATS, Launch, device, kernel, run
+from .runtime.pointer import offset, real, registers, shared
 
 COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
 

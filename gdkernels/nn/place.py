@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..cpu.memory import aligned_zeros
+from ..cpu.runtime.memory import aligned_zeros
 from .check import Array, matrix
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """What both engines do; see `cpu.engine.Engine`."""
+    """What both engines do; see `cpu.engine.engine.Engine`."""
 
     plan: "Plan"
 
@@ -58,7 +58,7 @@ class Cpu:
         return result
 
     def engine(self, plan: "Plan", params: Any, grads: Any, threads: int | None, storage: str) -> Engine:
-        from ..cpu.engine import Engine
+        from ..cpu.engine.engine import Engine
 
         if storage == "bfloat16":
             raise RuntimeError(
@@ -78,13 +78,13 @@ class Cuda:
     # Properties, because the package must be imported without the wing, and a place can be pickled.
     @property
     def _arrays(self) -> Any:
-        from ..cuda import arrays
+        from ..cuda.runtime import arrays
 
         return arrays
 
     @property
     def _driver(self) -> Any:
-        from ..cuda import driver
+        from ..cuda.runtime import driver
 
         return driver
 
@@ -126,7 +126,7 @@ class Cuda:
         return result.to_numpy() if isinstance(like, np.ndarray) else result.owner
 
     def engine(self, plan: "Plan", params: Any, grads: Any, threads: int | None, storage: str) -> Engine:
-        from ..cuda.engine import Engine
+        from ..cuda.engine.engine import Engine
 
         return Engine(plan, self._arrays.read(params), self._arrays.read(grads), storage)
 

@@ -17,7 +17,7 @@ _HALVES = ("float16", "bfloat16")
 
 
 def _must_be_array(op: str, name: str, value: object) -> None:
-    """NumPy's arrays are, and `cuda.arrays.Array`, which `wings.everywhere` has made of arrays on the GPU."""
+    """NumPy's arrays are, and `cuda.runtime.arrays.Array`, which `wings.everywhere` has made of arrays on the GPU."""
     if isinstance(value, np.ndarray) or hasattr(type(value), "shadow"):
         return
     raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a NumPy or CUDA array")

@@ -146,7 +146,7 @@ def linear_backward(
                 result[...] = given
     dz = gradient if kept is None else empty(gradient, gradient.shape)
     wing(dz, "activation").backward(gradient, kept, activation, dz, db_result, accumulate)
-    gemm = wing(dz, "gemm")
+    gemm = wing(dz, "gemm.product")
     gemm.matmul(rows.T, dz, dw_result, accumulate)
     if dx_result is not None:
         gemm.matmul(dz, weights.T, dx_result)

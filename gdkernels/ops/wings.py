@@ -16,7 +16,7 @@ _CUDA: dict[str, Any] = {}
 
 
 def wing(array: Any, family: str) -> Any:
-    """The module of this family of kernels for the memory that an array (or `cuda.arrays.Array`) lies in."""
+    """The module of this family of kernels for the memory that an array (or `cuda.runtime.arrays.Array`) lies in."""
     modules = _CPU if isinstance(array, np.ndarray) else _CUDA
     module = modules.get(family)
     if module is None:
@@ -28,8 +28,8 @@ def wing(array: Any, family: str) -> Any:
 def everywhere(op: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Let an operation take CUDA arrays too.
 
-    The operation itself sees NumPy arrays, or all arrays as `cuda.arrays.Array`, which looks like one. What it returns
-    goes back to the library of the first array.
+    The operation itself sees NumPy arrays, or all arrays as `cuda.runtime.arrays.Array`, which looks like one. What it
+    returns goes back to the library of the first array.
     """
 
     @functools.wraps(op)
@@ -84,7 +84,7 @@ def _wherever(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     if not any(map(_on_device, args)) and not any(map(_on_device, kwargs.values())):
         return op(*args, **kwargs)
     _refuse_mixture(op, args, kwargs)
-    from ..cuda import arrays
+    from ..cuda.runtime import arrays
 
     read = []
 

@@ -8,7 +8,7 @@ FUNCTIONS = []  # all of them; on the device the flags below would mean all of f
 
 
 def elementwise(function):
-    """Let Numba compile a function into what calls it: here for the CPU, in `cuda.elementary` for the device."""
+    """Let Numba compile a function into what calls it: here for the CPU, in `cuda.runtime.elementary` for the device."""
     from numba.extending import overload  # here, so that the schedules need no Numba
 
     FUNCTIONS.append(function)

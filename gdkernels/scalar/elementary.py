@@ -1,4 +1,4 @@
-"""The elementary functions by their names. Each target replaces the bodies by code of its own (`cpu.vmath`).
+"""The elementary functions by their names. Each target replaces the bodies by code of its own (`cpu.runtime.elementary`).
 
 Here they are those of the C library with the limits that IEEE 754 gives, where Python would raise an exception.
 The square root is `math.sqrt` itself: every target has it as one instruction.

@@ -53,7 +53,7 @@ class SimulatedGPU:
 @pytest.fixture
 def simulated(monkeypatch):
     """A clock on a simulated GPU to which a launch takes ten microseconds."""
-    driver = pytest.importorskip("gdkernels.cuda.driver", exc_type=ImportError)
+    driver = pytest.importorskip("gdkernels.cuda.runtime.driver", exc_type=ImportError)
     gpu = SimulatedGPU(launch=10e-6)
     monkeypatch.setattr(driver, "Event", gpu.event)
     monkeypatch.setattr(clock.time, "perf_counter", lambda: gpu.now)

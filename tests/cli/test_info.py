@@ -12,7 +12,8 @@ from gdkernels import cache, cuda
 from gdkernels.cli.info import facts
 from gdkernels.cli.main import main
 from gdkernels.cli.warmup import DTYPES, natives
-from gdkernels.cpu import activation, machine, team
+from gdkernels.cpu import activation
+from gdkernels.cpu.runtime import machine, team
 
 
 def test_info_prints_every_fact(capsys):

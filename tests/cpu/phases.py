@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gdkernels.cpu.jit import kernel
-from gdkernels.cpu.simd import atomic_load, atomic_store, offset, unpack
-from gdkernels.cpu.team import address, team, wait
+from gdkernels.cpu.runtime.jit import kernel
+from gdkernels.cpu.runtime.simd import atomic_load, atomic_store, offset, unpack
+from gdkernels.cpu.runtime.team import address, team, wait
 
 
 @kernel

@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gdkernels.cpu import machine, program, team
-from gdkernels.cpu.engine import Engine, LossCall, Update
-from gdkernels.cpu.memory import aligned_zeros
+from gdkernels.cpu.engine import program
+from gdkernels.cpu.engine.engine import Engine, LossCall, Update
+from gdkernels.cpu.runtime import machine, team
+from gdkernels.cpu.runtime.memory import aligned_zeros
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
 from gdkernels.nn.plan import lower
 from gdkernels.scalar.hyper import STATES, hyper

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gdkernels.cpu.pace import FIRST_REVIEW, LAST_REVIEW, MOST_STEPS, Pace
+from gdkernels.cpu.engine.pace import FIRST_REVIEW, LAST_REVIEW, MOST_STEPS, Pace
 
 ONE, TWO = 20e-6, 15e-6
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gdkernels.cpu import team as team_module
-from gdkernels.cpu.jit import kernel
-from gdkernels.cpu.simd import unpack
-from gdkernels.cpu.team import address, get_threads, launch, set_threads, share
+from gdkernels.cpu.runtime import team as team_module
+from gdkernels.cpu.runtime.jit import kernel
+from gdkernels.cpu.runtime.simd import unpack
+from gdkernels.cpu.runtime.team import address, get_threads, launch, set_threads, share
 from gdkernels.nn.network import mlp
 from gdkernels.ops.matmul import matmul
 from gdkernels.train.trainer import Trainer

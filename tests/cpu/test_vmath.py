@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from numba import cfunc, types
 
-from gdkernels.cpu import team, vmath
-from gdkernels.cpu.jit import FLAGS, Native, kernel, native
-from gdkernels.cpu.machine import IS_X86
-from gdkernels.cpu.simd import apply, noalias, unpack
+from gdkernels.cpu.runtime import elementary as vmath
+from gdkernels.cpu.runtime import team
+from gdkernels.cpu.runtime.jit import FLAGS, Native, kernel, native
+from gdkernels.cpu.runtime.machine import IS_X86
+from gdkernels.cpu.runtime.simd import apply, noalias, unpack
 from gdkernels.scalar import elementary
 
 DTYPES = ("float32", "float64")
 NAMES = ("exp", "expm1", "log", "log1p", "tanh", "erf", "normal_cdf", "normal_pdf")
 
-# What the docstrings of cpu/vmath.py state, rounded up. Without fused multiply-add the tail of normal_cdf, two
+# What the docstrings of cpu/runtime/elementary.py state, rounded up. Without fused multiply-add the tail of normal_cdf, two
 # polynomials of degree 4 and 5 (10 and 11), gains a rounding for each of their multiplications.
 ULP = {
     "exp": 1.2,

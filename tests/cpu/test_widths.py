@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gdkernels.cpu.machine import VECTOR_BITS
+from gdkernels.cpu.runtime.machine import VECTOR_BITS
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = {128: "generic", 256: "haswell"}
@@ -35,7 +35,11 @@ def test_the_kernels_are_right_under_a_smaller_vector_width(bits, tmp_path):
     if bits == 256:
         environment["NUMBA_CPU_FEATURES"] = "+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt,+f16c,+movbe"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *SAME_TESTS]
-    check = [sys.executable, "-c", "from gdkernels.cpu.machine import VECTOR_BITS; print(VECTOR_BITS)"]
+    check = [
+        sys.executable,
+        "-c",
+        "from gdkernels.cpu.runtime.machine import VECTOR_BITS; print(VECTOR_BITS)",
+    ]
     seen = subprocess.run(check, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert int(seen.stdout) == bits
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,9 +1,9 @@
 """Kernels that the static gate must refuse, each with one fault, and one that it must let through."""
 
-from gdkernels.cuda.intrinsics import load4, store4
-from gdkernels.cuda.jit import kernel
-from gdkernels.cuda.pointer import real, shared
-from gdkernels.cuda.target import cuda, types
+from gdkernels.cuda.runtime.intrinsics import load4, store4
+from gdkernels.cuda.runtime.jit import kernel
+from gdkernels.cuda.runtime.pointer import real, shared
+from gdkernels.cuda.runtime.target import cuda, types
 
 EVERY = ("float32", "float64", "bfloat16")
 MANY = 40

@@ -14,7 +14,7 @@ class Device:
 
     def put(self, values, storage: str | None = None):
         """A copy on the device, of another element type if one is named ("bfloat16" rounds to nearest even)."""
-        from gdkernels.cuda.arrays import BFLOAT16, default_library, read
+        from gdkernels.cuda.runtime.arrays import BFLOAT16, default_library, read
 
         values = np.asarray(values)
         if storage == "bfloat16":
@@ -23,7 +23,7 @@ class Device:
             quiet = (bits >> 16) | 0x40  # rounding would carry the bits of a NaN into an infinity
             kept = np.where(np.isnan(values), quiet, rounded).astype(np.uint16)
             target = self.empty(values.shape, BFLOAT16)
-            from gdkernels.cuda import driver
+            from gdkernels.cuda.runtime import driver
 
             driver.to_device(target.address, kept, target.stream)
             return target
@@ -32,7 +32,7 @@ class Device:
 
     def empty(self, shape, dtype: Any):
         """Uninitialised memory on the device."""
-        from gdkernels.cuda.arrays import BFLOAT16, default_library, read
+        from gdkernels.cuda.runtime.arrays import BFLOAT16, default_library, read
 
         return read(
             default_library().empty(shape, BFLOAT16 if dtype in ("bfloat16", BFLOAT16) else np.dtype(dtype))

@@ -137,7 +137,7 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
 def test_a_trainer_asks_for_its_engine_in_every_epoch(device, monkeypatch):
     """An engine that was set while the trainer was made would multiply in no step that is timed."""
     from bench.gpu import training
-    from gdkernels.cuda import gemm_engine
+    from gdkernels.cuda.gemm import choice as gemm_engine
 
     asked = []
 
@@ -157,7 +157,7 @@ def test_a_broken_device_is_noticed_and_the_next_items_have_another_process(emul
     body = """
 import sys, types
 from bench.gpu import worker
-from gdkernels.cuda.jit import Launch
+from gdkernels.cuda.runtime.jit import Launch
 from gdkernels.cuda.activation import FORWARD
 
 def fault():

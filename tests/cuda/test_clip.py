@@ -52,8 +52,8 @@ def test_norm_and_clipping_match_the_reference(device, dtype, rng):
 
 
 def as_array(value):
-    """What an operation returned, as `cuda.arrays.Array`."""
-    from gdkernels.cuda.arrays import read
+    """What an operation returned, as `cuda.runtime.arrays.Array`."""
+    from gdkernels.cuda.runtime.arrays import read
 
     return read(value)
 
@@ -74,7 +74,8 @@ def test_every_size(device, dtype, count, rng):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bits_do_not_depend_on_the_address(device, dtype, rng):
     """Nor on the call: kernels for four elements and for one sum in the same order."""
-    from gdkernels.cuda import driver, optim
+    from gdkernels.cuda import optim
+    from gdkernels.cuda.runtime import driver
 
     (g,) = arrays_of(rng, dtype, [(9001,)])
     sums = set()
@@ -100,7 +101,8 @@ def test_the_bits_do_not_depend_on_the_address(device, dtype, rng):
 
 
 def test_without_planes_the_plain_sums_are_written_alone(device, rng):
-    from gdkernels.cuda import driver, optim
+    from gdkernels.cuda import optim
+    from gdkernels.cuda.runtime import driver
 
     (g,) = arrays_of(rng, "float32", [(9001,)])
     there, partial = device.put(g), device.put(np.full(6, 7.0, "f4"))

@@ -145,8 +145,9 @@ def test_ignored_rows_do_not_count(device, classes, dtype, ignore_index, rng):
 
 def rows_on_device(device, storage, kind, logits, target, weight, smoothing=0.1, first=0, ignore_index=-100):
     """(row losses, gradients times 0.25) of `row_launches`; arrays begin `first` elements behind an aligned address."""
-    from gdkernels.cuda import driver, loss
-    from gdkernels.cuda.pointer import BYTES
+    from gdkernels.cuda import loss
+    from gdkernels.cuda.runtime import driver
+    from gdkernels.cuda.runtime.pointer import BYTES
 
     computed = "float64" if storage == "float64" else "float32"
 
@@ -320,7 +321,8 @@ def test_labels_that_nobody_checked_give_nan(device, classes, storage, rng):
 
 def test_labels_are_not_checked_while_a_graph_is_captured(device):
     """The host must not wait for a stream that only records."""
-    from gdkernels.cuda import cross_entropy, driver
+    from gdkernels.cuda import cross_entropy
+    from gdkernels.cuda.runtime import driver
 
     target = device.put(np.array([7, 0]))
     stream = driver.Stream()

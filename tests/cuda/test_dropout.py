@@ -65,7 +65,8 @@ def test_numbers_wrap_at_two_to_the_64(device):
 @pytest.mark.parametrize("first", [0, 1, 2, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_misaligned_slices_in_place(device, dtype, first, rng):
-    from gdkernels.cuda import driver, dropout
+    from gdkernels.cuda import dropout
+    from gdkernels.cuda.runtime import driver
 
     x = rng.standard_normal(103).astype(dtype)
     whole = device.put(x)

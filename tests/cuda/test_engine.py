@@ -283,7 +283,7 @@ def test_an_engine_without_room_stays_as_it_was(device, monkeypatch, fails):
 
 
 def test_steps_that_an_interrupt_leaves_behind_are_counted(device, monkeypatch):
-    from gdkernels.cuda import driver
+    from gdkernels.cuda.runtime import driver
 
     x, y = np.random.default_rng(0).standard_normal((24, 5)).astype("f4"), np.arange(24) % 3
     stopped, whole = (gd.Trainer(gd.mlp([5, 7, 3], dropout=0.2, seed=1).to("cuda")) for _ in range(2))

@@ -71,8 +71,8 @@ def operands(device, rng, storage, form, m, n, k, **layout):
 
 def multiply(device, a, b, before=None, gap=4, first=8, **tail):
     """(out, the launches) of `gemm.launches`; nothing but the m · n elements of out may have been written."""
-    from gdkernels.cuda import gemm
-    from gdkernels.cuda.jit import run
+    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda.runtime.jit import run
 
     (m, k), n, dtype = a.values.shape, b.values.shape[1], a.values.dtype
     before = np.zeros((m, n)) if before is None else before
@@ -103,8 +103,8 @@ def assert_product(result, a, b, *summands):
 
 def force(monkeypatch, tile, parts=1):
     """Let products be computed by this tile, in so many parts."""
-    from gdkernels.cuda import gemm_simt
-    from gdkernels.cuda.gemm_plan import Plan
+    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm.plan import Plan
 
     def choose(tiles, m, n, k, size, processors):
         assert tile in tiles
@@ -121,7 +121,7 @@ def force(monkeypatch, tile, parts=1):
 @pytest.mark.parametrize(("storage", "tile", "form", "by_four"), KERNELS)
 def test_tiles_cover_the_product_and_nothing_else(device, rng, monkeypatch, storage, tile, form, by_four):
     """Two tiles down and two across, of which three are cut, and three slabs, of which the first is shallow."""
-    from gdkernels.cuda import gemm_simt
+    from gdkernels.cuda.gemm import simt as gemm_simt
 
     tile = getattr(gemm_simt, tile)
     force(monkeypatch, tile)
@@ -149,7 +149,7 @@ def test_any_shape_in_every_form(device, rng, form, m, n, k):
 @pytest.mark.parametrize("n", [20, 17])
 def test_parts_of_k_are_added_up(device, rng, monkeypatch, storage, n):
     """A gradient of weights: few tiles, many rows. By fours and one by one."""
-    from gdkernels.cuda import gemm_simt
+    from gdkernels.cuda.gemm import simt as gemm_simt
 
     force(monkeypatch, gemm_simt.DOUBLE if storage == "float64" else gemm_simt.SMALL, parts=4)
     a, b = operands(device, rng, storage, "TT" if n == 20 else "NN", 36, n, 200)
@@ -162,7 +162,8 @@ def test_parts_of_k_are_added_up(device, rng, monkeypatch, storage, n):
 @pytest.mark.parametrize("n", [20, 17])
 def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
     """Five strips of rows for two blocks, which take three turns."""
-    from gdkernels.cuda import gemm_epilogue, gemm_simt
+    from gdkernels.cuda.gemm import epilogue as gemm_epilogue
+    from gdkernels.cuda.gemm import simt as gemm_simt
 
     monkeypatch.setattr(gemm_epilogue, "STRIPS", 2)
     force(monkeypatch, gemm_simt.SMALL, parts=2)
@@ -173,8 +174,8 @@ def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
 
 
 def test_a_tall_gradient_is_split_and_a_large_product_is_not(device):
-    from gdkernels.cuda.gemm_plan import choose
-    from gdkernels.cuda.gemm_simt import LARGE, SMALL
+    from gdkernels.cuda.gemm.plan import choose
+    from gdkernels.cuda.gemm.simt import LARGE, SMALL
 
     for processors in (20, 108, 132, 170):
         for m, n, k in [
@@ -194,7 +195,7 @@ def test_a_tall_gradient_is_split_and_a_large_product_is_not(device):
 
 
 def test_more_rows_than_a_grid_has_blocks(device, rng, monkeypatch):
-    from gdkernels.cuda import gemm_simt
+    from gdkernels.cuda.gemm import simt as gemm_simt
 
     monkeypatch.setattr(gemm_simt, "MOST_ROWS", 64)
     for form in ("NN", "TN"):
@@ -229,7 +230,7 @@ def test_without_k_there_is_only_what_follows(device, rng, storage):
 
 @pytest.mark.parametrize(("m", "n"), [(0, 5), (5, 0), (0, 0)])
 def test_an_empty_result_is_no_launch(device, m, n):
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     assert gemm.launches(None, "float32", m, n, 8, 0, 8, 1, 0, n, 1, 0, n) == []
 
@@ -294,7 +295,7 @@ def test_the_same_bits_again(device, rng):
     ids="-".join,
 )
 def test_what_follows_the_product(device, rng, monkeypatch, asked, by_four, parts):
-    from gdkernels.cuda import gemm_simt
+    from gdkernels.cuda.gemm import simt as gemm_simt
 
     force(monkeypatch, gemm_simt.SMALL, parts)
     m, n, k = (68, 20, 40) if by_four else (67, 19, 41)
@@ -326,8 +327,8 @@ def test_what_follows_the_product(device, rng, monkeypatch, asked, by_four, part
 
 
 def test_the_result_may_take_the_place_of_the_second_summand(device, rng):
-    from gdkernels.cuda import gemm
-    from gdkernels.cuda.jit import run
+    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda.runtime.jit import run
 
     for n in (20, 19):
         a, b = operands(device, rng, "float32", "NN", 30, n, 10)
@@ -343,7 +344,7 @@ def test_the_result_may_take_the_place_of_the_second_summand(device, rng):
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_every_activation_follows_the_parts(device, rng, monkeypatch, kind):
-    from gdkernels.cuda import gemm_simt
+    from gdkernels.cuda.gemm import simt as gemm_simt
 
     force(monkeypatch, gemm_simt.SMALL, parts=2)
     a, b = operands(device, rng, "float32", "NN", 9, 7, 40)
@@ -375,7 +376,7 @@ def test_activations_in_the_same_kernel(device, rng, storage, kind, n):
 
 @pytest.mark.parametrize("storage", ["float32", "float64"])
 def test_matmul_takes_arrays_of_any_strides(device, rng, storage):
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     x, y = rng.standard_normal((12, 10)).astype(storage), rng.standard_normal((12, 7)).astype(storage)
     start = rng.standard_normal((10, 7)).astype(storage)
@@ -424,7 +425,7 @@ BARRIER = "cuda.syncthreads()\n"
 def test_a_missing_barrier_is_caught(old, new, rng):
     """By the race detector, whatever the order of the warps; a wrong slab by the bounds or the result."""
     ptxemu = pytest.importorskip("ptxemu", reason="the emulator finds races, a GPU does not")
-    from gdkernels.cuda import gemm_simt
+    from gdkernels.cuda.gemm import simt as gemm_simt
 
     module = mutant(gemm_simt, old, new) if old else gemm_simt
     x, y = rng.standard_normal((40, 37)).astype("f4"), rng.standard_normal((37, 33)).astype("f4")
@@ -449,7 +450,8 @@ def test_a_missing_barrier_is_caught(old, new, rng):
 def test_a_wrong_mask_at_an_edge_is_caught(old, new, rng):
     """What lies behind the operands is touched, or comes in."""
     ptxemu = pytest.importorskip("ptxemu", reason="the emulator knows where arrays end")
-    from gdkernels.cuda import gemm_simt, simt_tiles
+    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt_tiles
 
     line = "from .target import cuda, types\n"
     module = mutant(

@@ -28,7 +28,7 @@ def rng():
 def engine(monkeypatch, tmp_path):
     """The module, with an empty memory of its own."""
     pytest.importorskip("numba.cuda")
-    from gdkernels.cuda import gemm_engine
+    from gdkernels.cuda.gemm import choice as gemm_engine
 
     before = gemm_engine.get_gemm_engine()
     monkeypatch.setattr(gemm_engine, "_path", lambda: tmp_path / "gemm_engine.json")
@@ -42,7 +42,7 @@ def in_host_memory(address, storage, *shape):
     """The NumPy array at an address of the emulated device."""
     import ml_dtypes
 
-    from gdkernels.cuda.arrays import _Memory
+    from gdkernels.cuda.runtime.arrays import _Memory
 
     dtype = np.dtype(ml_dtypes.bfloat16 if storage == "bfloat16" else storage)
     bits = np.asarray(_Memory(address, shape, None, np.dtype(f"u{dtype.itemsize}"), False))
@@ -62,7 +62,8 @@ def multiply_by_numpy(product):
 @pytest.fixture
 def vendor(device, engine, monkeypatch):
     """The products that cuBLAS, or NumPy in its place, has done."""
-    from gdkernels.cuda import driver, gemm_vendor
+    from gdkernels.cuda.gemm import vendor as gemm_vendor
+    from gdkernels.cuda.runtime import driver
 
     done, real = [], gemm_vendor.multiply
     on_gpu = engine.vendor_is_available()
@@ -128,7 +129,7 @@ def test_asking_for_the_engine_imports_no_cuda():
 @pytest.mark.parametrize("storage", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("form", ["NN", "NT", "TN", "TT"])
 def test_a_product_alone_is_one_call(device, vendor, rng, form, storage):
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     gd.cuda.set_gemm_engine("vendor")
     x, y = rng.standard_normal((5, 7)), rng.standard_normal((7, 3))
@@ -147,8 +148,8 @@ def test_a_product_alone_is_one_call(device, vendor, rng, form, storage):
 @pytest.mark.parametrize("asked", [(), *((name,) for name in ASKED), tuple(ASKED)], ids="-".join)
 @pytest.mark.parametrize("gap", [0, 4])
 def test_one_kernel_does_the_rest(device, vendor, rng, asked, gap):
-    from gdkernels.cuda import gemm
-    from gdkernels.cuda.jit import run
+    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda.runtime.jit import run
 
     gd.cuda.set_gemm_engine("vendor")
     m, n, k = 6, 12, 9
@@ -188,12 +189,12 @@ def test_halves_have_a_bias_and_an_activation(device, vendor, rng, storage):
 
 
 def test_operands_with_gaps_are_copied(device, vendor, rng):
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     gd.cuda.set_gemm_engine("vendor")
     x, y = rng.standard_normal((6, 20)).astype("f4"), rng.standard_normal((9, 4)).astype("f4")
     a, b, out = device.put(x), device.put(y), device.empty((6, 4), "f4")
-    part = gd.cuda.arrays.Array(a.shadow[:, 3:12], a.dtype, a.library, a.owner)
+    part = gd.cuda.runtime.arrays.Array(a.shadow[:, 3:12], a.dtype, a.library, a.owner)
     assert kernels(gemm.of_arrays(part, b, out)) == ["strided_copy_elements", "cuBLAS"]
     gemm.matmul(part, b, out)
     np.testing.assert_allclose(out.to_numpy(), x[:, 3:12] @ y, rtol=1e-5, atol=1e-5)
@@ -201,7 +202,7 @@ def test_operands_with_gaps_are_copied(device, vendor, rng):
 
 def test_float32_gradients_of_halves_are_our_own(device, vendor):
     """cupy.matmul gives the type of its operands."""
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     gd.cuda.set_gemm_engine("vendor")
     memory = device.empty((4096,), "f4")
@@ -214,7 +215,7 @@ def test_float32_gradients_of_halves_are_our_own(device, vendor):
 
 def test_a_launch_can_be_loaded_before_a_capture(device, vendor, rng):
     """On memory of its own: what the operands hold is kept."""
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     gd.cuda.set_gemm_engine("vendor")
     a, b = device.put(rng.standard_normal((5, 7))), device.put(rng.standard_normal((7, 3)))
@@ -232,7 +233,7 @@ def test_views_and_precision_are_handed_to_cupy(device, monkeypatch, rng, tf32):
 
     from cupy._core import _routines_linalg as routines
 
-    from gdkernels.cuda import gemm_vendor
+    from gdkernels.cuda.gemm import vendor as gemm_vendor
 
     streams, types = [], []
 
@@ -275,7 +276,7 @@ def test_training_with_cublas_needs_no_graph(device, vendor, rng):
 
 
 def test_tf32_is_for_float32_alone(device):
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     gd.cuda.set_gemm_engine("own", tf32=True)
     a, b, out = (device.empty((8, 8), "f4") for _ in range(3))
@@ -302,13 +303,13 @@ def clock(engine, monkeypatch):
 
 def machine(engine):
     """The name under which the times are kept."""
-    from gdkernels.cuda import driver
+    from gdkernels.cuda.runtime import driver
 
     return engine._machine(driver.use())
 
 
 def engine_of(device, m=40, n=24, k=24, **tail):
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     a, b, out = device.empty((m, k), "f4"), device.empty((k, n), "f4"), device.empty((m, n), "f4")
     return "cuBLAS" if "cuBLAS" in kernels(gemm.of_arrays(a, b, out, **tail)) else "own"
@@ -342,7 +343,7 @@ def test_auto_times_with_events_on_memory_of_its_own(device, vendor, rng):
     gd.cuda.set_gemm_engine("auto")
     x, y = rng.standard_normal((5, 7)).astype("f4"), rng.standard_normal((7, 3)).astype("f4")
     a, b, out = device.put(x), device.put(y), device.put(np.full((5, 3), 2.0, "f4"))
-    from gdkernels.cuda import gemm
+    from gdkernels.cuda.gemm import product as gemm
 
     gemm.matmul(a, b, out, accumulate=True)
     np.testing.assert_allclose(out.to_numpy(), 2 + x @ y, rtol=1e-5, atol=1e-5)
@@ -356,7 +357,7 @@ def test_auto_is_our_own_without_cupy(device, engine, monkeypatch, tmp_path):
 
 
 def test_auto_times_nothing_while_a_stream_is_captured(device, vendor, engine, clock, monkeypatch, tmp_path):
-    from gdkernels.cuda import driver
+    from gdkernels.cuda.runtime import driver
 
     gd.cuda.set_gemm_engine("auto")
     monkeypatch.setattr(driver, "is_capturing", lambda stream: True)

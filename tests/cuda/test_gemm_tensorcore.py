@@ -59,8 +59,8 @@ def frame(device, values, storage, gap):
 
 def multiply(device, storage, a, b, before=None, gap=0, z_wanted=False, out_storage=None, **tail):
     """(out, z) of the tensor cores, as float64. `before` is what `out` holds; nothing beyond it may change."""
-    from gdkernels.cuda import gemm_tensorcore
-    from gdkernels.cuda.jit import run
+    from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
+    from gdkernels.cuda.runtime.jit import run
 
     (m, k), n = a.read.shape, b.read.shape[1]
     empty = np.full((m, n), np.nan, np.float32)
@@ -94,7 +94,8 @@ def random(rng, *shape):
 @pytest.fixture
 def tile(monkeypatch):
     """Take this tile, and so many parts, for all products."""
-    from gdkernels.cuda import gemm_plan, gemm_tensorcore
+    from gdkernels.cuda.gemm import plan as gemm_plan
+    from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 
     def take(number, parts=1):
         def choose(tiles, m, n, k, size, processors, speed):
@@ -222,7 +223,7 @@ def test_nothing_to_add_up(device, rng, storage):
 
 @pytest.mark.parametrize(("m", "n"), [(0, 8), (8, 0), (0, 0)])
 def test_empty(device, m, n):
-    from gdkernels.cuda import gemm_tensorcore
+    from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 
     assert gemm_tensorcore.launches(None, "bfloat16", m, n, 8, 0, 8, 1, 0, n, 1, 0, n) == []
 
@@ -254,7 +255,7 @@ def test_nan_and_infinity_pass(device, rng, storage):
     ],
 )
 def test_operands_are_copied_only_where_they_must(device, a, b, copies):
-    from gdkernels.cuda import gemm_tensorcore
+    from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 
     launches = gemm_tensorcore.launches(lambda size: 1 << 20, "bfloat16", 40, 48, 24, *a, *b, 0, 48)
     assert [launch.kernel is gemm_tensorcore.pad for launch in launches] == [True] * copies + [False]
@@ -263,7 +264,7 @@ def test_operands_are_copied_only_where_they_must(device, a, b, copies):
 @pytest.mark.parametrize("storage", ["bfloat16", "float32"])
 def test_longer_rows_than_a_grid_has_blocks(device, rng, storage, monkeypatch):
     """Four blocks' worth of a copied row for two blocks, which take two turns."""
-    from gdkernels.cuda import gemm_tensorcore
+    from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 
     monkeypatch.setattr(gemm_tensorcore, "BLOCKS_DOWN", 2)
     a, b = lay(device, random(rng, 5, 101), storage, step=2), lay(device, random(rng, 101, 8), storage)
@@ -273,7 +274,8 @@ def test_longer_rows_than_a_grid_has_blocks(device, rng, storage, monkeypatch):
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_older_gpus_are_refused(device, storage, monkeypatch):
-    from gdkernels.cuda import driver, gemm_tensorcore
+    from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
+    from gdkernels.cuda.runtime import driver
 
     monkeypatch.setattr(driver, "capability", lambda number: (7, 5))
     with pytest.raises(
@@ -313,7 +315,7 @@ def emulate(module, a, b, race=True, order="forward"):
 def test_a_missing_wait_or_barrier_is_caught(old, new, rng):
     """By the race detector, or because copies land when they are waited for."""
     ptxemu = pytest.importorskip("ptxemu", reason="the emulator finds races, a GPU does not")
-    from gdkernels.cuda import gemm_tensorcore
+    from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 
     module = mutant(gemm_tensorcore, old, new) if old else gemm_tensorcore
     a, b = to_tf32(random(rng, 64, 128)), to_tf32(random(rng, 128, 64))

@@ -74,8 +74,9 @@ def test_elements_match_the_reference(device, name, dtype, reduction, rng):
 
 def rows_on_device(device, name, storage, pred, target, scale=0.25, first=0, with_grad=True):
     """(row losses, gradient), whose arrays begin `first` elements behind an aligned address."""
-    from gdkernels.cuda import driver, loss
-    from gdkernels.cuda.pointer import BYTES
+    from gdkernels.cuda import loss
+    from gdkernels.cuda.runtime import driver
+    from gdkernels.cuda.runtime.pointer import BYTES
 
     computed = "float64" if storage == "float64" else "float32"
     rows, n = pred.shape

@@ -44,7 +44,7 @@ class Case:
 
     def put(self, value, storage):
         """An array that begins `first` elements behind an aligned address."""
-        from gdkernels.cuda.arrays import Array
+        from gdkernels.cuda.runtime.arrays import Array
 
         value = np.asarray(value, "f8")
         flat = self.device.put(np.concatenate([np.full(self.first, np.nan), value.ravel()]), storage)

@@ -30,7 +30,8 @@ def rng():
 
 def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=None, half=None):
     """What `update_launches` makes of copies of p, g and the states from element `first` on; all arrays."""
-    from gdkernels.cuda import driver, optim
+    from gdkernels.cuda import optim
+    from gdkernels.cuda.runtime import driver
 
     if row is None:
         row = optim.table(name, hyper(name, LR, **OPTIONS[name]), [DECAY], STEP - 1, [LR])[0, 0]
@@ -259,8 +260,9 @@ def test_the_table_has_a_row_for_each_step_and_segment(name):
 
 
 def test_a_captured_update_takes_the_row_that_is_there(device, rng):
-    from gdkernels.cuda import driver, optim
-    from gdkernels.cuda.jit import run
+    from gdkernels.cuda import optim
+    from gdkernels.cuda.runtime import driver
+    from gdkernels.cuda.runtime.jit import run
 
     p, g, states = problem("adam", (1000,), "float32", rng)
     arrays = [device.put(array) for array in (p, g, *states)]

@@ -21,7 +21,7 @@ def rng():
 def on_device(device, op, x, first=0, in_place=False):
     """The operation on a copy that begins `first` elements behind an aligned address."""
     from gdkernels.cuda import softmax
-    from gdkernels.cuda.arrays import Array
+    from gdkernels.cuda.runtime.arrays import Array
 
     flat = device.put(np.concatenate([np.full(first, np.nan, x.dtype), x.ravel()]))
     source = Array(flat.shadow[first:].reshape(x.shape), flat.dtype, flat.library, flat.owner)

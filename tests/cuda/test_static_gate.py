@@ -71,7 +71,7 @@ def test_a_kernel_without_a_budget_is_found():
     )
     assert {"norm_add4 for float32", "norm_add4 for bfloat16"} <= set(found)
     assert "gemm_simt_nn_64x64_identity1 for float32" in found
-    assert "what gdkernels.cuda.gemm_epilogue.kernels makes" in found
+    assert "what gdkernels.cuda.gemm.epilogue.kernels makes" in found
 
 
 def test_every_budget_has_kernels():

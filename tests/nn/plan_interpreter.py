@@ -9,7 +9,7 @@ from gdkernels.nn.plan import Buffer, Call, Gradient, Parameter, Plan
 
 
 class Interpreter:
-    """Does what `gdkernels.cpu.engine.Engine` does, slowly and obviously.
+    """Does what `gdkernels.cpu.engine.engine.Engine` does, slowly and obviously.
 
     A call that reads a matrix before it is written, or changes one that is not its result, is an error of the plan.
     """

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import reference
 from gdkernels.cpu import activation as cpu_activation
-from gdkernels.cpu import team
-from gdkernels.cpu.jit import native
-from gdkernels.cpu.simd import noalias
+from gdkernels.cpu.runtime import team
+from gdkernels.cpu.runtime.jit import native
+from gdkernels.cpu.runtime.simd import noalias
 from gdkernels.ops.activation import KINDS, activation, activation_backward, saved_for
 from gdkernels.scalar import activations
 from tests.layouts import LAYOUTS, laid_out

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import reference
 from gdkernels.cpu import dropout as cpu_dropout
-from gdkernels.cpu import team
-from gdkernels.cpu.jit import Native
+from gdkernels.cpu.runtime import team
+from gdkernels.cpu.runtime.jit import Native
 from gdkernels.ops.dropout import dropout, dropout_backward
 from gdkernels.scalar.philox import philox4x32
 from tests.layouts import LAYOUTS, laid_out

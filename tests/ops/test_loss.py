@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import reference
 from gdkernels.cpu import loss as cpu_loss
-from gdkernels.cpu import team
+from gdkernels.cpu.runtime import team
 from gdkernels.ops.loss import binary_cross_entropy, huber, mse
 from tests.layouts import LAYOUTS, laid_out
 

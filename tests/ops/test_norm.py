@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from gdkernels.cpu import team
+from gdkernels.cpu.runtime import team
 from gdkernels.ops.norm import layernorm, layernorm_backward, rmsnorm, rmsnorm_backward
 from tests.layouts import LAYOUTS, laid_out
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from gdkernels.cpu import team
+from gdkernels.cpu.runtime import team
 from gdkernels.cpu.softmax import BLOCK, CHUNK, NARROW
 from gdkernels.ops.softmax import log_softmax, softmax
 from tests.layouts import LAYOUTS, laid_out

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import reference
 from gdkernels.cpu import loss as cpu_loss
-from gdkernels.cpu import team
+from gdkernels.cpu.runtime import team
 from gdkernels.cpu.softmax import BLOCK, CHUNK, NARROW
 from gdkernels.ops.loss import softmax_cross_entropy
 from tests.layouts import LAYOUTS, laid_out

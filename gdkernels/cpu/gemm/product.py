@@ -10,11 +10,11 @@ blocks of A (MC × kc) stay in the second-level cache, a panel of B (kc × 2 vec
 
 import numpy as np
 
-from .jit import kernel, native
-from .machine import VECTOR_BITS
+from ..runtime.jit import kernel, native
+from ..runtime.machine import VECTOR_BITS
+from ..runtime.simd import offset, typed, unpack
+from ..runtime.team import SCRATCH_BYTES, address, launch
 from .panels import full_and_ahead, pack_a, pack_b, row_blocks
-from .simd import offset, typed, unpack
-from .team import SCRATCH_BYTES, address, launch
 from .tile import DOT_COLUMNS, DOT_ROWS, ROWS, lanes, make_dots, make_tile
 
 KC_BYTES = 2048  # products added in one pass over a tile: 512 of float32

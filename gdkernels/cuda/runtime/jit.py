@@ -10,7 +10,7 @@ i8 u4`` are float32, float64, int16 (pointers only), int32, int64, uint32. An ab
 import struct
 from typing import NamedTuple
 
-from .. import cache as disk
+from ... import cache as disk
 from . import driver, elementary  # noqa: F401  (elementary: exp, tanh, … for the device)
 from .pointer import COMPUTED, Pointer
 from .target import device, entry_of, to_ptx, toolchain, types

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..plan import Buffer, Call, Gradient, Parameter
-from . import activation, dropout, gemm, linear, norm
+from ...plan import Buffer, Call, Gradient, Parameter
+from .. import activation, dropout, linear, norm
+from ..gemm import product as gemm
+from ..runtime.jit import Native
+from ..runtime.team import address, float_bits
 from .epoch import OP
-from .jit import Native
-from .team import address, float_bits
 
 RECORD = 24  # words kept for the record of an op
 SECTIONS = 3  # of the longest program: training's

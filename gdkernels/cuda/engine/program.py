@@ -1,9 +1,10 @@
 """From a plan to launches: each call becomes kernels with their addresses and sizes."""
 
-from ..plan import Buffer, Call, Gradient, Parameter
-from . import activation, dropout, gemm, norm
-from .jit import Launch
-from .pointer import BYTES
+from ...plan import Buffer, Call, Gradient, Parameter
+from .. import activation, dropout, norm
+from ..gemm import product as gemm
+from ..runtime.jit import Launch
+from ..runtime.pointer import BYTES
 
 
 class Binder:

@@ -5,10 +5,14 @@ does float32 in the precision of tf32 where that is wanted; or everything goes t
 what is wanted. Bias, a second summand and the activation cost no pass over memory of their own (`gemm_epilogue`).
 """
 
-from . import driver, gemm_engine, gemm_epilogue, gemm_simt, gemm_vendor
-from .jit import run
-from .pointer import BYTES
-from .strided import matrix_copy
+from ..runtime import driver
+from ..runtime.jit import run
+from ..runtime.pointer import BYTES
+from ..runtime.strided import matrix_copy
+from . import choice as gemm_engine
+from . import epilogue as gemm_epilogue
+from . import simt as gemm_simt
+from . import vendor as gemm_vendor
 
 
 def launches(
@@ -65,7 +69,7 @@ def _own(
     """The launches of our own kernels."""
     operands = a, rsa, csa, b, rsb, csb, out, ldo
     if tf32 or storage in ("bfloat16", "float16"):
-        from . import gemm_tensorcore
+        from . import tensorcore as gemm_tensorcore
 
         return gemm_tensorcore.launches(room, storage, m, n, k, *operands, out_storage=out_storage, **tail)
     first, *left = _with_unit_stride(room, storage, m, k, a, rsa, csa)

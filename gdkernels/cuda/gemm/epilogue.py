@@ -6,11 +6,11 @@ this file apply the same functions to parts that lie in memory, added up in thei
 
 from functools import cache
 
-from ..scalar.activations import ACTIVATIONS
-from .intrinsics import is_wide, load4, store4
-from .jit import Launch, device, kernel
-from .pointer import BYTES, is_null, offset, real
-from .target import cuda
+from ...scalar.activations import ACTIVATIONS
+from ..runtime.intrinsics import is_wide, load4, store4
+from ..runtime.jit import Launch, device, kernel
+from ..runtime.pointer import BYTES, is_null, offset, real
+from ..runtime.target import cuda
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
 LANES, WARPS = 32, 8

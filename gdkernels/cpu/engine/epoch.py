@@ -14,10 +14,11 @@ number of ops, then (kernel address, record address, total, quantum) for each.
 
 import math
 
-from ..scalar.hyper import HYPER
-from .jit import kernel, native
-from .memory import LINE
-from .simd import (
+from ...scalar.hyper import HYPER
+from ..gemm.tile import ROWS, prefetch
+from ..runtime.jit import kernel, native
+from ..runtime.memory import LINE
+from ..runtime.simd import (
     float64_at,
     flush_denormals,
     int64_at,
@@ -28,8 +29,7 @@ from .simd import (
     typed,
     unpack,
 )
-from .team import dispatcher, share, wait
-from .tile import ROWS, prefetch
+from ..runtime.team import dispatcher, share, wait
 
 OP = 4  # words of an op
 AHEAD = 2  # rows that the gathering of a batch asks for in advance

@@ -10,21 +10,14 @@ lanes with 16 bytes each.
 
 from functools import cache
 
-from . import driver, gemm_epilogue
-from .gemm_epilogue import epilogue, row_of
-from .gemm_plan import choose
-from .intrinsics import (
-    address,
-    all_copies,
-    copies_but_one,
-    copy_commit,
-    is_wide,
-    load4,
-    unrolled,
-)
-from .jit import Kernel, Launch, device, kernel
-from .pointer import BYTES, offset, real, shared
-from .target import cuda, types
+from ..runtime import driver
+from ..runtime.intrinsics import address, all_copies, copies_but_one, copy_commit, is_wide, load4, unrolled
+from ..runtime.jit import Kernel, Launch, device, kernel
+from ..runtime.pointer import BYTES, offset, real, shared
+from ..runtime.target import cuda, types
+from . import epilogue as gemm_epilogue
+from .epilogue import epilogue, row_of
+from .plan import choose
 from .tensorcore_tiles import CHUNK, LARGE, PIECE, PITCH, SLAB, SMALL, Tile, operand, warp
 
 TILES = LARGE, SMALL

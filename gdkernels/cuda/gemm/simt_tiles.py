@@ -7,10 +7,10 @@ Both operands lie there as [k][row] (for B: [k][column]). From an operand whose 
 from functools import cache
 from typing import NamedTuple
 
-from .intrinsics import load4, store4, unrolled
-from .jit import device
-from .pointer import BYTES, offset, real
-from .target import cuda, types
+from ..runtime.intrinsics import load4, store4, unrolled
+from ..runtime.jit import device
+from ..runtime.pointer import BYTES, offset, real
+from ..runtime.target import cuda, types
 
 ELEMENTS = {"float32": types.float32, "float64": types.float64}
 

@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .machine import VECTOR_BITS, VECTOR_REGISTERS
-from .simd import I1, I32, I64, VOID, declare
+from ..runtime.machine import VECTOR_BITS, VECTOR_REGISTERS
+from ..runtime.simd import I1, I32, I64, VOID, declare
 
 VECTORS = 2  # vectors of B side by side
 ROWS = 8 if VECTOR_REGISTERS == 32 else 6  # 16 or 12 accumulators

@@ -15,7 +15,7 @@ that have no more than 100.
 from functools import cache
 from typing import NamedTuple
 
-from .intrinsics import (
+from ..runtime.intrinsics import (
     copy_async,
     device,
     ldmatrix,
@@ -26,7 +26,7 @@ from .intrinsics import (
     to_tf32,
     unrolled,
 )
-from .target import types
+from ..runtime.target import types
 
 CHUNK = 16  # bytes of one copy
 SLAB = 64  # bytes along k of a stage

@@ -6,16 +6,16 @@ import time
 
 import numpy as np
 
-from ..plan import Buffer, Gradient, LossCall, Plan, Uncopied, Update
-from ..scalar.hyper import HYPER
-from . import loss as loss_kernels
-from . import optim
+from ...plan import Buffer, Gradient, LossCall, Plan, Uncopied, Update
+from ...scalar.hyper import HYPER
+from .. import loss as loss_kernels
+from .. import optim
+from ..gemm.tile import ROWS
+from ..runtime.memory import PAGE, aligned_zeros, next_page
+from ..runtime.team import SCRATCH_BYTES, address, get_threads, invoke_alone, team
 from .epoch import FIELDS, run_sections, set_step, train
-from .memory import PAGE, aligned_zeros, next_page
 from .pace import Pace
 from .program import Binder, Deal, Op, Program, lay_out
-from .team import SCRATCH_BYTES, address, get_threads, invoke_alone, team
-from .tile import ROWS
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
 UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
-from .. import cache as disk
+from ... import cache as disk
 from .jit import FLAGS, device, kernel, native
 from .machine import HAS_CLOCK, cpu_count
 from .memory import PAGE, aligned_zeros, next_page

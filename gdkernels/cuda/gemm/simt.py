@@ -17,14 +17,14 @@ at a time for everything else.
 
 from functools import cache
 
-from . import gemm_epilogue
-from .gemm_epilogue import epilogue, row_of
-from .gemm_plan import choose
-from .intrinsics import is_wide, load4
-from .jit import Kernel, Launch, device, kernel
-from .pointer import BYTES, offset, real, shared
+from ..runtime.intrinsics import is_wide, load4
+from ..runtime.jit import Kernel, Launch, device, kernel
+from ..runtime.pointer import BYTES, offset, real, shared
+from ..runtime.target import cuda, types
+from . import epilogue as gemm_epilogue
+from .epilogue import epilogue, row_of
+from .plan import choose
 from .simt_tiles import ELEMENTS, Tile, operand, warp
-from .target import cuda, types
 
 LARGE = Tile(side=128, depth=8, down=2, right=2, blocks=2, share=0.9)
 SMALL = Tile(side=64, depth=16, down=2, right=1, blocks=4, share=0.72)

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import driver, gemm_epilogue
-from .jit import Launch
-from .pointer import BYTES
-from .strided import matrix_copy
+from ..runtime import driver
+from ..runtime.jit import Launch
+from ..runtime.pointer import BYTES
+from ..runtime.strided import matrix_copy
+from . import epilogue as gemm_epilogue
 
 
 class Product(NamedTuple):
@@ -38,7 +39,7 @@ class Product(NamedTuple):
 
     def load(self) -> None:
         """Let cuBLAS make its handle and load its kernel, by a product of what lies around: a capture may do neither."""
-        from .arrays import default_library, read
+        from ..runtime.arrays import default_library, read
 
         driver.use()
         library, sizes = default_library(), (self.m * self.k, self.k * self.n, self.m * self.n)

@@ -4,9 +4,9 @@ A panel is read once for every tile of rows, so it is packed where it would not 
 next is asked for, packed or claimed while its tiles are computed: they leave the memory idle.
 """
 
-from .jit import Native, device, native
-from .memory import LINE
-from .simd import address_of, offset
+from ..runtime.jit import Native, device, native
+from ..runtime.memory import LINE
+from ..runtime.simd import address_of, offset
 from .tile import (
     HALF,
     ROWS,

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import __version__
-from .. import cache as disk
+from ... import __version__
+from ... import cache as disk
 
 ENGINES = ("own", "vendor", "auto")
 ROUNDS, REPETITIONS = 3, 10  # the median of so many rounds counts
@@ -76,7 +76,7 @@ def cupy_is_installed() -> bool:
 
 def vendor_is_available() -> bool:
     """Whether CuPy is installed and finds a GPU."""
-    from .arrays import CuPy, default_library
+    from ..runtime.arrays import CuPy, default_library
 
     return default_library() is CuPy
 
@@ -96,7 +96,7 @@ def faster(name: str, build: Any) -> str:
     ``build(engine, room)`` gives launches over memory from ``room(bytes)``. While a stream is captured nothing can be timed:
     "own", until the class is met again.
     """
-    from . import driver
+    from ..runtime import driver
 
     machine = _machine(driver.use())
     known = _remembered(machine)
@@ -112,8 +112,8 @@ def faster(name: str, build: Any) -> str:
 
 
 def _is_capturing() -> bool:
-    from . import driver
-    from .arrays import default_library
+    from ..runtime import driver
+    from ..runtime.arrays import default_library
 
     try:
         return driver.is_capturing(default_library().stream())
@@ -123,7 +123,7 @@ def _is_capturing() -> bool:
 
 def _times(build: Any) -> dict[str, float] | None:
     """Milliseconds of each engine; None where there is no memory to time them in."""
-    from .arrays import default_library, read
+    from ..runtime.arrays import default_library, read
 
     library = default_library()
     stream = library.stream()
@@ -143,7 +143,7 @@ def _times(build: Any) -> dict[str, float] | None:
 
 def _milliseconds(launches: Any, stream: int, repetitions: int) -> float:
     """Of so many runs, between two events on the stream."""
-    from .driver import Event
+    from ..runtime.driver import Event
 
     first, last = Event(), Event()
     first.record(stream)
@@ -164,7 +164,7 @@ def _path() -> Path:
 @cache
 def _machine(device: int) -> str:
     """What the times depend on: the GPU (the current device, whose number this is) and the version."""
-    from .target import cuda
+    from ..runtime.target import cuda
 
     name = cuda.get_current_device().name
     return f"{name.decode() if isinstance(name, bytes) else name}, gdkernels {__version__}"

@@ -21,7 +21,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload, register_jitable
 
-from ..scalar import elementary
+from ...scalar import elementary
 from .simd import add, bits, copysign, horner, shift_left, shift_right, sub
 
 FLAGS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}

@@ -7,13 +7,13 @@ rate and scale, `finish` decides whether the update may be made. The host waits 
 
 import math
 
-from .activation import THREADS
-from .intrinsics import warp_sum
-from .jit import Launch, kernel
-from .optim import root, sum_of_planes
-from .pointer import at, real, shared
-from .strided import blocks
-from .target import cuda
+from ..activation import THREADS
+from ..optim import root, sum_of_planes
+from ..runtime.intrinsics import warp_sum
+from ..runtime.jit import Launch, kernel
+from ..runtime.pointer import at, real, shared
+from ..runtime.strided import blocks
+from ..runtime.target import cuda
 
 BLOCK_WARPS = THREADS // 32
 ALL = ("float32", "float64", "bfloat16")

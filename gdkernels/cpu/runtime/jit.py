@@ -32,7 +32,7 @@ from numba.core.typing import signature as make_signature
 from numba.core.typing.templates import AbstractTemplate
 from numba.extending import register_jitable, typeof_impl
 
-from .. import cache as disk
+from ... import cache as disk
 from .simd import Record
 
 # contract and nsz keep every element's bits independent of where it stands in a vector, a tail or a thread's range.
@@ -183,7 +183,9 @@ def _callees(function, seen=None) -> list[Native]:
     for value in (*closure.globals.values(), *closure.nonlocals.values()):
         if isinstance(value, Native):
             found.append(value)
-        elif inspect.isfunction(value) and value.__module__.startswith(__package__) and value not in seen:
+        elif (
+            inspect.isfunction(value) and value.__module__.startswith("gdkernels.cpu.") and value not in seen
+        ):
             seen.add(value)
             found += _callees(value, seen)
     return found

@@ -1,7 +1,7 @@
 """Runs a plan on the GPU: passes for one's own loop, and whole epochs of training as replayed CUDA graphs.
 
-The twin of `cpu.engine`. Parameters and gradients are flat device buffers of the type that is computed with; where the
-plan stores matrices in bfloat16, its kernels read a bfloat16 copy of the parameters, which the update renews in its own
+The twin of `cpu.engine.engine`. Parameters and gradients are flat device buffers of the type that is computed with; where
+the plan stores matrices in bfloat16, its kernels read a bfloat16 copy of the parameters, which the update renews in its own
 pass.
 """
 
@@ -11,15 +11,17 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..plan import Buffer, LossCall, Plan, Uncopied, Update
-from . import driver, epoch, loss, optim
-from .arrays import Array, read
-from .gemm_engine import get_gemm_engine
-from .jit import Launch, run
-from .memory import ALIGNED, Room, grown, packed
-from .pointer import BYTES
+from ...plan import Buffer, LossCall, Plan, Uncopied, Update
+from .. import loss, optim
+from ..gemm.choice import get_gemm_engine
+from ..runtime import driver
+from ..runtime.arrays import Array, read
+from ..runtime.jit import Launch, run
+from ..runtime.memory import ALIGNED, Room, grown, packed
+from ..runtime.pointer import BYTES
+from ..runtime.strided import blocks
+from . import epoch
 from .program import Binder
-from .strided import blocks
 
 GRAPHS_KEPT = 16
 
@@ -300,7 +302,7 @@ class Engine(Uncopied):
             one.load()
 
     def train(self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
-        """Take one step for each batch of `order`; return how many were done. As `cpu.engine.Engine.train`.
+        """Take one step for each batch of `order`; return how many were done. As `cpu.engine.engine.Engine.train`.
 
         x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous on the device, the rest is NumPy. The host
         launches graphs and waits once, at the end.

@@ -7,8 +7,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from ..gemm.tile import _Emitter
 from .simd import I32, I64
-from .tile import _Emitter
 
 CHAINS = 4  # sums of a row that run side by side, because an addition takes so many cycles
 

@@ -4,7 +4,7 @@ They are libdevice's: errors of 1 to 2 ulp, no flushing of denormals, the limits
 float32 is our own.
 """
 
-from ..scalar import FUNCTIONS, activations, elementary, losses, optimizers, philox  # noqa: F401
+from ...scalar import FUNCTIONS, activations, elementary, losses, optimizers, philox  # noqa: F401
 from .target import device, libdevice, overload, types
 
 INLINE = {"forceinline": True}
@@ -63,8 +63,8 @@ def _normal_pdf(x):
     return bell and (lambda x: type(x)(DENSITY) * bell(x))
 
 
-# P(N(0, 1) > x) e^(x²/2) for 0 ≤ x ≤ 15 in float32: the quotient of polynomials of `cpu.vmath`. With libdevice's function
-# gelu took 1.4 (float32) and 1.5 times (bfloat16) as long on an H200, for it waits for arithmetic.
+# P(N(0, 1) > x) e^(x²/2) for 0 ≤ x ≤ 15 in float32: the quotient of polynomials of `cpu.runtime.elementary`. With
+# libdevice's function gelu took 1.4 (float32) and 1.5 times (bfloat16) as long on an H200, for it waits for arithmetic.
 ABOVE = 0.5, 0.43811654, 0.18309435, 0.040583257, 0.004108163
 BELOW = 1.0, 1.6741180, 1.2019371, 0.46909676, 0.10173361, 0.010297518
 
