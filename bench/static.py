@@ -210,7 +210,7 @@ def unnamed() -> list[str]:
     from gdkernels.cuda import budgets
     from gdkernels.cuda.runtime.jit import Kernel
 
-    names = [f"gdkernels.cuda.{module.name}" for module in pkgutil.iter_modules(gdkernels.cuda.__path__)]
+    names = [module.name for module in pkgutil.walk_packages(gdkernels.cuda.__path__, "gdkernels.cuda.")]
     modules = [importlib.import_module(name) for name in names]
     unused = {
         f"what {maker.__module__}.{maker.__name__} makes"

@@ -32,6 +32,15 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
+def name_of(function: Any) -> str:
+    """What a kernel is called: where its function stands in its wing, such as ``gemm.product.gemm``."""
+    module = function.__module__
+    for wing in ("gdkernels.cpu.", "gdkernels.cuda."):
+        if module.startswith(wing):
+            return f"{module.removeprefix(wing)}.{function.__name__}"
+    return f"{module.rpartition('.')[2]}.{function.__name__}"
+
+
 def _candidates() -> Iterator[Path]:
     chosen = os.environ.get("GDKERNELS_CACHE_DIR")
     if chosen:

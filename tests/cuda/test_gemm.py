@@ -453,7 +453,7 @@ def test_a_wrong_mask_at_an_edge_is_caught(old, new, rng):
     from gdkernels.cuda.gemm import simt as gemm_simt
     from gdkernels.cuda.gemm import simt_tiles
 
-    line = "from .target import cuda, types\n"
+    line = "from ..runtime.target import cuda, types\n"
     module = mutant(
         gemm_simt, line, f"{line}\nMISTAKE = {old!r}, {new!r}\n"
     )  # a name of its own in the cache

@@ -65,9 +65,9 @@ def test_every_kernel_has_a_budget():
 def test_a_kernel_without_a_budget_is_found():
     """Made when its module is imported, or by a function when it is needed."""
     found = unnamed(
-        "from gdkernels.cuda import budgets, gemm_epilogue\n"
+        "from gdkernels.cuda import budgets\nfrom gdkernels.cuda.gemm import epilogue\n"
         "budgets.BUDGETS = [one for one in budgets.BUDGETS if one.name not in ('sum by four', 'gemm 64 by one')]\n"
-        "gemm_epilogue.kernels.cache_clear()"
+        "epilogue.kernels.cache_clear()"
     )
     assert {"norm_add4 for float32", "norm_add4 for bfloat16"} <= set(found)
     assert "gemm_simt_nn_64x64_identity1 for float32" in found

@@ -83,8 +83,7 @@ class Native:
         self._generic = any(word[0] == "F" or word == "record" for word in self._arguments)
         self._addresses: dict = {}  # by the name of the element type, and by what else it was asked for
         self._libraries = []  # compiled code lives as long as its library
-        module = function.__module__.rpartition(".")[2]
-        self.name = f"{module}.{function.__name__}"
+        self.name = disk.name_of(function)
         self.__doc__ = function.__doc__
         self.numba_type = _callable_type(self)
 

@@ -35,7 +35,7 @@ class Kernel:
         self.function, self.threads, self.blocks, self.shared = function, threads, blocks, shared
         self.variants = variants
         self._words = [word.strip() for word in signature.split(",")]
-        self.name = f"{function.__module__.rpartition('.')[2]}_{function.__name__}"
+        self.name = disk.name_of(function).replace(".", "_")
         self.__doc__ = function.__doc__
         self._loaded: dict[tuple[str, int], tuple] = {}
 
