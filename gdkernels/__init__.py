@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from . import cuda as cuda
-    from . import schedules as schedules
     from . import testing as testing
     from .cpu.runtime.team import get_threads as get_threads
     from .cpu.runtime.team import set_threads as set_threads
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from .ops.activation import saved_for as saved_for
     from .ops.clip import clip_by_global_norm as clip_by_global_norm
     from .ops.clip import global_norm as global_norm
+    from .ops.cross_entropy import softmax_cross_entropy as softmax_cross_entropy
     from .ops.dropout import dropout as dropout
     from .ops.dropout import dropout_backward as dropout_backward
     from .ops.linear import linear as linear
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from .ops.loss import binary_cross_entropy as binary_cross_entropy
     from .ops.loss import huber as huber
     from .ops.loss import mse as mse
-    from .ops.loss import softmax_cross_entropy as softmax_cross_entropy
     from .ops.matmul import matmul as matmul
     from .ops.norm import layernorm as layernorm
     from .ops.norm import layernorm_backward as layernorm_backward
@@ -56,33 +55,35 @@ if TYPE_CHECKING:
     from .ops.optim import sgd_step as sgd_step
     from .ops.softmax import log_softmax as log_softmax
     from .ops.softmax import softmax as softmax
-    from .train.losses import MSE as MSE
-    from .train.losses import BinaryCrossEntropy as BinaryCrossEntropy
-    from .train.losses import Huber as Huber
-    from .train.losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
-    from .train.optimizers import SGD as SGD
-    from .train.optimizers import AdaGrad as AdaGrad
-    from .train.optimizers import Adam as Adam
-    from .train.optimizers import AdamW as AdamW
-    from .train.optimizers import AMSGrad as AMSGrad
-    from .train.optimizers import Lion as Lion
-    from .train.optimizers import RMSProp as RMSProp
+    from .train import schedules as schedules
+    from .train.loss import MSE as MSE
+    from .train.loss import BinaryCrossEntropy as BinaryCrossEntropy
+    from .train.loss import Huber as Huber
+    from .train.loss import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+    from .train.optim import SGD as SGD
+    from .train.optim import AdaGrad as AdaGrad
+    from .train.optim import Adam as Adam
+    from .train.optim import AdamW as AdamW
+    from .train.optim import AMSGrad as AMSGrad
+    from .train.optim import Lion as Lion
+    from .train.optim import RMSProp as RMSProp
     from .train.trainer import History as History
     from .train.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
 
 # Where the names above live; a test holds the two lists together.
-_SUBMODULES = {"cuda": ".cuda", "init": ".nn.init", "schedules": ".schedules", "testing": ".testing"}
+_SUBMODULES = {"cuda": ".cuda", "init": ".nn.init", "schedules": ".train.schedules", "testing": ".testing"}
 _NAMES = {
     ".cpu.runtime.team": ("get_threads", "set_threads"),
     ".nn.layers": ("Activation", "Dropout", "LayerNorm", "Linear", "RMSNorm", "Residual"),
     ".nn.network": ("Network", "load", "mlp"),
     ".ops.activation": ("activation", "activation_backward", "saved_for"),
     ".ops.clip": ("clip_by_global_norm", "global_norm"),
+    ".ops.cross_entropy": ("softmax_cross_entropy",),
     ".ops.dropout": ("dropout", "dropout_backward"),
     ".ops.linear": ("linear", "linear_backward"),
-    ".ops.loss": ("binary_cross_entropy", "huber", "mse", "softmax_cross_entropy"),
+    ".ops.loss": ("binary_cross_entropy", "huber", "mse"),
     ".ops.matmul": ("matmul",),
     ".ops.norm": ("layernorm", "layernorm_backward", "rmsnorm", "rmsnorm_backward"),
     ".ops.optim": (
@@ -95,8 +96,8 @@ _NAMES = {
         "sgd_step",
     ),
     ".ops.softmax": ("log_softmax", "softmax"),
-    ".train.losses": ("BinaryCrossEntropy", "Huber", "MSE", "SoftmaxCrossEntropy"),
-    ".train.optimizers": ("AMSGrad", "AdaGrad", "Adam", "AdamW", "Lion", "RMSProp", "SGD"),
+    ".train.loss": ("BinaryCrossEntropy", "Huber", "MSE", "SoftmaxCrossEntropy"),
+    ".train.optim": ("AMSGrad", "AdaGrad", "Adam", "AdamW", "Lion", "RMSProp", "SGD"),
     ".train.trainer": ("History", "Trainer"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

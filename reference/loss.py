@@ -1,4 +1,4 @@
-"""The losses, each with its gradient: what back-propagation starts from.
+"""The losses of elements, each with its gradient: what back-propagation starts from.
 
 Every loss gives (value, grad). `reduction` says what becomes of the terms l_i of elements or rows:
 
@@ -10,20 +10,21 @@ A mean over nothing (empty batch, all labels ignored) is NaN with gradient zero,
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
 Value = float | Array
 
 
-def _same_shape(op: str, name: str, x: Array, target: Array) -> None:
+def same_shape(op: str, name: str, x: Array, target: Array) -> None:
     """Broadcasting (n,) against (n, 1) would compare each element with every other, and train to the mean."""
     if x.shape != target.shape:
         raise ValueError(f"{op}: target has shape {target.shape}, expected {x.shape} like {name}")
 
 
-def _reduced(op: str, terms: Array, grad: Array, reduction: str, count: float) -> tuple[Value, Array]:
+def reduced(op: str, terms: Array, grad: Array, reduction: str, count: float) -> tuple[Value, Array]:
+    """(value, grad) from the terms and the gradient of their sum."""
     if reduction == "none":
         return terms, grad
     if reduction == "sum":
@@ -41,9 +42,9 @@ def mse(pred: ArrayLike, target: ArrayLike, reduction: str = "mean") -> tuple[Va
     Least squares: -log of a normal density around pred, up to constants. pred and target have the same shape.
     """
     pred, target = f64(pred), f64(target)
-    _same_shape("mse", "pred", pred, target)
+    same_shape("mse", "pred", pred, target)
     error = pred - target
-    return _reduced("mse", error**2, 2.0 * error, reduction, error.size)
+    return reduced("mse", error**2, 2.0 * error, reduction, error.size)
 
 
 @ieee
@@ -56,13 +57,13 @@ def huber(
     [-delta, delta], so that an outlier pulls with a bounded force. The same shapes as `mse`.
     """
     pred, target = f64(pred), f64(target)
-    _same_shape("huber", "pred", pred, target)
+    same_shape("huber", "pred", pred, target)
     if not delta > 0:
         raise ValueError(f"huber: delta is {delta}, expected a positive number")
     error = pred - target
     size = np.abs(error)
     terms = np.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
-    return _reduced("huber", terms, np.clip(error, -delta, delta), reduction, error.size)
+    return reduced("huber", terms, np.clip(error, -delta, delta), reduction, error.size)
 
 
 @ieee
@@ -81,113 +82,10 @@ def binary_cross_entropy(
     have the same shape; w > 1 counts positives more, to the gain of recall.
     """
     z, t = f64(logits), f64(target)
-    _same_shape("binary_cross_entropy", "logits", z, t)
+    same_shape("binary_cross_entropy", "logits", z, t)
     e = np.exp(-np.abs(z))
     tail = np.log1p(e)  # softplus(z) = max(z, 0) + tail
     p, not_p = np.where(z < 0, e, 1.0) / (1.0 + e), np.where(z < 0, 1.0, e) / (1.0 + e)
     terms = pos_weight * t * (np.maximum(-z, 0.0) + tail) + (1.0 - t) * (np.maximum(z, 0.0) + tail)
     grad = (1.0 - t) * p - pos_weight * t * not_p
-    return _reduced("binary_cross_entropy", terms, grad, reduction, z.size)
-
-
-@ieee
-def softmax(x: ArrayLike) -> Array:
-    """p = exp(x) / Σ exp(x), over the last axis.
-
-    A constant added to a row cancels in the fraction. Subtracting the row's maximum makes every exponent
-    <= 0 and one of them 0: no overflow, and a denominator in [1, n].
-    """
-    x = f64(x)
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    p: Array = e / e.sum(axis=-1, keepdims=True)
-    return p
-
-
-@ieee
-def log_softmax(x: ArrayLike) -> Array:
-    """log p = x - max - log Σ exp(x - max), over the last axis.
-
-    log(softmax(x)) would be -inf wherever p underflows, from 746 below the maximum on; this is exact there.
-    """
-    x = f64(x)
-    shifted = x - x.max(axis=-1, keepdims=True)
-    log_p: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return log_p
-
-
-def _one_hot(target: NDArray[np.integer], counted: NDArray[np.bool_], shape: tuple[int, ...]) -> Array:
-    """Rows of the identity matrix; zero where a row does not count. ValueError for a label out of range."""
-    classes = shape[1]
-    for row in np.flatnonzero(counted & ((target < 0) | (target >= classes)))[:1]:
-        raise ValueError(
-            f"softmax_cross_entropy: target[{row}] is {target[row]}, expected a class in [0, {classes})"
-        )
-    y = np.zeros(shape)
-    y[np.flatnonzero(counted), target[counted]] = 1.0
-    return y
-
-
-@ieee
-def softmax_cross_entropy(
-    logits: ArrayLike,
-    target: ArrayLike,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-    class_weight: ArrayLike | None = None,
-    ignore_index: int = -100,
-) -> tuple[Value, Array]:
-    """l = -Σ_c w_c q_c log p_c by rows, p = softmax(logits): PyTorch's cross_entropy, every combination.
-
-        q = (1 - ε) y + ε / classes     y: the target probabilities, or 1 at the target index and 0 elsewhere
-        dl/dz_c = p_c Σ_k w_k q_k - w_c q_c          for w = 1: p - q
-
-    Why: log p_k = z_k - log Σ exp z, so d log p_k / dz_c = δ_kc - p_c. Multiply by -w_k q_k and sum over
-    k. The division by p that the logarithm brings has cancelled against the softmax: a confidently wrong
-    row still has a gradient of size 1, where mean squared error of a softmax would have one near 0.
-
-    Parameters
-    ----------
-    logits : (batch, classes) array
-    target : (batch,) array of integers, the class of each row; or (batch, classes) array of probabilities
-    reduction : "mean" divides by Σ w[target] over the rows that count (without weights: their number) for
-        index targets, smoothed or not; by batch for probabilities, weighted or not
-    label_smoothing : ε in [0, 1]
-    class_weight : (classes,) array w; None means ones
-    ignore_index : rows with this target are left out: term 0, gradient 0. Index targets only.
-
-    Returns
-    -------
-    value : float, or (batch,) array for "none"
-    grad : (batch, classes) array. Where rows count but their weights sum to 0, mean and gradient are NaN.
-    """
-    op = "softmax_cross_entropy"
-    z, classes = f64(logits), np.shape(logits)[1]
-    w = np.ones(classes) if class_weight is None else f64(class_weight)
-    if w.shape != (classes,):
-        raise ValueError(f"{op}: class_weight has shape {w.shape}, expected ({classes},)")
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"{op}: label_smoothing is {label_smoothing}, expected a number in [0, 1]")
-
-    label = np.asarray(target)
-    by_index = label.ndim == 1
-    if by_index:
-        if label.shape != z.shape[:1] or not np.issubdtype(label.dtype, np.integer):
-            raise ValueError(f"{op}: target is {label.dtype} {label.shape}, expected integers {z.shape[:1]}")
-        counted = label != ignore_index
-        y = _one_hot(label, counted, z.shape)
-        count = float((y * w).sum())
-    else:
-        y = f64(target)
-        _same_shape(op, "logits", z, y)
-        counted = np.ones(len(z), dtype=np.bool_)
-        count = len(z)
-
-    q = (1.0 - label_smoothing) * y + label_smoothing / classes
-    weighted = q * w
-    contributions = weighted * log_softmax(z)
-    if by_index:
-        contributions[q == 0] = 0.0  # a class that was not picked adds nothing, even if its logit is -inf
-    terms = np.where(counted, -contributions.sum(axis=1), 0.0)
-    grad = softmax(z) * weighted.sum(axis=1, keepdims=True) - weighted
-    value, grad = _reduced(op, terms, grad, reduction, count)
-    return value, np.where(counted[:, None], grad, 0.0)
+    return reduced("binary_cross_entropy", terms, grad, reduction, z.size)

@@ -8,8 +8,7 @@ from functools import partial
 import numpy as np
 
 import gdkernels as gd
-from gdkernels.cpu import activation, dropout, loss, norm, optim
-from gdkernels.cpu.gemm import product as gemm
+from gdkernels.cpu import activation, cross_entropy, dropout, matmul, norm, optim
 from gdkernels.cpu.runtime import team
 from gdkernels.cpu.runtime.jit import kernel
 from gdkernels.cpu.runtime.memory import aligned_zeros
@@ -54,7 +53,7 @@ def recorded() -> Iterator[list[tuple]]:
             frame = frame.f_back
         found.append((kernel.address(dtype), operands, total, quantum, variables))
 
-    modules = (activation, dropout, gemm, loss, norm, optim)
+    modules = (activation, cross_entropy, dropout, matmul, norm, optim)
     launches = [module.launch for module in modules]
     try:
         for module in modules:
@@ -100,7 +99,7 @@ def empty(like: np.ndarray, number: int) -> np.ndarray:
 def _gemm(inputs: Arrays, op: str):
     a, b = inputs["a"], inputs["b"]
     out = aligned_zeros(a.shape[0] * b.shape[1], np.float32, 24).reshape(a.shape[0], b.shape[1])
-    return partial(gemm.matmul, a, b, out), partial(gd.matmul, a, b, out=out), {"out": out}
+    return partial(matmul.matmul, a, b, out), partial(gd.matmul, a, b, out=out), {"out": out}
 
 
 def _adam(inputs: Arrays, op: str):
@@ -194,7 +193,7 @@ def _native_cross_entropy(inputs: Arrays, threads: int) -> Calls:
     losses = {}
 
     def host():
-        losses["rows"] = loss.of_rows(logits, target, grad, 1 / len(logits), 0.0, None, -100)
+        losses["rows"] = cross_entropy.of_rows(logits, target, grad, 1 / len(logits), 0.0, None, -100)
         return losses["rows"]
 
     calls = Native(inputs, host, {"grad": grad}, threads)

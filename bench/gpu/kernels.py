@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from gdkernels.cli.verify import find_reference
-from gdkernels.cuda import activation, dropout, loss, norm, optim, softmax
+from gdkernels.cuda import activation, clip, dropout, norm, optim, softmax
+from gdkernels.cuda.engine.program import loss_launches
 from gdkernels.cuda.runtime.jit import Launch
 from gdkernels.scalar.hyper import STATES, hyper
 
@@ -188,7 +189,7 @@ def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
 
     peer = lab.torch and partial(lab.torch.cross_entropy if by_label else lab.torch.mse, pred, target)
     return Subject(
-        loss.row_launches(storage, kernel, *places, m, n, scale.address, options),
+        loss_launches(storage, kernel, *places, m, n, scale.address, options),
         pred.nbytes + grad.nbytes + target.nbytes + of_row.nbytes,
         outcome,
         8 + isqrt(n),
@@ -239,11 +240,11 @@ def update(lab: Lab, storage: str, m: int, n: int, name: str) -> Subject:
 def global_norm(lab: Lab, storage: str, m: int, n: int) -> Subject:
     """√Σ g² of m n numbers."""
     g, result = lab.normal((m, n), storage), lab.empty((1,), "float32")
-    total = optim.squares_count(g.size)
+    total = clip.squares_count(g.size)
     partial_sums = lab.empty((3 * total,), "float32")
-    launches = optim.squares_launches(storage, g.address, g.size, partial_sums.address, total)
+    launches = clip.squares_launches(storage, g.address, g.size, partial_sums.address, total)
     launches.append(
-        Launch(optim.norm_of_sums, storage, (1, 1, 1), (partial_sums.address, total, result.address))
+        Launch(clip.norm_of_sums, storage, (1, 1, 1), (partial_sums.address, total, result.address))
     )
     return Subject(
         launches,

@@ -13,7 +13,7 @@ from gdkernels.cli import verify
 from gdkernels.cli.checks import SHAPES
 from gdkernels.cuda.gemm import product as gemm
 from gdkernels.cuda.runtime import driver
-from gdkernels.scalar.activations import ACTIVATIONS
+from gdkernels.scalar.activation import ACTIVATIONS
 
 from . import rows
 from .lab import Lab, lacks

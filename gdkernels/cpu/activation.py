@@ -1,6 +1,6 @@
 """Activations over memory: forward, backward, and the column sums that are the bias gradient.
 
-For each kind a forward and a backward loop is compiled from the formulas of `scalar.activations`; the kernels take
+For each kind a forward and a backward loop is compiled from the formulas of `scalar.activation`; the kernels take
 the address of such a loop as an operand. All of them may work in place.
 
 A column is summed over all rows in their order or, where the work is worth sharing, over blocks of rows and then over
@@ -9,9 +9,8 @@ the blocks. Which it is, and the blocks, depend on the arrays alone: db has the 
 
 import numpy as np
 
-from ..scalar.activations import ACTIVATIONS
-from .gemm.tile import lanes
-from .runtime import elementary as vmath  # noqa: F401  (exp, tanh, … for the CPU)
+from ..scalar.activation import ACTIVATIONS
+from .runtime.emit import lanes
 from .runtime.jit import kernel, native
 from .runtime.simd import apply, noalias, offset, unpack
 from .runtime.team import WORTH_SHARING, address, launch

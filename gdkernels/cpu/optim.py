@@ -1,4 +1,4 @@
-"""Optimizer steps over flat arrays, in place, and what clipping by global norm needs.
+"""Optimizer steps over flat arrays, in place.
 
 One pass over memory does the clipping, the decay, the state and the parameter. What is the same for all elements (bias
 corrections, 1 − beta) is computed once a call, in float64. Adam is bound by the root and the division, which leave
@@ -8,16 +8,13 @@ slower by 5 to 25 % on Zen 4.
 The kernels take the hyper-parameters as the vector that `scalar.hyper` makes.
 """
 
-import math
-
 import numpy as np
 
-from ..scalar import optimizers
+from ..scalar import optim as optimizers
 from .runtime.jit import kernel, native
 from .runtime.simd import noalias, offset, unpack
-from .runtime.team import address, float_bits, launch
+from .runtime.team import address, launch
 
-BLOCK = 4096  # elements whose squares are one sum: the norm does not depend on the number of threads
 QUANTUM = 64  # elements; a range of them is dealt out in multiples of this
 
 
@@ -98,32 +95,6 @@ def lion_elements(p, g, m, count, hyper):
     for i in range(count):
         kept = optimizers.shrunk(p[i], share)
         p[i], m[i] = optimizers.lion(kept, scale * g[i], m[i], rate, keep1, gain1, keep2, gain2)
-
-
-@native("F*, i8 -> f8", reorder_sums=True)
-def square_sum(g, count):
-    """Σ g², in float64, where no square of a float32 overflows."""
-    total = 0.0
-    for i in range(count):
-        value = np.float64(g[i])
-        total += value * value
-    return total
-
-
-@native("F*, i8 -> F", reorder_sums=True)
-def square_sum_in_kind(g, count):
-    """Σ g² in the element type: four times as fast in float32, right while nothing over- or underflows."""
-    total = type(g[0])(0)
-    for i in range(count):
-        total += g[i] * g[i]
-    return total
-
-
-@native("F*, i8, f8")
-def multiply(g, count, factor):
-    factor_ = type(g[0])(factor)
-    for i in range(count):
-        g[i] *= factor_
 
 
 # ---------------------------------------------------------------------------------------------- kernels
@@ -207,39 +178,6 @@ def update_lion(record, start, stop, worker):
     lion_elements(offset(p, start), offset(g, start), offset(m, start), stop - start, hyper)
 
 
-@kernel
-def square_sums(record, start, stop, worker):
-    """sums[block] = Σ g² over each block of BLOCK elements in [start, stop); the last block of g may be shorter."""
-    scratch, g, count, sums = unpack(record, "i8, F*, i8, f8*")
-    for block in range(start, stop):
-        sums[block] = square_sum(offset(g, block * BLOCK), min(BLOCK, count - block * BLOCK))
-
-
-@kernel
-def gradient_squares(record, start, stop, worker):
-    """sums[block] = Σ g² over each block of `size` elements in [start, stop); the last block of g may be shorter.
-
-    In the element type where that will do: to a relative error of some dozens of eps.
-    """
-    scratch, g, count, size, sums = unpack(record, "i8, F*, i8, i8, f8*")
-    for block in range(start, stop):
-        added, end = 0.0, min(count, (block + 1) * size)
-        for at in range(block * size, end, BLOCK):
-            first, length = offset(g, at), min(BLOCK, end - at)
-            total = np.float64(square_sum_in_kind(first, length))
-            if not 1e-20 < total < 1e30:  # too small or too large for float32, or not finite
-                total = square_sum(first, length)
-            added += total
-        sums[block] = added
-
-
-@kernel
-def scale_elements(record, start, stop, worker):
-    """g = factor g on elements [start, stop)."""
-    scratch, g, factor = unpack(record, "i8, F*, f8")
-    multiply(offset(g, start), stop - start, factor)
-
-
 UPDATE = {
     "sgd": update_sgd,
     "rmsprop": update_rmsprop,
@@ -252,8 +190,7 @@ UPDATE = {
 
 # ---------------------------------------------------------------------------------------------- host
 
-# Nanoseconds for each byte of an array, on one core and from its caches.
-UPDATE_COST, SQUARES_COST, SCALE_COST = 0.08, 0.02, 0.02
+UPDATE_COST = 0.08  # nanoseconds for each byte of an array, on one core and from its caches
 
 
 def _dtype(array: np.ndarray) -> str:
@@ -265,26 +202,3 @@ def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
     p, count = arrays[0], len(arrays)
     operands = (*map(address, arrays), *(0, 0, 0)[count - 2 :], address(hyper))
     launch(UPDATE[name], _dtype(p), operands, p.size, QUANTUM, UPDATE_COST * p.nbytes)
-
-
-def norm(arrays: list) -> float:
-    """√(Σ g²) over C-contiguous arrays: squares within blocks of BLOCK elements, then over the blocks in their order."""
-    counts = [-(-array.size // BLOCK) for array in arrays]
-    sums = np.zeros(sum(counts))
-    first = address(sums)
-    for array, blocks in zip(arrays, counts, strict=True):
-        operands = (address(array), array.size, first)
-        launch(square_sums, _dtype(array), operands, blocks, 1, SQUARES_COST * array.nbytes)
-        first += 8 * blocks
-    return math.sqrt(np.add.accumulate(sums)[-1]) if sums.size else 0.0
-
-
-def clip(max_norm: float, arrays: list) -> float:
-    """Scale C-contiguous arrays by min(1, max_norm / (norm + 1e-6)); the norm before."""
-    size = norm(arrays)
-    factor = max_norm / (size + 1e-6)
-    if not factor >= 1.0:
-        for array in arrays:
-            operands = (address(array), float_bits(factor))
-            launch(scale_elements, _dtype(array), operands, array.size, QUANTUM, SCALE_COST * array.nbytes)
-    return size

@@ -12,8 +12,8 @@ order in both cases, so that its bits depend on n alone.
 import math
 
 from ..scalar.elementary import log
-from .gemm.tile import lanes
 from .runtime.elementary import lifted_exp, lower
+from .runtime.emit import lanes
 from .runtime.jit import device, kernel, native
 from .runtime.simd import noalias, offset, typed, unpack
 from .runtime.team import SCRATCH_BYTES, address, launch

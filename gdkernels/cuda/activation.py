@@ -7,7 +7,7 @@ Bias gradients are summed in two stages with a fixed order: each block adds up a
 turn, then the strips are added up (`rows`). Same input, same bits.
 """
 
-from ..scalar.activations import ACTIVATIONS
+from ..scalar.activation import ACTIVATIONS
 from .rows import columns_launches, strips_of
 from .runtime.intrinsics import is_wide, load4, store4
 from .runtime.jit import Launch, kernel, run

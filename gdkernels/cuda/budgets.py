@@ -12,7 +12,19 @@ budget names.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import activation, cross_entropy, dropout, loss, norm, norm_gradients, norm_rows, optim, rows, softmax
+from . import (
+    activation,
+    clip,
+    cross_entropy,
+    dropout,
+    loss,
+    norm,
+    norm_gradients,
+    norm_rows,
+    optim,
+    rows,
+    softmax,
+)
 from .engine import epoch
 from .gemm import epilogue as gemm_epilogue
 from .gemm import simt as gemm_simt
@@ -182,11 +194,11 @@ OPTIM = (
            64, 96, loads=3, stores=1),
     Budget("update by one", _at(1, *_UPDATES), "what is left over", 40, 64),
     Budget("row of the table", (optim.write_row,), "one thread", 32, 32),
-    Budget("squares by four", (optim.squares4,), "three scales; three sums a block", 40, 48, shared=96, loads=0),
-    Budget("squares by one", (optim.squares1,), "as above", 40, 48, shared=96),
-    Budget("norm of squares", (optim.norm_of_sums,), "one block: registers are free", 128, shared=96),
-    Budget("clip by four", (optim.clip4,), "the norm is single", 24, 32, loads=1, stores=0),
-    Budget("clip by one", (optim.clip1,), "what is left over", 16, 32),
+    Budget("squares by four", (clip.squares4,), "three scales; three sums a block", 40, 48, shared=96, loads=0),
+    Budget("squares by one", (clip.squares1,), "as above", 40, 48, shared=96),
+    Budget("norm of squares", (clip.norm_of_sums,), "one block: registers are free", 128, shared=96),
+    Budget("clip by four", (clip.clip4,), "the norm is single", 24, 32, loads=1, stores=0),
+    Budget("clip by one", (clip.clip1,), "what is left over", 16, 32),
 )
 NORM = (
     Budget("norm by four", (norm_rows.forward4,), "32 numbers; statistics are stored alone",

@@ -325,3 +325,41 @@ def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
         label = np.empty(1, np.int64)
         driver.to_host(label, target.address + 8 * row, target.stream)
         raise ValueError(f"{op}: target[{row}] is {label[0]}, expected a class in [0, {classes})")
+
+
+# ---------------------------------------------------------------------------------------------- entry points
+
+
+def _at(array) -> int:
+    return 0 if array is None else array.address
+
+
+def rows(
+    op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
+):
+    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is no class.
+
+    The mean divides by what the labels that count weigh, which is added up on the device.
+    """
+    storage, (batch, n), alone = logits.dtype.name, logits.shape, reduction == "none"
+    mean, by_label = reduction == "mean", target.ndim == 1
+    if by_label:
+        check_labels(op, target, n, ignore_index)
+    result = logits.empty((batch,) if alone else ())
+    row_loss = result.address if alone else logits.workspace(batch * BYTES[storage])
+    made, mass, factor = [], 0, 1.0
+    if mean and by_label:
+        mass = logits.workspace(BYTES[storage])
+        counted = (target.address, _at(class_weight), batch, n, ignore_index, mass)
+        made += mass_launches(logits.workspace, storage, *counted)
+    elif mean and batch:
+        factor = 1.0 / batch
+    kernel = f"softmax_cross_entropy_{'indices' if by_label else 'probabilities'}"
+    options = (label_smoothing, _at(class_weight), *((ignore_index,) if by_label else ()))
+    places = logits.address, target.address, _at(grad), row_loss
+    made += launches(storage, kernel, *places, batch, n, mass, factor, mass != 0, *options)
+    if not alone:
+        divisor = float(batch) if mean else 1.0
+        made += sum_launches(logits.workspace, storage, row_loss, result.address, batch, divisor, mass)
+    run(made, logits.stream)
+    return result

@@ -1,21 +1,17 @@
-"""The losses of rows, with their gradients in the same pass.
+"""The losses of elements, summed by rows, with their gradients in the same pass.
 
 Every kernel fills ``row_loss`` with the unscaled loss of each row and, unless it is absent (address 0), ``grad`` with
 scale · d(row loss)/d pred. Targets, row losses and scales are of the computed type (float32 for a network in bfloat16).
 
-Here are the losses of elements: each row has a team of threads (`rows`), and every array is read once, 8 n bytes a row in
-float32 and 4 n for the gradient. An array of any shape is cut into rows of `ROW`. Cross-entropy has its own file; here is
-how the operations come to both of them. Sums over rows run in stages of fixed order. Same input, same bits.
+Each row has a team of threads (`rows`), and every array is read once, 8 n bytes a row in float32 and 4 n for the gradient.
+An array of any shape is cut into rows of `ROW`. Sums over rows run in stages of fixed order. Same input, same bits.
 """
 
-from ..scalar import losses
-from . import cross_entropy
+from ..scalar import loss as losses
 from .rows import EVERY, THREADS, WARPS, member, part, sum_launches, team_sum, teams
 from .runtime.intrinsics import is_wide, load4, store4
 from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, shared
-
-__all__ = ["KERNELS", "elements", "row_launches", "rows"]
 
 ROW = 1024  # elements whose losses are added up by a warp
 SIGNATURE = "F*, R*, F*, R*, R*, i8, i8, R*, R, R, i4"
@@ -92,39 +88,21 @@ ELEMENTS = {
         ("binary_cross_entropy", losses.binary_cross_entropy),
     )
 }
-KERNELS = (*ELEMENTS, *cross_entropy.KERNELS)
 
 # ---------------------------------------------------------------------------------------------- launches
 
 
-def _element_launches(
+def element_launches(
     name: str, storage: str, pred: int, target: int, grad: int, row_loss: int, terms: int, rows: int, n: int,
     scale: int, factor: float, options: tuple,
 ) -> list[Launch]:  # fmt: skip
+    """The loss of each row, each term's, and the gradient times factor · scale[0]; what is at address 0 is absent."""
     computed = str(COMPUTED[storage])
     wide = is_wide(storage, pred, grad, n * BYTES[storage]) and is_wide(computed, target, terms)
     grid, shift = teams(rows, n, 4 if wide else 1)
     option = options[0] if options else 0.0
     operands = (pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift)
     return [Launch(ELEMENTS[name][0 if wide else 1], storage, grid, operands)]
-
-
-def row_launches(
-    storage: str, kernel: str, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int, scale: int,
-    options: tuple,
-) -> list[Launch]:  # fmt: skip
-    """The loss `kernel` (one of `KERNELS`) of each row, and its gradient times scale[0].
-
-    pred, grad (rows, n); target (rows, n), or (rows,) int64 labels; row_loss (rows,). `options` are what follows the
-    scale in the records of `cpu.loss`, class weights by their address.
-    """
-    if kernel in ELEMENTS:
-        return _element_launches(
-            kernel, storage, pred, target, grad, row_loss, 0, rows, n, scale, 1.0, options
-        )
-    return cross_entropy.launches(
-        storage, kernel, pred, target, grad, row_loss, rows, n, scale, 1.0, False, *options
-    )
 
 
 # ---------------------------------------------------------------------------------------------- the ops' way in
@@ -148,40 +126,9 @@ def elements(name: str, pred, target, grad, reduction: str, options: tuple = ())
         skip = row * ROW * BYTES[storage]
         given = pred.address + skip, target.address + skip, 0 if grad is None else grad.address + skip
         sum_to, terms_to = (0, result.address + skip) if alone else (row_loss + row * BYTES[storage], 0)
-        launches += _element_launches(name, storage, *given, sum_to, terms_to, rows, n, 0, factor, options)
+        launches += element_launches(name, storage, *given, sum_to, terms_to, rows, n, 0, factor, options)
     if not alone:
         divisor = float(size) if mean else 1.0
         launches += sum_launches(pred.workspace, storage, row_loss, result.address, sums, divisor)
     run(launches, pred.stream)
-    return result
-
-
-def rows(
-    op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
-):
-    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is no class.
-
-    The mean divides by what the labels that count weigh, which is added up on the device.
-    """
-    storage, (batch, n), alone = logits.dtype.name, logits.shape, reduction == "none"
-    mean, by_label = reduction == "mean", target.ndim == 1
-    if by_label:
-        cross_entropy.check_labels(op, target, n, ignore_index)
-    result = logits.empty((batch,) if alone else ())
-    row_loss = result.address if alone else logits.workspace(batch * BYTES[storage])
-    launches, mass, factor = [], 0, 1.0
-    if mean and by_label:
-        mass = logits.workspace(BYTES[storage])
-        counted = (target.address, _at(class_weight), batch, n, ignore_index, mass)
-        launches += cross_entropy.mass_launches(logits.workspace, storage, *counted)
-    elif mean and batch:
-        factor = 1.0 / batch
-    kernel = f"softmax_cross_entropy_{'indices' if by_label else 'probabilities'}"
-    options = (label_smoothing, _at(class_weight), *((ignore_index,) if by_label else ()))
-    places = logits.address, target.address, _at(grad), row_loss
-    launches += cross_entropy.launches(storage, kernel, *places, batch, n, mass, factor, mass != 0, *options)
-    if not alone:
-        divisor = float(batch) if mean else 1.0
-        launches += sum_launches(logits.workspace, storage, row_loss, result.address, batch, divisor, mass)
-    run(launches, logits.stream)
     return result

@@ -9,16 +9,14 @@ A norm is the root of sums of `BLOCK` squares, summed in an order that depends o
 float32 may overflow or vanish: they are summed in three scales, since float64 arithmetic is slow on most GPUs.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..scalar import optimizers
-from .runtime.arrays import Array
-from .runtime.intrinsics import bfloat16_bits, is_wide, load4, store4, warp_sum
+from ..scalar import optim as optimizers
+from .runtime.intrinsics import bfloat16_bits, is_wide, load4, store4
 from .runtime.jit import Launch, device, kernel, run
-from .runtime.pointer import BYTES, is_null, real, shared
+from .runtime.pointer import BYTES, is_null, real
 from .runtime.strided import blocks
 from .runtime.target import cuda
 
@@ -161,131 +159,6 @@ def write_row(table, rate, weight_decay, share, eps, keep1, gain1, keep2, gain2)
         store4(table, 4, (keep1, gain1, keep2, gain2))
 
 
-# ---------------------------------------------------------------------------------------------- norms
-
-# Squares are summed three times: of elements as they are, scaled down, and scaled up. Down: the square of the largest
-# float32 becomes 2⁶⁴. Up: that of the smallest, 2⁻¹⁴⁹, becomes 2⁻¹¹⁸. The sum of the elements as they are will do from
-# TINY on: what it lacks of squares below the smallest normal number, 2⁻¹²⁶, is nothing beside it. Below TINY no element
-# is above 2⁻²⁸, whose square becomes 2¹²⁴. These are powers of two, by which scaling is exact.
-DOWN, UP, TINY = 2.0**-96, 2.0**90, 2.0**-56
-
-
-@device
-def _add_square(sums, x):
-    """(Σ x², Σ (DOWN x)², Σ (UP x)²) with one more x."""
-    plain, down, up = sums
-    less, more = type(x)(DOWN) * x, type(x)(UP) * x
-    return plain + x * x, down + less * less, up + more * more
-
-
-@device
-def sum_of_block(like, sums):
-    """The sums over the threads of a block, lane by lane and warp by warp; they are right in thread 0."""
-    plain, down, up = warp_sum(sums[0]), warp_sum(sums[1]), warp_sum(sums[2])
-    warp = cuda.threadIdx.x >> 5
-    of_warps = shared(like, 24)
-    if cuda.threadIdx.x & 31 == 0:
-        of_warps[warp], of_warps[WARPS + warp], of_warps[2 * WARPS + warp] = plain, down, up
-    cuda.syncthreads()
-    if cuda.threadIdx.x == 0:
-        for w in range(1, WARPS):
-            plain += of_warps[w]
-            down += of_warps[WARPS + w]
-            up += of_warps[2 * WARPS + w]
-    return plain, down, up
-
-
-@device
-def _write_sums(partial, planes, sums):
-    plain, down, up = sum_of_block(partial, sums)
-    if cuda.threadIdx.x == 0:
-        partial[cuda.blockIdx.x] = plain
-        if planes > 0:
-            partial[planes + cuda.blockIdx.x] = down
-            partial[2 * planes + cuda.blockIdx.x] = up
-
-
-@device
-def root(plain, down, up):
-    """√Σ x² from the one of the three sums that neither overflowed nor vanished; NaN and infinity pass."""
-    if plain <= type(plain)(TINY):
-        return math.sqrt(up) * type(plain)(1.0 / UP)
-    if plain < type(plain)(math.inf):
-        return math.sqrt(plain)
-    return math.sqrt(down) * type(plain)(1.0 / DOWN)
-
-
-@kernel("F*, R*, i8, i8", threads=THREADS)
-def squares4(g, partial, planes, fours):
-    """partial[b] = Σ g² over BLOCK elements; if planes > 0, partial[planes + b] and partial[2 planes + b] are the sums of
-    (DOWN g)² and (UP g)²."""
-    sums = real(partial, 0), real(partial, 0), real(partial, 0)
-    for turn in range(TURNS):
-        place = (cuda.blockIdx.x * TURNS + turn) * THREADS + cuda.threadIdx.x
-        if place < fours:
-            g0, g1, g2, g3 = load4(g, 4 * place)
-            sums = _add_square(_add_square(_add_square(_add_square(sums, g0), g1), g2), g3)
-    _write_sums(partial, planes, sums)
-
-
-@kernel("F*, R*, i8, i8", threads=THREADS)
-def squares1(g, partial, planes, count):
-    """As `squares4` and with its bits, for any count and address."""
-    sums = real(partial, 0), real(partial, 0), real(partial, 0)
-    for turn in range(TURNS):
-        place = 4 * ((cuda.blockIdx.x * TURNS + turn) * THREADS + cuda.threadIdx.x)
-        for lane in range(4):
-            if place + lane < count:
-                sums = _add_square(sums, g[place + lane])
-    _write_sums(partial, planes, sums)
-
-
-@device
-def sum_of_planes(partial, planes, first, last):
-    """The three sums over the blocks [first, last) of the gradient, by one block of threads; right in thread 0."""
-    plain = down = up = real(partial, 0)
-    place = first + cuda.threadIdx.x
-    while place < last:
-        plain += partial[place]
-        down += partial[planes + place]
-        up += partial[2 * planes + place]
-        place += THREADS
-    return sum_of_block(partial, (plain, down, up))
-
-
-@kernel("R*, i8, R*", threads=THREADS)
-def norm_of_sums(partial, blocks, norm):
-    """norm = √Σ g² from the sums of all blocks, by one block of threads; partial has three planes of `blocks` sums."""
-    plain, down, up = sum_of_planes(partial, blocks, 0, blocks)
-    if cuda.threadIdx.x == 0:
-        norm[0] = root(plain, down, up)
-
-
-@device
-def clip_factor(norm, max_norm):
-    """max_norm / (norm + 1e-6), to be applied where it is not ≥ 1: also where it is NaN."""
-    return max_norm / (norm + type(norm)(1e-6))
-
-
-@kernel("F*, R*, R, i8", threads=THREADS)
-def clip4(g, norm, max_norm, fours):
-    """g = factor g, if the factor of clipping is below 1 (or NaN)."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    factor = clip_factor(norm[0], max_norm)
-    if place < fours and not factor >= 1:
-        g0, g1, g2, g3 = load4(g, 4 * place)
-        store4(g, 4 * place, (factor * g0, factor * g1, factor * g2, factor * g3))
-
-
-@kernel("F*, R*, R, i8", threads=THREADS)
-def clip1(g, norm, max_norm, count):
-    """As `clip4`, for single elements."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    factor = clip_factor(norm[0], max_norm)
-    if place < count and not factor >= 1:
-        g[place] *= factor
-
-
 # ---------------------------------------------------------------------------------------------- launches
 
 
@@ -365,34 +238,6 @@ def update_launches(
     return launches
 
 
-def squares_count(count: int) -> int:
-    """How many sums `squares_launches` writes for so many elements."""
-    return -(-count // BLOCK)
-
-
-def squares_launches(storage: str, g: int, count: int, partial: int, planes: int = 0) -> list[Launch]:
-    """partial = Σ g² over each BLOCK of elements, in the type that is computed with.
-
-    With planes > 0 the sums in the scales DOWN and UP follow so many and twice so many elements further (`root`).
-    """
-    whole = 0
-    if is_wide(storage, g):
-        whole = count if count % 4 == 0 else count // BLOCK * BLOCK
-    launches = []
-    if whole:
-        grid = squares_count(whole), 1, 1
-        launches.append(Launch(squares4, storage, grid, (g, partial, planes, whole // 4)))
-    if rest := count - whole:
-        behind = partial + squares_count(whole) * _real_bytes(storage)
-        place = g + whole * BYTES[storage]
-        launches.append(Launch(squares1, storage, (squares_count(rest), 1, 1), (place, behind, planes, rest)))
-    return launches
-
-
-def _real_bytes(storage: str) -> int:
-    return 8 if storage == "float64" else 4
-
-
 # ---------------------------------------------------------------------------------------------- the ops' way in
 
 
@@ -412,35 +257,3 @@ def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
     launches = [Launch(write_row, storage, (1, 1, 1), (place, *numbers))]
     launches += update_launches(storage, name, flat[0], flat[1], flat[2:], p.size, place, 0, 0)
     run(launches, p.stream)
-
-
-def norm(arrays: Sequence[Array]) -> Array:
-    """√(Σ g²) over C-contiguous arrays of one library, which stays on the device: an array without axes."""
-    first = arrays[0]
-    storage, size = first.dtype.name, first.itemsize
-    total = sum(squares_count(array.size) for array in arrays)
-    place = partial = first.workspace(3 * total * size)
-    result = first.empty(())
-    launches = []
-    for array in arrays:
-        launches += squares_launches(storage, array.address, array.size, place, total)
-        place += squares_count(array.size) * size
-    launches.append(Launch(norm_of_sums, storage, (1, 1, 1), (partial, total, result.address)))
-    run(launches, first.stream)
-    return result
-
-
-def clip(max_norm: float, arrays: Sequence[Array]) -> Array:
-    """Scale C-contiguous arrays by min(1, max_norm / (norm + 1e-6)); the norm before. Nothing waits for the device."""
-    result = norm(arrays)
-    storage = arrays[0].dtype.name
-    limit = max_norm if math.isinf(max_norm) else min(max_norm, float(np.finfo(arrays[0].dtype).max))
-    for array in arrays:
-        fours = array.size // 4 if is_wide(storage, array.address) else 0
-        rest, behind = array.size - 4 * fours, array.address + 4 * fours * array.itemsize
-        launches = [
-            Launch(clip4, storage, blocks(fours), (array.address, result.address, limit, fours)),
-            Launch(clip1, storage, blocks(rest), (behind, result.address, limit, rest)),
-        ]
-        run(launches, array.stream)
-    return result

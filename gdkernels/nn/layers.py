@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..scalar.activations import SAVED
+from ..scalar.activation import SAVED
 from .check import choice, number, truth, whole
 
 INITS = ("auto", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal")

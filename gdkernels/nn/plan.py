@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..plan import Buffer, Call, Gradient, Operand, Parameter, Plan
-from ..scalar.activations import SAVED
+from ..scalar.activation import SAVED
 from .layers import Activation, Dropout, Layer, LayerNorm, Linear, Residual, RMSNorm
 
 ALIGNMENT = 16  # elements; in float32 a cache line and the widest vector

@@ -1,6 +1,6 @@
 """The activations, element by element, and the chain rule through them."""
 
-from ..scalar.activations import SAVED
+from ..scalar.activation import SAVED
 from .check import Array, array, deliver, dimensions, float_dtype, known, output
 from .wings import everywhere, wing
 
@@ -67,7 +67,7 @@ def activation(z: Array, kind: str, out: Array | None = None) -> Array:
 
     Notes
     -----
-    The formulas, with their sources, are those of `gdkernels.scalar.activations`; the derivations stand in
+    The formulas, with their sources, are those of `gdkernels.scalar.activation`; the derivations stand in
     `gdkernels.reference.activation`.
     """
     dtype = float_dtype("activation", "z", z, halves=True)

@@ -26,7 +26,7 @@ def global_norm(*arrays: Array) -> Norm:
         Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     """
     flat = _checked("global_norm", arrays)
-    norm: Norm = wing(flat[0], "optim").norm(flat) if flat else 0.0
+    norm: Norm = wing(flat[0], "clip").norm(flat) if flat else 0.0
     return norm
 
 
@@ -72,7 +72,7 @@ def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
     _refuse_overlap(op, arrays)
     if not flat:
         return 0.0
-    norm: Norm = wing(flat[0], "optim").clip(float(max_norm), flat)
+    norm: Norm = wing(flat[0], "clip").clip(float(max_norm), flat)
     for given, one in zip(arrays, flat, strict=True):
         if one is not given:
             given[...] = one

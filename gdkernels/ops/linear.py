@@ -146,9 +146,9 @@ def linear_backward(
                 result[...] = given
     dz = gradient if kept is None else empty(gradient, gradient.shape)
     wing(dz, "activation").backward(gradient, kept, activation, dz, db_result, accumulate)
-    gemm = wing(dz, "gemm.product")
-    gemm.matmul(rows.T, dz, dw_result, accumulate)
+    product = wing(dz, "matmul")
+    product.matmul(rows.T, dz, dw_result, accumulate)
     if dx_result is not None:
-        gemm.matmul(dz, weights.T, dx_result)
+        product.matmul(dz, weights.T, dx_result)
         dx_result = deliver(dx_result, dx)
     return dx_result, deliver(dw_result, dw), deliver(db_result, db)

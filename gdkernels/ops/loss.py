@@ -1,12 +1,9 @@
-"""The losses, each with its gradient in the same pass."""
+"""The losses of elements, each with its gradient in the same pass."""
 
-import numpy as np
-
-from .check import Array, array, contiguous, deliver, dimensions, float_dtype, known, number, output
+from .check import Array, array, deliver, float_dtype, known, number, output
 from .wings import everywhere, wing
 
 REDUCTIONS = ("mean", "sum", "none")
-INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)
 Loss = float | Array
 
 
@@ -131,91 +128,3 @@ def binary_cross_entropy(
     op = "binary_cross_entropy"
     weight = number(op, "pos_weight", pos_weight)
     return _of_elements(op, "logits", logits, target, grad, reduction, (weight,))
-
-
-@everywhere
-def softmax_cross_entropy(
-    logits: Array,
-    target: Array,
-    grad: Array | None = None,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-    class_weight: Array | None = None,
-    ignore_index: int = -100,
-) -> Loss:
-    """Cross-entropy of one decision among classes: −Σ_c w_c q_c log p_c by rows, p = softmax(logits).
-
-    q = (1 − ε) y + ε / classes, with y the target probabilities, or 1 at the target label and 0 elsewhere;
-    dl/dlogits_c = p_c Σ_k w_k q_k − w_c q_c, which without weights is p − q. PyTorch's ``cross_entropy``, every
-    combination of its options.
-
-    Parameters
-    ----------
-    logits : (batch, classes) array
-        float32 or float64.
-    target : (batch,) array of int32 or int64, or (batch, classes) array like logits
-        The label of each row, or the probabilities of its classes.
-    grad : (batch, classes) array, optional
-        Receives dL/dlogits.
-    reduction : str
-        "mean" divides the sum over rows by Σ w[target] over the labels that count (their number, without weights), or
-        by the batch where the target holds probabilities. "sum" divides by nothing; "none" gives the array of the
-        rows' losses, and `grad` the gradient of their sum.
-    label_smoothing : float
-        ε in [0, 1].
-    class_weight : (classes,) array, optional
-        w, of the dtype of the logits; ones where missing.
-    ignore_index : int
-        Rows with this label do not count: loss 0, gradient 0. It need not be a class, and concerns labels only.
-
-    Returns
-    -------
-    float, on the GPU an array of shape (), or a (batch,) array for "none"
-        Rows are in the dtype of the logits, their sum in float64. A mean over nothing (an empty batch, all labels
-        ignored) is NaN with gradient 0; where labels count but all weigh 0, both are NaN.
-
-    Raises
-    ------
-    TypeError
-        Where an argument is neither a NumPy nor a CUDA array or a dtype does not fit.
-    ValueError
-        Where a shape does not fit, a label is no class (the first such row and its label are named), an option is
-        out of range, or `grad` overlaps another argument. Nothing is written then.
-    """
-    op = "softmax_cross_entropy"
-    dtype = float_dtype(op, "logits", logits)
-    dimensions(op, "logits", logits, 2)
-    batch, classes = logits.shape
-    if classes == 0:
-        raise ValueError(f"{op}: logits has shape {logits.shape}, expected at least one class")
-    known(op, "reduction", reduction, REDUCTIONS)
-    if not 0.0 <= number(op, "label_smoothing", label_smoothing) <= 1.0:
-        raise ValueError(f"{op}: label_smoothing is {label_smoothing}, expected a number in [0, 1]")
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer):
-        raise TypeError(f"{op}: ignore_index is {ignore_index!r}, expected an integer")
-    weight = None
-    if class_weight is not None:
-        weight = array(op, "class_weight", class_weight, dtype, (classes,), "it must match logits")
-    rows = array(op, "logits", logits, dtype)
-    if getattr(target, "dtype", None) in (INT64, INT32):
-        if target.shape != (batch,):
-            raise ValueError(
-                f"{op}: target has shape {target.shape}, expected {(batch,)} because it holds labels"
-            )
-        goal = contiguous(target) if target.dtype == INT64 else target.astype(INT64, order="C")
-    else:
-        if hasattr(target, "dtype") and target.dtype != dtype:
-            raise TypeError(
-                f"{op}: target has dtype {target.dtype}, expected int32 or int64 labels, or {dtype} probabilities"
-            )
-        goal = array(op, "target", target, dtype, logits.shape, "it holds probabilities")
-    slope = None
-    if grad is not None:
-        others = (logits, target, class_weight)
-        slope = output(op, "grad", grad, rows, logits.shape, "it must match logits", apart_from=others)
-    result: Loss = wing(rows, "loss").rows(
-        op, rows, goal, slope, reduction, float(label_smoothing), weight, int(ignore_index)
-    )
-    if slope is not None:
-        deliver(slope, grad)
-    return result

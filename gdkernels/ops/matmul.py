@@ -82,5 +82,5 @@ def matmul(
     result = output("matmul", "out", out, left, shape, "of the operands", apart_from=(a, b))
     if accumulate and result is not out:
         result[...] = out
-    wing(left, "gemm.product").matmul(left, right, result, accumulate)
+    wing(left, "matmul").matmul(left, right, result, accumulate)
     return deliver(result, out)

@@ -18,8 +18,8 @@ from ..nn.check import Array, choice, number, truth, whole
 from ..nn.network import Network, in_chunks
 from ..nn.place import CPU, Engine
 from ..nn.plan import lower
-from .losses import INT64, LOSSES, Loss, SoftmaxCrossEntropy, Weights
-from .optimizers import AdamW, Optimizer
+from .loss import INT64, LOSSES, Loss, SoftmaxCrossEntropy, Weights
+from .optim import AdamW, Optimizer
 from .progress import progress as display
 
 Schedule = Callable[[int], float]

@@ -18,10 +18,10 @@ SAME_TESTS = [
     "tests/ops/test_optim.py",
     "tests/ops/test_loss.py",
     "tests/ops/test_softmax.py",
-    "tests/ops/test_softmax_cross_entropy.py",
+    "tests/ops/test_cross_entropy.py",
     "tests/ops/test_norm.py",
     "tests/ops/test_dropout.py",
-    "tests/cpu/test_vmath.py",
+    "tests/cpu/test_elementary.py",
     "tests/cpu/test_engine.py",
 ]
 

@@ -7,7 +7,7 @@ import pytest
 
 import gdkernels as gd
 import reference
-from gdkernels.cpu import optim as cpu_optim
+from gdkernels.cpu import clip as cpu_clip
 from tests.cuda.mutation import mutant
 
 DTYPES = ("float32", "float64")
@@ -61,20 +61,20 @@ def as_array(value):
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 1000, 4095, 4096, 4097])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_size(device, dtype, count, rng):
-    from gdkernels.cuda import optim
+    from gdkernels.cuda import clip
 
     (g,) = arrays_of(rng, dtype, [(count,)])
     there = device.put(g)
-    assert_norm(optim.norm([there]), [g], dtype)
+    assert_norm(clip.norm([there]), [g], dtype)
     factor = 0.5 / (reference.global_norm(g) + 1e-6)
-    optim.clip(0.5, [there])
+    clip.clip(0.5, [there])
     np.testing.assert_allclose(there.to_numpy(), factor * g, rtol=20 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bits_do_not_depend_on_the_address(device, dtype, rng):
     """Nor on the call: kernels for four elements and for one sum in the same order."""
-    from gdkernels.cuda import optim
+    from gdkernels.cuda import clip
     from gdkernels.cuda.runtime import driver
 
     (g,) = arrays_of(rng, dtype, [(9001,)])
@@ -83,7 +83,7 @@ def test_the_bits_do_not_depend_on_the_address(device, dtype, rng):
         there = device.put(np.concatenate([np.full(first, np.nan), g]).astype(dtype))
         partial = device.put(np.full(3 * 4, 7.0, dtype))
         place = there.address + first * there.itemsize
-        for launch in optim.squares_launches(dtype, place, g.size, partial.address, 4):
+        for launch in clip.squares_launches(dtype, place, g.size, partial.address, 4):
             launch.run(there.stream)
         driver.synchronize(there.stream)
         sums.add(partial.to_numpy().tobytes())
@@ -91,7 +91,7 @@ def test_the_bits_do_not_depend_on_the_address(device, dtype, rng):
     planes = partial.to_numpy().reshape(3, 4)
     assert (planes[:, 3] == 7).all()
     exact = [np.square(part.astype("f8")).sum() for part in np.split(g, [4096, 8192])]
-    for plane, scale in zip(planes, (1.0, optim.DOWN, optim.UP), strict=True):
+    for plane, scale in zip(planes, (1.0, clip.DOWN, clip.UP), strict=True):
         bound = (16 + 5 + 8 + 1) / 2 * np.finfo(dtype).eps
         with np.errstate(over="ignore", under="ignore"):
             scaled = (np.array(exact) * scale**2).astype(
@@ -101,13 +101,13 @@ def test_the_bits_do_not_depend_on_the_address(device, dtype, rng):
 
 
 def test_without_planes_the_plain_sums_are_written_alone(device, rng):
-    from gdkernels.cuda import optim
+    from gdkernels.cuda import clip
     from gdkernels.cuda.runtime import driver
 
     (g,) = arrays_of(rng, "float32", [(9001,)])
     there, partial = device.put(g), device.put(np.full(6, 7.0, "f4"))
-    assert optim.squares_count(g.size) == 3
-    for launch in optim.squares_launches("float32", there.address, g.size, partial.address):
+    assert clip.squares_count(g.size) == 3
+    for launch in clip.squares_launches("float32", there.address, g.size, partial.address):
         launch.run(there.stream)
     driver.synchronize(there.stream)
     exact = [np.square(part.astype("f8")).sum() for part in np.split(g, [4096, 8192])]
@@ -127,27 +127,27 @@ def test_no_square_of_a_float32_overflows_or_vanishes(device, size):
 def test_clipping_is_that_of_the_cpu_also_where_the_norm_is_not_finite(
     device, spoiled_by, max_norm, dtype, rng
 ):
-    from gdkernels.cuda import optim
+    from gdkernels.cuda import clip
 
     arrays = arrays_of(rng, dtype, [(4, 3), (7,)])
     if spoiled_by is not None:
         arrays[1][2] = spoiled_by
     there = [device.put(array) for array in arrays]
-    before = float(optim.clip(max_norm, there).to_numpy())
-    exact = cpu_optim.clip(max_norm, arrays)
+    before = float(clip.clip(max_norm, there).to_numpy())
+    exact = cpu_clip.clip(max_norm, arrays)
     np.testing.assert_allclose(before, exact, rtol=16 * np.finfo(dtype).eps)
     for one, other in zip(there, arrays, strict=True):
         np.testing.assert_allclose(one.to_numpy(), other, rtol=20 * np.finfo(dtype).eps)
 
 
 def test_a_short_gradient_is_not_touched(device, rng):
-    from gdkernels.cuda import optim
+    from gdkernels.cuda import clip
 
     (g,) = arrays_of(rng, "float32", [(51,)])
     g[0] = -0.0
     for max_norm in (1.01 * reference.global_norm(g) + 1e-5, math.inf):
         there = device.put(g)
-        optim.clip(max_norm, [there])
+        clip.clip(max_norm, [there])
         assert there.to_numpy().tobytes() == g.tobytes()
 
 
@@ -162,10 +162,10 @@ def test_a_strided_array_is_measured_and_clipped(device, dtype, rng):
 
 
 def test_nothing_has_the_norm_0(device):
-    from gdkernels.cuda import optim
+    from gdkernels.cuda import clip
 
-    assert optim.norm([device.put(np.zeros((0, 3), "f4"))]).to_numpy() == 0
-    assert optim.norm([device.put(np.zeros(9))]).to_numpy() == 0
+    assert clip.norm([device.put(np.zeros((0, 3), "f4"))]).to_numpy() == 0
+    assert clip.norm([device.put(np.zeros(9))]).to_numpy() == 0
 
 
 # ---------------------------------------------------------------------------------------------- mutations
@@ -182,9 +182,9 @@ def test_nothing_has_the_norm_0(device):
 )  # fmt: skip
 def test_a_wrong_kernel_is_caught(device, old, new):
     """All elements are needed, those of the last threads too."""
-    from gdkernels.cuda import optim
+    from gdkernels.cuda import clip
 
-    changed = mutant(optim, old, new)
+    changed = mutant(clip, old, new)
     g = np.ones(4096 + 4096 - 1, np.float32)
     with pytest.raises(AssertionError):
         assert_norm(changed.norm([device.put(g)]), [g], "float32")
@@ -194,9 +194,9 @@ def test_a_wrong_kernel_is_caught(device, old, new):
 def test_a_missing_barrier_is_caught(missing):
     """By the race detector, in whatever order the warps run."""
     ptxemu = pytest.importorskip("ptxemu", reason="the emulator finds races, a GPU does not")
-    from gdkernels.cuda import optim
+    from gdkernels.cuda import clip
 
-    module = mutant(optim, "    cuda.syncthreads()\n", "") if missing else optim
+    module = mutant(clip, "    cuda.syncthreads()\n", "") if missing else clip
     kernel = module.squares4
     emulated = ptxemu.PtxModule(kernel.ptx("float32", (8, 0)), race=True)
     g, partial = np.ones(4096, np.float32), np.zeros(1, np.float32)

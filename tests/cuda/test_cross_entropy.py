@@ -49,7 +49,7 @@ def bounds(logits, target, label_smoothing, weight, eps):
 
 def on_device(device, logits, target, reduction, options, with_grad=True):
     """(value, gradient), the gradient NaN where it was not asked for."""
-    from gdkernels.cuda import loss
+    from gdkernels.cuda import cross_entropy
 
     given, goal = device.put(logits), device.put(target)
     weight = options.get("class_weight")
@@ -57,7 +57,9 @@ def on_device(device, logits, target, reduction, options, with_grad=True):
     grad = device.put(np.full_like(logits, np.nan))
     smoothing, ignored = options.get("label_smoothing", 0.0), options.get("ignore_index", -100)
     to = grad if with_grad else None
-    value = loss.rows("softmax_cross_entropy", given, goal, to, reduction, smoothing, weight, ignored)
+    value = cross_entropy.rows(
+        "softmax_cross_entropy", given, goal, to, reduction, smoothing, weight, ignored
+    )
     assert value.dtype == logits.dtype
     assert value.shape == (logits.shape[:1] if reduction == "none" else ())
     return value.to_numpy(), grad.to_numpy()
@@ -145,7 +147,7 @@ def test_ignored_rows_do_not_count(device, classes, dtype, ignore_index, rng):
 
 def rows_on_device(device, storage, kind, logits, target, weight, smoothing=0.1, first=0, ignore_index=-100):
     """(row losses, gradients times 0.25) of `row_launches`; arrays begin `first` elements behind an aligned address."""
-    from gdkernels.cuda import loss
+    from gdkernels.cuda import cross_entropy
     from gdkernels.cuda.runtime import driver
     from gdkernels.cuda.runtime.pointer import BYTES
 
@@ -166,7 +168,9 @@ def rows_on_device(device, storage, kind, logits, target, weight, smoothing=0.1,
     )
     options = (smoothing, places[5], *((ignore_index,) if kind == "labels" else ()))
     name = f"softmax_cross_entropy_{'indices' if kind == 'labels' else 'probabilities'}"
-    for one in loss.row_launches(storage, name, *places[:4], *logits.shape, places[4], options):
+    for one in cross_entropy.launches(
+        storage, name, *places[:4], *logits.shape, places[4], 1.0, False, *options
+    ):
         one.run(arrays[0].stream)
     driver.synchronize(arrays[0].stream)
     return arrays[3].to_numpy()[first:], arrays[2].to_numpy()[first:].reshape(logits.shape)

@@ -7,7 +7,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 import reference
-from gdkernels.scalar.activations import ACTIVATIONS
+from gdkernels.scalar.activation import ACTIVATIONS
 from tests.cuda.mutation import mutant
 from tests.cuda.test_activation import device_bounds  # noqa: F401  (the errors that the device's activations may have)
 from tests.ops.test_activation import assert_forward
@@ -376,12 +376,12 @@ def test_activations_in_the_same_kernel(device, rng, storage, kind, n):
 
 @pytest.mark.parametrize("storage", ["float32", "float64"])
 def test_matmul_takes_arrays_of_any_strides(device, rng, storage):
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda import matmul
 
     x, y = rng.standard_normal((12, 10)).astype(storage), rng.standard_normal((12, 7)).astype(storage)
     start = rng.standard_normal((10, 7)).astype(storage)
     out = device.put(start)
-    gemm.matmul(device.put(x).T, device.put(y), out, accumulate=True)
+    matmul.matmul(device.put(x).T, device.put(y), out, accumulate=True)
     a, b = (Laid(None, 0, 0, 0, values) for values in (x.T, y))
     assert_product(out.to_numpy(), a, b, start)
 

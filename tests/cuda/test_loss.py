@@ -90,8 +90,8 @@ def rows_on_device(device, name, storage, pred, target, scale=0.25, first=0, wit
     row_loss, r = behind(np.full(rows, np.nan), computed)
     factor = device.put(np.array([scale]), computed)
     options = tuple(OPS[name].values())
-    launches = loss.row_launches(
-        storage, name, p, t, g if with_grad else 0, r, rows, n, factor.address, options
+    launches = loss.element_launches(
+        name, storage, p, t, g if with_grad else 0, r, 0, rows, n, factor.address, 1.0, options
     )
     for one in launches:
         one.run(row_loss.stream)

@@ -5,7 +5,7 @@ import pytest
 
 import gdkernels as gd
 from gdkernels.cpu import optim as cpu_optim
-from gdkernels.scalar import optimizers
+from gdkernels.scalar import optim as optimizers
 from gdkernels.scalar.hyper import STATES, hyper
 from tests.ops.test_optim import CASES, assert_close, exact_step, problem, tolerances
 

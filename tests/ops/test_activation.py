@@ -14,7 +14,7 @@ from gdkernels.cpu.runtime import team
 from gdkernels.cpu.runtime.jit import native
 from gdkernels.cpu.runtime.simd import noalias
 from gdkernels.ops.activation import KINDS, activation, activation_backward, saved_for
-from gdkernels.scalar import activations
+from gdkernels.scalar import activation as activations
 from tests.layouts import LAYOUTS, laid_out
 
 DTYPES = ("float32", "float64")
@@ -22,7 +22,7 @@ GATED = ("gelu", "gelu_tanh", "silu", "mish")
 EXTREMES = (0.0, -0.0, 1e4, -1e4, np.inf, -np.inf, np.nan)
 
 # Relative errors in eps, from those of the elementary functions (exp 1.2, log1p 1.7, tanh 2.7, expm1 2.0, normal_cdf
-# 9.0; see tests/cpu/test_vmath.py) and half an eps for each operation after them and for each rounded constant.
+# 9.0; see tests/cpu/test_elementary.py) and half an eps for each operation after them and for each rounded constant.
 FORWARD = {
     "identity": 0.0,
     "relu": 0.0,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import gdkernels as gd
 import reference
-from gdkernels.cpu import optim
+from gdkernels.cpu import clip
 from tests.layouts import LAYOUTS, laid_out
 
 DTYPES = ("float32", "float64")
@@ -40,7 +40,7 @@ def assert_scaled(found, before, max_norm, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_norm_and_clipping_match_the_reference(dtype, rng):
-    arrays = arrays_of(rng, dtype, (3, 5), (optim.BLOCK,), (2 * optim.BLOCK + 17,), (), (0, 4), (100, 129))
+    arrays = arrays_of(rng, dtype, (3, 5), (clip.BLOCK,), (2 * clip.BLOCK + 17,), (), (0, 4), (100, 129))
     before = [array.copy() for array in arrays]
     norm = gd.global_norm(*arrays)
     assert type(norm) is float
@@ -116,7 +116,7 @@ def test_every_layout_is_measured_and_clipped(layout, dtype, rng):
 
 def test_the_bits_do_not_depend_on_the_number_of_threads(rng):
     (g,) = arrays_of(rng, "float32", (1_600_007,))
-    assert min(optim.SQUARES_COST, optim.SCALE_COST) * g.nbytes > 2 * 50_000, "too small to be shared"
+    assert min(clip.SQUARES_COST, clip.SCALE_COST) * g.nbytes > 2 * 50_000, "too small to be shared"
     before, results = gd.get_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -160,8 +160,8 @@ def test_views_between_each_other_do_not_overlap(rng):
     assert_scaled([g], [whole], 1.0, "float64")
 
 
-@pytest.mark.parametrize("lost", [0, optim.BLOCK, 3 * optim.BLOCK + 4])
+@pytest.mark.parametrize("lost", [0, clip.BLOCK, 3 * clip.BLOCK + 4])
 def test_one_lost_element_would_be_caught(lost, rng):
-    (g,) = arrays_of(rng, "float32", (3 * optim.BLOCK + 5,))
+    (g,) = arrays_of(rng, "float32", (3 * clip.BLOCK + 5,))
     with pytest.raises(AssertionError):
         assert_norm(gd.global_norm(np.delete(g, lost)), [g])

@@ -93,7 +93,7 @@ MUTATIONS = {
     "rmsnorm: deviation": (rmsnorm_case, "norm", "rmsnorm_backward", "g - h * (g", "g + h * (g"),
     "cross-entropy: target": (
         cross_entropy_case,
-        "loss",
+        "cross_entropy",
         "softmax_cross_entropy",
         "True) - weighted",
         "True) + weighted",

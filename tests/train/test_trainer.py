@@ -10,8 +10,8 @@ import pytest
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
 from gdkernels.nn.network import Network, mlp
 from gdkernels.train import trainer as module
-from gdkernels.train.losses import SoftmaxCrossEntropy
-from gdkernels.train.optimizers import SGD, AdamW
+from gdkernels.train.loss import SoftmaxCrossEntropy
+from gdkernels.train.optim import SGD, AdamW
 from gdkernels.train.trainer import Trainer
 from tests.layouts import LAYOUTS, laid_out
 from tests.nn.plan_interpreter import Interpreter

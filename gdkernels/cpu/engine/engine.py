@@ -8,8 +8,7 @@ import numpy as np
 
 from ...plan import Buffer, Gradient, LossCall, Plan, Uncopied, Update
 from ...scalar.hyper import HYPER
-from .. import loss as loss_kernels
-from .. import optim
+from .. import clip, cross_entropy, loss, optim
 from ..gemm.tile import ROWS
 from ..runtime.memory import PAGE, aligned_zeros, next_page
 from ..runtime.team import SCRATCH_BYTES, address, get_threads, invoke_alone, team
@@ -17,6 +16,7 @@ from .epoch import FIELDS, run_sections, set_step, train
 from .pace import Pace
 from .program import Binder, Deal, Op, Program, lay_out
 
+LOSSES = {**loss.KERNELS, **cross_entropy.KERNELS}
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
 UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
 # Elements of a parameter whose gradient is worth keeping in the cache of the worker that computed it.
@@ -150,14 +150,14 @@ class Engine(Uncopied):
             word(plan.output), address(self._target), word(plan.output_gradient), address(self._row_loss),
             plan.output.columns, address(self._scale), *map(word, self._loss.options),
         )  # fmt: skip
-        return Op(loss_kernels.KERNELS[self._loss.kernel], operands, rows, ROWS)
+        return Op(LOSSES[self._loss.kernel], operands, rows, ROWS)
 
     def _square_ops(self):
         for index, parameter in enumerate(self.plan.parameters):
             deal = Deal.of(*parameter.shape)
             sums = address(self._sums) + 8 * int(self._first_blocks[index])
             operands = (self._binder.word(Gradient(parameter)), math.prod(parameter.shape), deal.block, sums)
-            yield Op(optim.gradient_squares, operands, deal.blocks, 1)
+            yield Op(clip.gradient_squares, operands, deal.blocks, 1)
 
     def _update_ops(self):
         update, itemsize = self._update, self.dtype.itemsize

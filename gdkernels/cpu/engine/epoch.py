@@ -15,7 +15,8 @@ number of ops, then (kernel address, record address, total, quantum) for each.
 import math
 
 from ...scalar.hyper import HYPER
-from ..gemm.tile import ROWS, prefetch
+from ..gemm.tile import ROWS
+from ..runtime.emit import prefetch
 from ..runtime.jit import kernel, native
 from ..runtime.memory import LINE
 from ..runtime.simd import (

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...plan import Buffer, Call, Gradient, Parameter
-from .. import activation, dropout, linear, norm
-from ..gemm import product as gemm
+from .. import activation, dropout, linear, matmul, norm
+from ..gemm.product import THIN
+from ..gemm.tile import ROWS
 from ..runtime.jit import Native
 from ..runtime.team import address, float_bits
 from .epoch import OP
@@ -48,7 +49,7 @@ class Deal:
     @classmethod
     def of(cls, *shape: int) -> "Deal":
         if len(shape) == 2:
-            return cls(shape[0], gemm.ROWS * max(1, TOGETHER // (gemm.ROWS * shape[1])), shape[1])
+            return cls(shape[0], ROWS * max(1, TOGETHER // (ROWS * shape[1])), shape[1])
         return cls(shape[0], COLUMNS, 1)
 
     @property
@@ -119,7 +120,7 @@ class Binder:
             self.shared
             and k * n * self.dtype.itemsize >= LARGE
             and n >= 16 * WIDE
-            and not 0 < n % WIDE <= gemm.THIN
+            and not 0 < n % WIDE <= THIN
         )
 
     def _product_start(self, matrix, columns: int):
@@ -134,51 +135,51 @@ class Binder:
         operands = (word(x), n_in, 1, word(w), n_out, 1, *init, before, act, word(a), n_in, n_out)
         if self._by_columns(n_in, n_out):
             return linear.forward_columns, (*operands, rows), n_out, WIDE, True
-        return linear.forward, operands, rows, gemm.ROWS
+        return linear.forward, operands, rows, ROWS
 
     def _linear_dx(self, rows, _, dz, w, dx, add, n_in, n_out):
         word, start = self.word, self._product_start(add, n_in)
         operands = (n_in, n_out, word(dz), n_out, 1, word(w), 1, n_out, *start, word(dx), n_in, 0)
         if self._by_columns(n_out, n_in):
-            return gemm.product_columns, (*operands, rows), n_in, WIDE, True
-        return gemm.product, operands, rows, gemm.ROWS
+            return matmul.product_columns, (*operands, rows), n_in, WIDE, True
+        return matmul.product, operands, rows, ROWS
 
     def _linear_dw(self, rows, accumulate, x, dz, dw, n_in, n_out):
         word, start = self.word, self._product_start(dw if accumulate else None, n_out)
         also = self.also if self.shared else 0
         operands = (n_out, rows, word(x), 1, n_in, word(dz), n_out, 1, *start, word(dw), n_out, also)
-        return gemm.product, operands, n_in, Deal.of(n_in, n_out).together
+        return matmul.product, operands, n_in, Deal.of(n_in, n_out).together
 
     def _bias_gradient(self, rows, accumulate, dz, db, n):
         return activation.column_sums, (self.word(dz), self.word(db), rows, n, int(accumulate)), n, COLUMNS
 
     def _activation(self, rows, _, z, a, kind, n):
         code = activation.FORWARD[kind].address(self.dtype.name)
-        return activation.forward_rows, (code, self.word(z), self.word(a), n), rows, gemm.ROWS
+        return activation.forward_rows, (code, self.word(z), self.word(a), n), rows, ROWS
 
     def _activation_backward(self, rows, _, da, saved, dz, kind, n):
         code = activation.BACKWARD[kind].address(self.dtype.name)
         operands = (code, self.word(da), self.word(saved), self.word(dz), n)
-        return activation.backward_rows, operands, rows, gemm.ROWS
+        return activation.backward_rows, operands, rows, ROWS
 
     def _dropout(self, rows, _, x, out, n, p, seed):
         operands = (self.word(x), self.word(out), n, float_bits(p), seed, self.counter, 0)
-        return dropout.rows, operands, rows, gemm.ROWS
+        return dropout.rows, operands, rows, ROWS
 
     def _add(self, rows, _, *operands):
-        return norm.add_rows, tuple(map(self.word, operands)), rows, gemm.ROWS
+        return norm.add_rows, tuple(map(self.word, operands)), rows, ROWS
 
     def _layernorm(self, rows, _, *operands):
-        return norm.layernorm_rows, tuple(map(self.word, operands)), rows, gemm.ROWS
+        return norm.layernorm_rows, tuple(map(self.word, operands)), rows, ROWS
 
     def _layernorm_dx(self, rows, _, *operands):
-        return norm.layernorm_dx_rows, tuple(map(self.word, operands)), rows, gemm.ROWS
+        return norm.layernorm_dx_rows, tuple(map(self.word, operands)), rows, ROWS
 
     def _rmsnorm(self, rows, _, *operands):
-        return norm.rmsnorm_rows, tuple(map(self.word, operands)), rows, gemm.ROWS
+        return norm.rmsnorm_rows, tuple(map(self.word, operands)), rows, ROWS
 
     def _rmsnorm_dx(self, rows, _, *operands):
-        return norm.rmsnorm_dx_rows, tuple(map(self.word, operands)), rows, gemm.ROWS
+        return norm.rmsnorm_dx_rows, tuple(map(self.word, operands)), rows, ROWS
 
     def _layernorm_gradients(self, rows, accumulate, *operands):
         *pointers, n = operands

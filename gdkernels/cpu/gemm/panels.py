@@ -4,6 +4,7 @@ A panel is read once for every tile of rows, so it is packed where it would not 
 next is asked for, packed or claimed while its tiles are computed: they leave the memory idle.
 """
 
+from ..runtime.emit import lanes, prefetch
 from ..runtime.jit import Native, device, native
 from ..runtime.memory import LINE
 from ..runtime.simd import address_of, offset
@@ -12,9 +13,7 @@ from .tile import (
     ROWS,
     copy_rows,
     copy_vector,
-    lanes,
     make_tile,
-    prefetch,
     transpose_panels,
     transpose_square,
     transpose_strip,

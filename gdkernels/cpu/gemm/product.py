@@ -10,12 +10,12 @@ blocks of A (MC × kc) stay in the second-level cache, a panel of B (kc × 2 vec
 
 import numpy as np
 
-from ..runtime.jit import kernel, native
+from ..runtime.emit import lanes
+from ..runtime.jit import native
 from ..runtime.machine import VECTOR_BITS
-from ..runtime.simd import offset, typed, unpack
-from ..runtime.team import SCRATCH_BYTES, address, launch
+from ..runtime.simd import offset, typed
 from .panels import full_and_ahead, pack_a, pack_b, row_blocks
-from .tile import DOT_COLUMNS, DOT_ROWS, ROWS, lanes, make_dots, make_tile
+from .tile import DOT_COLUMNS, DOT_ROWS, ROWS, make_dots, make_tile
 
 KC_BYTES = 2048  # products added in one pass over a tile: 512 of float32
 MC = 256 // ROWS * ROWS  # rows of a packed block of A: half of a second-level cache of 1 MiB
@@ -154,37 +154,4 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
                     )  # fmt: skip
 
 
-@kernel
-def product(record, start, stop, worker):
-    """Rows [start, stop) of C = init + A @ B."""
-    scratch, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also = unpack(
-        record, "i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8"
-    )
-    a, init, c = offset(a, start * rsa), offset(init, start * ldi), offset(c, start * ldc)
-    own = scratch + worker * SCRATCH_BYTES
-    gemm(stop - start, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, own)
-
-
-@kernel
-def product_columns(record, start, stop, worker):
-    """Columns [start, stop) of the same, for m rows."""
-    scratch, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, _, m = unpack(
-        record, "i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, i8"
-    )
-    b, init, c = offset(b, start * csb), offset(init, start * csi), offset(c, start)
-    own = scratch + worker * SCRATCH_BYTES
-    gemm(m, stop - start, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, 0, own)
-
-
 ZEROS = np.zeros(512)  # a row of zeros of either element type, for products without an initial value
-
-
-def matmul(a, b, out, accumulate: bool = False) -> None:
-    """out = a @ b, or out += a @ b. a and b may have any strides, out is C-contiguous and overlaps neither."""
-    (m, k), n, itemsize = a.shape, b.shape[1], a.itemsize
-    init = (address(out), n, 1) if accumulate else (address(ZEROS), 0, 0)
-    operands = (
-        n, k, address(a), a.strides[0] // itemsize, a.strides[1] // itemsize,
-        address(b), b.strides[0] // itemsize, b.strides[1] // itemsize, *init, address(out), n, 0,
-    )  # fmt: skip
-    launch(product, a.dtype, operands, m, ROWS, m * n * (0.02 * k + 0.2))

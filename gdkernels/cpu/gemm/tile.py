@@ -9,131 +9,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..runtime.machine import VECTOR_BITS, VECTOR_REGISTERS
-from ..runtime.simd import I1, I32, I64, VOID, declare
+from ..runtime.emit import Emitter
+from ..runtime.machine import VECTOR_REGISTERS
+from ..runtime.simd import I32, I64
 
 VECTORS = 2  # vectors of B side by side
 ROWS = 8 if VECTOR_REGISTERS == 32 else 6  # 16 or 12 accumulators
 HALF = ROWS // 2
 DOT_ROWS = 4 if VECTOR_REGISTERS == 32 else 2
 DOT_COLUMNS = 4
-
-
-class _Emitter:
-    """The vector operations of one element type at one place of the program."""
-
-    def __init__(self, context, builder, element):
-        self.builder = builder
-        self.element = context.get_value_type(element)
-        self.lanes = VECTOR_BITS // element.bitwidth
-        self.vector = ir.VectorType(self.element, self.lanes)
-        self.align = element.bitwidth // 8
-        self.suffix = f"v{self.lanes}f{element.bitwidth}"
-        self.zero = ir.Constant(self.vector, None)
-
-    def mask(self, live):
-        """A mask whose first `live` lanes (0 to all) are set."""
-        builder = self.builder
-        lane = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
-        return builder.icmp_signed("<", lane, self._spread(live, I64))
-
-    def _spread(self, scalar, kind):
-        vector = ir.VectorType(kind, self.lanes)
-        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
-        zeros = ir.Constant(ir.VectorType(I32, self.lanes), None)
-        return self.builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
-
-    def at(self, pointer, offset):
-        return self.builder.gep(pointer, [offset], inbounds=True)
-
-    def load(self, pointer, mask=None):
-        place = self.builder.bitcast(pointer, self.vector.as_pointer())
-        if mask is None:
-            return self.builder.load(place, align=self.align)
-        kinds = [self.vector.as_pointer(), I32, ir.VectorType(I1, self.lanes), self.vector]
-        function = declare(self.builder.module, f"llvm.masked.load.{self.suffix}.p0", self.vector, kinds)
-        return self.builder.call(function, [place, I32(self.align), mask, self.zero])
-
-    def store(self, value, pointer, mask=None):
-        place = self.builder.bitcast(pointer, self.vector.as_pointer())
-        if mask is None:
-            self.builder.store(value, place, align=self.align)
-            return
-        kinds = [self.vector, self.vector.as_pointer(), I32, ir.VectorType(I1, self.lanes)]
-        function = declare(self.builder.module, f"llvm.masked.store.{self.suffix}.p0", VOID, kinds)
-        self.builder.call(function, [value, place, I32(self.align), mask])
-
-    def prefetch(self, pointer, write, locality=3):
-        """Have a cache line at hand that will be read, or written, soon; locality 3: in all caches, 2: not the first."""
-        byte = ir.IntType(8).as_pointer()
-        function = declare(self.builder.module, "llvm.prefetch.p0", VOID, [byte, I32, I32, I32])
-        self.builder.call(
-            function, [self.builder.bitcast(pointer, byte), I32(int(write)), I32(locality), I32(1)]
-        )
-
-    def broadcast(self, pointer):
-        return self._spread(self.builder.load(pointer, align=self.align), self.element)
-
-    def multiply_add(self, left, right, addend):
-        """left * right + addend, fused where the CPU can."""
-        function = declare(self.builder.module, f"llvm.fmuladd.{self.suffix}", self.vector, [self.vector] * 3)
-        return self.builder.call(function, [left, right, addend])
-
-    def total(self, vector):
-        """Sum of the lanes, pairwise."""
-        width = self.lanes
-        while width > 1:
-            width //= 2
-            swap = [lane + width if lane < width else lane for lane in range(self.lanes)]
-            other = self.builder.shuffle_vector(
-                vector, vector, ir.Constant(ir.VectorType(I32, self.lanes), swap)
-            )
-            vector = self.builder.fadd(vector, other)
-        return self.builder.extract_element(vector, I32(0))
-
-    def repeat(self, count, pointers, steps, values, body):
-        """Run ``values = body(pointers, values)`` `count` times (0 too); pointers move on by `steps` each time."""
-        builder = self.builder
-        before = builder.block
-        loop = builder.append_basic_block("k")
-        after = builder.append_basic_block("end")
-        builder.cbranch(builder.icmp_signed(">", count, I64(0)), loop, after)
-        builder.position_at_end(loop)
-        left = builder.phi(I64)
-        places = [builder.phi(pointer.type) for pointer in pointers]
-        current = [builder.phi(self.vector) for _ in values]
-        results = body(places, current)
-        fewer = builder.sub(left, I64(1))
-        moved = [self.at(place, step) for place, step in zip(places, steps, strict=True)]
-        last = builder.block
-        left.add_incoming(count, before)
-        left.add_incoming(fewer, last)
-        for phi, start, then in zip(
-            places + current, list(pointers) + list(values), moved + results, strict=True
-        ):
-            phi.add_incoming(start, before)
-            phi.add_incoming(then, last)
-        builder.cbranch(builder.icmp_signed(">", fewer, I64(0)), loop, after)
-        builder.position_at_end(after)
-        merged = []
-        for start, then in zip(values, results, strict=True):
-            phi = builder.phi(self.vector)
-            phi.add_incoming(start, before)
-            phi.add_incoming(then, last)
-            merged.append(phi)
-        return merged
-
-    def row(self, index, live):
-        """Row `index`, or the last live row where there are fewer."""
-        if live is None:
-            return I64(index)
-        builder = self.builder
-        beyond = builder.icmp_signed(">=", I64(index), live)
-        return builder.select(beyond, builder.sub(live, I64(1)), I64(index))
-
-    def when_live(self, index, live):
-        """Code that only runs for a live row."""
-        return self.builder.if_then(self.builder.icmp_signed("<", I64(index), live))
 
 
 def make_tile(rows: int, vectors: int, masked: bool = False, guarded: bool = False, asking: bool = False):
@@ -149,7 +33,7 @@ def make_tile(rows: int, vectors: int, masked: bool = False, guarded: bool = Fal
     def tile(typingctx, k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live, soon, step, count):
         def generate(context, builder, signature, arguments):
             k, a, rsa, csa, b, ldb, init, ldi, c, ldc, tail, live, soon, step, count = arguments
-            emit = _Emitter(context, builder, signature.args[1].dtype)
+            emit = Emitter(context, builder, signature.args[1].dtype)
             mask = emit.mask(tail) if masked else None
             live = live if guarded else None
             masks = [None] * (vectors - 1) + [mask]
@@ -234,7 +118,7 @@ def make_dots(columns: int):
     def dots(typingctx, k, a, rsa, bt, ldbt, init, ldi, csi, c, ldc, live, width):
         def generate(context, builder, signature, arguments):
             k, a, rsa, bt, ldbt, init, ldi, csi, c, ldc, live, width = arguments
-            emit = _Emitter(context, builder, signature.args[1].dtype)
+            emit = Emitter(context, builder, signature.args[1].dtype)
             lanes = I64(emit.lanes)
             whole, rest = builder.sdiv(k, lanes), builder.srem(k, lanes)
             a_rows = [builder.mul(rsa, emit.row(row, live)) for row in range(rows)]
@@ -276,27 +160,6 @@ def make_dots(columns: int):
 
 
 @intrinsic
-def lanes(typingctx, pointer):
-    """Elements in one vector register, a constant of the element type."""
-
-    def generate(context, builder, signature, arguments):
-        return I64(VECTOR_BITS // signature.args[0].dtype.bitwidth)
-
-    return types.int64(pointer), generate
-
-
-@intrinsic
-def prefetch(typingctx, pointer):
-    """Have the cache line at hand that will be read soon."""
-
-    def generate(context, builder, signature, arguments):
-        _Emitter(context, builder, signature.args[0].dtype).prefetch(arguments[0], False)
-        return context.get_dummy_value()
-
-    return types.void(pointer), generate
-
-
-@intrinsic
 def write_back(typingctx, pointer):
     """Write a number back as it is, which makes this core the owner of its cache line."""
 
@@ -313,7 +176,7 @@ def copy_vector(typingctx, target, source):
     """target[:lanes] = source[:lanes]."""
 
     def generate(context, builder, signature, arguments):
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         emit.store(emit.load(arguments[1]), arguments[0])
         return context.get_dummy_value()
 
@@ -361,7 +224,7 @@ def transpose_square(typingctx, target, ldt, source, lds):
 
     def generate(context, builder, signature, arguments):
         target, ldt, source, lds = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         for row, column in enumerate(_transposed(emit, source, lds)):
             emit.store(column, emit.at(target, builder.mul(ldt, I64(row))))
         return context.get_dummy_value()
@@ -375,7 +238,7 @@ def transpose_strip(typingctx, target, ldt, source, lds, live):
 
     def generate(context, builder, signature, arguments):
         target, ldt, source, lds, live = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         for row, column in enumerate(_transposed(emit, source, lds, emit.mask(live))[:-1]):
             with emit.when_live(row, live):
                 emit.store(column, emit.at(target, builder.mul(ldt, I64(row))))
@@ -390,7 +253,7 @@ def transpose_panels(typingctx, target, step, source, lds):
 
     def generate(context, builder, signature, arguments):
         target, step, source, lds = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         part = ir.VectorType(emit.element, ROWS).as_pointer()
         for k, column in enumerate(_transposed(emit, source, lds)):
             for panel in range(emit.lanes // ROWS):

@@ -8,7 +8,7 @@ flags are therefore {contract} alone: reassociation would cancel the two.
 
 The errors in the docstrings are the largest that were found, in units of the last place of the exact result, for
 float32 and for float64: over all 2^32 numbers of the one, over 10^7 random ones of the other (erf and the normal law:
-10^5). `tests/cpu/test_vmath.py` takes a sample of them. Denormal numbers are neither flushed nor refused.
+10^5). `tests/cpu/test_elementary.py` takes a sample of them. Denormal numbers are neither flushed nor refused.
 
 The coefficients are minimax fits of the relative error (Remez; for quotients Lawson's iteration). The reductions are
 those of W. Cody and W. Waite, Software Manual for the Elementary Functions (1980).
@@ -22,6 +22,7 @@ from numba import types
 from numba.extending import overload, register_jitable
 
 from ...scalar import elementary
+from ...scalar import functions as functions_of_an_element
 from .simd import add, bits, copysign, horner, shift_left, shift_right, sub
 
 FLAGS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
@@ -315,6 +316,18 @@ def lower(x):
     raise NotImplementedError
 
 
+def install() -> None:
+    """Let Numba compile calls of these functions, and of the marked ones of `scalar`, as ours."""
+    own = {"lifted_exp": lifted_exp, "lower": lower}
+    for name in FUNCTIONS[types.float32]:
+        _install(own.get(name) or getattr(elementary, name))
+    # nsz besides: the result of an element must not depend on where it stands. The NumPy error model divides without a
+    # check for zero, and what is inlined by force needs no call: either would keep the loops around from being vectorised.
+    flags = FLAGS | {"fastmath": {"contract", "nsz"}}
+    for function in functions_of_an_element():
+        overload(function, jit_options=flags, strict=False, target="cpu")(_always(function))
+
+
 def _install(function) -> None:
     """Compile calls of a function as ours, by the type of the argument."""
 
@@ -323,5 +336,5 @@ def _install(function) -> None:
         return FUNCTIONS[x][function.__name__] if x in FUNCTIONS else None
 
 
-for _name in FUNCTIONS[types.float32]:
-    _install({"lifted_exp": lifted_exp, "lower": lower}.get(_name) or getattr(elementary, _name))
+def _always(function):
+    return lambda *arguments: function

@@ -33,12 +33,15 @@ from numba.core.typing.templates import AbstractTemplate
 from numba.extending import register_jitable, typeof_impl
 
 from ... import cache as disk
+from .elementary import install
 from .simd import Record
 
 # contract and nsz keep every element's bits independent of where it stands in a vector, a tail or a thread's range.
 # Sums that may be reordered ask for `reassoc` themselves, over ranges that do not depend on the threads.
 FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 SUM_FLAGS = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
+
+install()
 
 FLOATS = {"float32": types.float32, "float64": types.float64}
 _SCALARS = {"i8": types.int64, "i4": types.int32, "f8": types.float64, "f4": types.float32}

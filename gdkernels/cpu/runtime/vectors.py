@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..gemm.tile import _Emitter
+from .emit import Emitter
 from .simd import I32, I64
 
 CHAINS = 4  # sums of a row that run side by side, because an addition takes so many cycles
@@ -48,7 +48,7 @@ def columns_of_rows(typingctx, source, n, rows, columns, target, peak):
 
     def generate(context, builder, signature, arguments):
         source, n, rows, columns, target, peak = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         mask, least = emit.mask(columns), _filled(emit, float("-inf"))
         lines = []
         for row in range(emit.lanes):
@@ -72,7 +72,7 @@ def lower_columns(typingctx, source, columns, peak):
 
     def generate(context, builder, signature, arguments):
         source, columns, peak = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         peaks = emit.load(peak)
 
         def one(places, _):
@@ -91,7 +91,7 @@ def add_columns(typingctx, source, columns, total):
 
     def generate(context, builder, signature, arguments):
         source, columns, total = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
 
         def one(places, sums):
             return [builder.fadd(sums[0], emit.load(places[0]))]
@@ -111,7 +111,7 @@ def rows_of_columns(typingctx, source, factor, target, n, rows, columns):
 
     def generate(context, builder, signature, arguments):
         source, factor, target, n, rows, columns = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         mask, factors = emit.mask(columns), emit.load(factor)
         lines = [
             builder.fmul(emit.load(emit.at(source, I64(column * emit.lanes))), factors)
@@ -167,7 +167,7 @@ def peak_of_row(typingctx, row, n):
     """max row[:n] of what is no NaN; −∞ if there is nothing else."""
 
     def generate(context, builder, signature, arguments):
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         least = _filled(emit, float("-inf"))
         return _over_row(emit, *arguments, least, lambda v: v, lambda a, b: _larger(emit, a, b))
 
@@ -179,7 +179,7 @@ def sum_of_row(typingctx, row, n):
     """Σ row[:n]."""
 
     def generate(context, builder, signature, arguments):
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         return _over_row(emit, *arguments, emit.zero, lambda v: v, builder.fadd)
 
     return row.dtype(row, types.int64), generate
@@ -191,8 +191,8 @@ def squares_of_row(typingctx, row, n, mean):
 
     def generate(context, builder, signature, arguments):
         row, n, mean = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
-        means = emit._spread(mean, emit.element)
+        emit = Emitter(context, builder, signature.args[0].dtype)
+        means = emit.spread(mean, emit.element)
 
         def square(vector):
             distance = builder.fsub(vector, means)
@@ -210,8 +210,8 @@ def normalised_row(typingctx, x, gamma, beta, out, n, mean, rstd):
 
     def generate(context, builder, signature, arguments):
         x, gamma, beta, out, n, mean, rstd = arguments
-        emit = _Emitter(context, builder, signature.args[0].dtype)
-        means, rstds = (emit._spread(value, emit.element) for value in (mean, rstd))
+        emit = Emitter(context, builder, signature.args[0].dtype)
+        means, rstds = (emit.spread(value, emit.element) for value in (mean, rstd))
         pointers = [x, gamma, out] + ([beta] if shifted else [])
 
         def write(places, mask):
@@ -256,7 +256,7 @@ def add_chains(typingctx, source, total, rows, stride):
     """total[c] += Σ_r source[r, c] for CHAINS vectors of columns; rows are `stride` apart."""
 
     def generate(context, builder, signature, arguments):
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         _add_down(emit, *arguments, CHAINS)
         return context.get_dummy_value()
 
@@ -268,7 +268,7 @@ def add_some(typingctx, source, total, rows, stride, live):
     """The same for `live` columns, no more than a vector has lanes."""
 
     def generate(context, builder, signature, arguments):
-        emit = _Emitter(context, builder, signature.args[0].dtype)
+        emit = Emitter(context, builder, signature.args[0].dtype)
         _add_down(emit, *arguments[:4], 1, emit.mask(arguments[4]))
         return context.get_dummy_value()
 

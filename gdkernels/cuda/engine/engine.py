@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ...plan import Buffer, LossCall, Plan, Uncopied, Update
-from .. import loss, optim
+from .. import clip, optim
 from ..gemm.choice import get_gemm_engine
 from ..runtime import driver
 from ..runtime.arrays import Array, read
@@ -21,7 +21,7 @@ from ..runtime.memory import ALIGNED, Room, grown, packed
 from ..runtime.pointer import BYTES
 from ..runtime.strided import blocks
 from . import epoch
-from .program import Binder
+from .program import Binder, loss_launches
 
 GRAPHS_KEPT = 16
 
@@ -210,7 +210,7 @@ class Engine(Uncopied):
 
         Norms of all parameters need a launch for each; otherwise the flat buffer, whose gaps hold zeros, is one part.
         """
-        counts = [optim.squares_count(count) for _, count in parts]
+        counts = [clip.squares_count(count) for _, count in parts]
         first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         count = int(first[-1])
         sums = self._bytes(3 * 8 * count)
@@ -243,7 +243,7 @@ class Engine(Uncopied):
             *epoch.gather_launches(self.storage, fields, self._place(plan.input), rows, plan.input.columns),
             *epoch.target_launches(real, fields, self._target.address, rows, n, labels),
             *self._binder.launches(plan.forward, rows),
-            *loss.row_launches(
+            *loss_launches(
                 self.storage, call.kernel, self._place(plan.output), self._target.address,
                 self._place(plan.output_gradient), self._row_loss.address, rows, n, scale, self._options,
             ),
@@ -259,8 +259,8 @@ class Engine(Uncopied):
         launches = []
         for start, count in parts:
             place = self.grads.address + start * BYTES[self.real]
-            launches += optim.squares_launches(self.real, place, count, sums, planes)
-            sums += optim.squares_count(count) * BYTES[self.real]
+            launches += clip.squares_launches(self.real, place, count, sums, planes)
+            sums += clip.squares_count(count) * BYTES[self.real]
         return launches
 
     def _update_launches(self, hyper: int, factor: int, stop: int) -> list[Launch]:

@@ -8,7 +8,7 @@ rate and scale, `finish` decides whether the update may be made. The host waits 
 import math
 
 from ..activation import THREADS
-from ..optim import root, sum_of_planes
+from ..clip import root, sum_of_planes
 from ..runtime.intrinsics import warp_sum
 from ..runtime.jit import Launch, kernel
 from ..runtime.pointer import at, real, shared
@@ -93,7 +93,7 @@ def loss_of_batch(row_loss, rows, scale, value, stop):
 def finish(fields, squares, planes, first, parameters, clip, value, factor, stop):
     """From the sums of squares of blocks of the gradient to the factor of the update, or to the end of training.
 
-    `squares` holds three planes of sums (`optim.squares_launches`); `first` tells where the blocks of each part of the
+    `squares` holds three planes of sums (`clip.squares_launches`); `first` tells where the blocks of each part of the
     gradient begin. factor = min(1, clip / (norm + 10⁻⁶)), or 1 where clip is 0. A step that is finite is counted, and its
     loss, and the norm of each part where that is wanted, are kept.
     """

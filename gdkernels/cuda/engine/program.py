@@ -1,7 +1,7 @@
 """From a plan to launches: each call becomes kernels with their addresses and sizes."""
 
 from ...plan import Buffer, Call, Gradient, Parameter
-from .. import activation, dropout, norm
+from .. import activation, cross_entropy, dropout, loss, norm
 from ..gemm import product as gemm
 from ..runtime.jit import Launch
 from ..runtime.pointer import BYTES
@@ -100,3 +100,21 @@ class Binder:
         return norm.rmsnorm_gradients_launches(
             self.room, self.storage, *places, rows, n, accumulate, self.real
         )
+
+
+def loss_launches(
+    storage: str, kernel: str, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int, scale: int,
+    options: tuple,
+) -> list[Launch]:  # fmt: skip
+    """The loss `kernel` (of `loss` or `cross_entropy`) of each row, and its gradient times scale[0].
+
+    pred, grad (rows, n); target (rows, n), or (rows,) int64 labels; row_loss (rows,). `options` are what follows the
+    scale in the records of the CPU's kernels, class weights by their address.
+    """
+    if kernel in loss.ELEMENTS:
+        return loss.element_launches(
+            kernel, storage, pred, target, grad, row_loss, 0, rows, n, scale, 1.0, options
+        )
+    return cross_entropy.launches(
+        storage, kernel, pred, target, grad, row_loss, rows, n, scale, 1.0, False, *options
+    )

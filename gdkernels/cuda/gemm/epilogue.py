@@ -6,7 +6,7 @@ this file apply the same functions to parts that lie in memory, added up in thei
 
 from functools import cache
 
-from ...scalar.activations import ACTIVATIONS
+from ...scalar.activation import ACTIVATIONS
 from ..runtime.intrinsics import is_wide, load4, store4
 from ..runtime.jit import Launch, device, kernel
 from ..runtime.pointer import BYTES, is_null, offset, real

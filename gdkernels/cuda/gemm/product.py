@@ -6,7 +6,6 @@ what is wanted. Bias, a second summand and the activation cost no pass over memo
 """
 
 from ..runtime import driver
-from ..runtime.jit import run
 from ..runtime.pointer import BYTES
 from ..runtime.strided import matrix_copy
 from . import choice as gemm_engine
@@ -111,17 +110,3 @@ def _faster(storage, m, n, k, a_along_k, b_along_k, tf32, tail) -> str:
         return make(room, storage, m, n, k, *a, *b, room(m * n * size), n, tf32=tf32, **rest)
 
     return gemm_engine.faster(name, build)
-
-
-def of_arrays(a, b, out, **tail) -> list:
-    """The launches for arrays: a (m, k) and b (k, n) of any strides, out (m, n) C-contiguous."""
-    (m, k), n, size = a.shape, b.shape[1], a.itemsize
-    (rsa, csa), (rsb, csb) = ([step // size for step in array.strides] for array in (a, b))
-    return launches(
-        out.workspace, a.dtype.name, m, n, k, a.address, rsa, csa, b.address, rsb, csb, out.address, n, **tail
-    )
-
-
-def matmul(a, b, out, accumulate: bool = False) -> None:
-    """out = a @ b, or out += a @ b. a and b may have any strides, out is C-contiguous and overlaps neither."""
-    run(of_arrays(a, b, out, accumulate=accumulate), out.stream)

@@ -4,7 +4,7 @@ They are libdevice's: errors of 1 to 2 ulp, no flushing of denormals, the limits
 float32 is our own.
 """
 
-from ...scalar import FUNCTIONS, activations, elementary, losses, optimizers, philox  # noqa: F401
+from ...scalar import elementary, functions
 from .target import device, libdevice, overload, types
 
 INLINE = {"forceinline": True}
@@ -22,16 +22,6 @@ def _of_both(single, double):
 
     return choose
 
-
-for _name, _single, _double in (
-    ("exp", libdevice.expf, libdevice.exp),
-    ("expm1", libdevice.expm1f, libdevice.expm1),
-    ("log", libdevice.logf, libdevice.log),
-    ("log1p", libdevice.log1pf, libdevice.log1p),
-    ("tanh", libdevice.tanhf, libdevice.tanh),
-    ("erf", libdevice.erff, libdevice.erf),
-):
-    overload(getattr(elementary, _name), target="cuda", jit_options=INLINE)(_of_both(_single, _double))
 
 DENSITY = 0.3989422804014327  # 1 / √(2π)
 LARGE = 40.0  # from here on e^(−x²/2) is 0, also in float64
@@ -57,7 +47,6 @@ _BELLS = {
 }
 
 
-@overload(elementary.normal_pdf, target="cuda", jit_options=INLINE)
 def _normal_pdf(x):
     bell = _BELLS.get(x)
     return bell and (lambda x: type(x)(DENSITY) * bell(x))
@@ -89,16 +78,29 @@ def _single_normal_cdf(x):
     return y if x < type(x)(0) else type(x)(1) - y
 
 
-@overload(elementary.normal_cdf, target="cuda", jit_options=INLINE)
 def _normal_cdf(x):
     if x == types.float32:
         return _single_normal_cdf
     return (lambda x: libdevice.normcdf(x)) if x == types.float64 else None
 
 
-def _on_device(function):
-    overload(function, target="cuda", jit_options=INLINE, strict=False)(lambda *arguments: function)
+def install() -> None:
+    """Let Numba compile calls of these functions, and of the marked ones of `scalar`, as ours."""
+    chosen = {
+        elementary.exp: _of_both(libdevice.expf, libdevice.exp),
+        elementary.expm1: _of_both(libdevice.expm1f, libdevice.expm1),
+        elementary.log: _of_both(libdevice.logf, libdevice.log),
+        elementary.log1p: _of_both(libdevice.log1pf, libdevice.log1p),
+        elementary.tanh: _of_both(libdevice.tanhf, libdevice.tanh),
+        elementary.erf: _of_both(libdevice.erff, libdevice.erf),
+        elementary.normal_pdf: _normal_pdf,
+        elementary.normal_cdf: _normal_cdf,
+    }
+    for function, choose in chosen.items():
+        overload(function, target="cuda", jit_options=INLINE)(choose)
+    for function in functions():
+        overload(function, target="cuda", jit_options=INLINE, strict=False)(_always(function))
 
 
-for _function in FUNCTIONS:
-    _on_device(_function)
+def _always(function):
+    return lambda *arguments: function

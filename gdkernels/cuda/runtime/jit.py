@@ -11,11 +11,14 @@ import struct
 from typing import NamedTuple
 
 from ... import cache as disk
-from . import driver, elementary  # noqa: F401  (elementary: exp, tanh, … for the device)
+from . import driver
+from .elementary import install
 from .pointer import COMPUTED, Pointer
 from .target import device, entry_of, to_ptx, toolchain, types
 
 __all__ = ["Kernel", "Launch", "device", "kernel", "run"]
+
+install()
 
 _NAMES = {"i8": "int64", "i4": "int32", "i2": "int16", "u4": "uint32", "f4": "float32", "f8": "float64"}
 _CODES = {

@@ -129,7 +129,7 @@ def test_asking_for_the_engine_imports_no_cuda():
 @pytest.mark.parametrize("storage", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("form", ["NN", "NT", "TN", "TT"])
 def test_a_product_alone_is_one_call(device, vendor, rng, form, storage):
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda import matmul
 
     gd.cuda.set_gemm_engine("vendor")
     x, y = rng.standard_normal((5, 7)), rng.standard_normal((7, 3))
@@ -137,8 +137,8 @@ def test_a_product_alone_is_one_call(device, vendor, rng, form, storage):
     b = device.put(y.T if form[1] == "T" else y, storage)
     out = device.empty((5, 3), storage)
     a, b = (a.T if form[0] == "T" else a), (b.T if form[1] == "T" else b)
-    assert kernels(gemm.of_arrays(a, b, out)) == ["cuBLAS"]
-    gemm.matmul(a, b, out)
+    assert kernels(matmul.of_arrays(a, b, out)) == ["cuBLAS"]
+    matmul.matmul(a, b, out)
     exact = reference.matmul(a.copy().to_numpy(), b.copy().to_numpy())
     bits = {"float32": 24, "float64": 53, "float16": 11, "bfloat16": 8}[storage]
     size = np.abs(a.copy().to_numpy()) @ np.abs(b.copy().to_numpy())
@@ -148,7 +148,7 @@ def test_a_product_alone_is_one_call(device, vendor, rng, form, storage):
 @pytest.mark.parametrize("asked", [(), *((name,) for name in ASKED), tuple(ASKED)], ids="-".join)
 @pytest.mark.parametrize("gap", [0, 4])
 def test_one_kernel_does_the_rest(device, vendor, rng, asked, gap):
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda.gemm import product
     from gdkernels.cuda.runtime.jit import run
 
     gd.cuda.set_gemm_engine("vendor")
@@ -158,7 +158,7 @@ def test_one_kernel_does_the_rest(device, vendor, rng, asked, gap):
     places = {name: device.put(array) for name, array in {"bias": bias, "add": add, "z": before}.items()}
     a, b, out = device.put(x), device.put(y), device.put(before)
     tail = {name: places[name].address if name in places else ASKED[name] for name in asked}
-    launches = gemm.launches(
+    launches = product.launches(
         out.workspace, "float32", m, n, k, a.address, k, 1, b.address, n, 1, out.address, n + gap, ldadd=n, **tail
     )  # fmt: skip
     assert kernels(launches)[0] == "cuBLAS" and len(launches) == (1 if not asked and not gap else 2)
@@ -189,24 +189,24 @@ def test_halves_have_a_bias_and_an_activation(device, vendor, rng, storage):
 
 
 def test_operands_with_gaps_are_copied(device, vendor, rng):
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda import matmul
 
     gd.cuda.set_gemm_engine("vendor")
     x, y = rng.standard_normal((6, 20)).astype("f4"), rng.standard_normal((9, 4)).astype("f4")
     a, b, out = device.put(x), device.put(y), device.empty((6, 4), "f4")
     part = gd.cuda.runtime.arrays.Array(a.shadow[:, 3:12], a.dtype, a.library, a.owner)
-    assert kernels(gemm.of_arrays(part, b, out)) == ["runtime_strided_copy_elements", "cuBLAS"]
-    gemm.matmul(part, b, out)
+    assert kernels(matmul.of_arrays(part, b, out)) == ["runtime_strided_copy_elements", "cuBLAS"]
+    matmul.matmul(part, b, out)
     np.testing.assert_allclose(out.to_numpy(), x[:, 3:12] @ y, rtol=1e-5, atol=1e-5)
 
 
 def test_float32_gradients_of_halves_are_our_own(device, vendor):
     """cupy.matmul gives the type of its operands."""
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda.gemm import product
 
     gd.cuda.set_gemm_engine("vendor")
     memory = device.empty((4096,), "f4")
-    launches = gemm.launches(
+    launches = product.launches(
         memory.workspace, "bfloat16", 8, 8, 8, memory.address, 8, 1, memory.address, 8, 1, memory.address, 8,
         out_storage="float32",
     )  # fmt: skip
@@ -215,12 +215,12 @@ def test_float32_gradients_of_halves_are_our_own(device, vendor):
 
 def test_a_launch_can_be_loaded_before_a_capture(device, vendor, rng):
     """On memory of its own: what the operands hold is kept."""
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda import matmul
 
     gd.cuda.set_gemm_engine("vendor")
     a, b = device.put(rng.standard_normal((5, 7))), device.put(rng.standard_normal((7, 3)))
     out = device.put(np.full((5, 3), 7.0))
-    (launch,) = gemm.of_arrays(a, b, out)
+    (launch,) = matmul.of_arrays(a, b, out)
     launch.load()
     assert (out.to_numpy() == 7).all() and vendor[0].out != out.address and vendor[0].m == 5
 
@@ -276,13 +276,13 @@ def test_training_with_cublas_needs_no_graph(device, vendor, rng):
 
 
 def test_tf32_is_for_float32_alone(device):
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda import matmul
 
     gd.cuda.set_gemm_engine("own", tf32=True)
     a, b, out = (device.empty((8, 8), "f4") for _ in range(3))
-    assert kernels(gemm.of_arrays(a, b, out))[0].startswith("gemm_tensorcore")
+    assert kernels(matmul.of_arrays(a, b, out))[0].startswith("gemm_tensorcore")
     a, b, out = (device.empty((8, 8), "f8") for _ in range(3))
-    assert kernels(gemm.of_arrays(a, b, out))[0].startswith("gemm_simt")
+    assert kernels(matmul.of_arrays(a, b, out))[0].startswith("gemm_simt")
 
 
 # ------------------------------------------------------------------------------------------------- auto
@@ -309,10 +309,10 @@ def machine(engine):
 
 
 def engine_of(device, m=40, n=24, k=24, **tail):
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda import matmul
 
     a, b, out = device.empty((m, k), "f4"), device.empty((k, n), "f4"), device.empty((m, n), "f4")
-    return "cuBLAS" if "cuBLAS" in kernels(gemm.of_arrays(a, b, out, **tail)) else "own"
+    return "cuBLAS" if "cuBLAS" in kernels(matmul.of_arrays(a, b, out, **tail)) else "own"
 
 
 def test_auto_takes_the_faster_and_remembers_it(device, vendor, engine, clock, tmp_path):
@@ -343,9 +343,9 @@ def test_auto_times_with_events_on_memory_of_its_own(device, vendor, rng):
     gd.cuda.set_gemm_engine("auto")
     x, y = rng.standard_normal((5, 7)).astype("f4"), rng.standard_normal((7, 3)).astype("f4")
     a, b, out = device.put(x), device.put(y), device.put(np.full((5, 3), 2.0, "f4"))
-    from gdkernels.cuda.gemm import product as gemm
+    from gdkernels.cuda import matmul
 
-    gemm.matmul(a, b, out, accumulate=True)
+    matmul.matmul(a, b, out, accumulate=True)
     np.testing.assert_allclose(out.to_numpy(), 2 + x @ y, rtol=1e-5, atol=1e-5)
     assert vendor and all(product.out != out.address for product in vendor)
 

@@ -8,7 +8,7 @@ import pytest
 from gdkernels.nn.layers import LayerNorm, Linear
 from gdkernels.nn.network import Network
 from gdkernels.nn.plan import lower
-from gdkernels.train.optimizers import SGD, AdaGrad, Adam, AdamW, AMSGrad, Lion, RMSProp
+from gdkernels.train.optim import SGD, AdaGrad, Adam, AdamW, AMSGrad, Lion, RMSProp
 from gdkernels.train.trainer import Trainer
 from tests.nn.plan_interpreter import Interpreter
 

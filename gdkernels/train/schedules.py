@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .nn.check import number, whole
-from .scalar.schedules import (
+from ..nn.check import number, whole
+from ..scalar.schedules import (
     constant,
     cosine,
     cosine_restarts,

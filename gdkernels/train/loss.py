@@ -190,7 +190,7 @@ class SoftmaxCrossEntropy(Loss):
         return LossCall(f"{self.name}_probabilities", (self.label_smoothing, weight))
 
     def value(self, output: Array, target: Array, weights: Weights) -> float:
-        from ..cpu import loss as kernels
+        from ..cpu import cross_entropy as kernels
 
         weight = None if self.class_weight is None else np.asarray(self.class_weight, output.dtype)
         terms = kernels.of_rows(output, target, None, 1.0, self.label_smoothing, weight, self.ignore_index)

@@ -8,8 +8,8 @@ import pytest
 
 from gdkernels.nn.layers import Linear
 from gdkernels.nn.network import Network
-from gdkernels.train.losses import MSE, BinaryCrossEntropy, Huber, SoftmaxCrossEntropy, r2
-from gdkernels.train.optimizers import SGD
+from gdkernels.train.loss import MSE, BinaryCrossEntropy, Huber, SoftmaxCrossEntropy, r2
+from gdkernels.train.optim import SGD
 from gdkernels.train.trainer import Trainer
 from tests.layouts import LAYOUTS, laid_out
 

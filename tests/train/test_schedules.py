@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import gdkernels as gd
 import reference
-from gdkernels import schedules
-from gdkernels.schedules import (
+from gdkernels.train import schedules
+from gdkernels.train.schedules import (
     Constant,
     Cosine,
     CosineRestarts,

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from gdkernels.cpu import loss as cpu_loss
+from gdkernels.cpu import cross_entropy as cpu_cross_entropy
 from gdkernels.cpu.runtime import team
 from gdkernels.cpu.softmax import BLOCK, CHUNK, NARROW
-from gdkernels.ops.loss import softmax_cross_entropy
+from gdkernels.ops.cross_entropy import softmax_cross_entropy
 from tests.layouts import LAYOUTS, laid_out
 
 DTYPES = ("float32", "float64")
@@ -324,7 +324,9 @@ def test_the_kernel_scales_the_gradient_and_not_the_loss_of_a_row(kind, classes,
     losses = softmax_cross_entropy(logits, target, unscaled, "none", 0.1, weight)
     grad, row_loss, scale = np.full_like(logits, np.nan), np.full(rows, np.nan), np.array([0.25])
     place, extra = team.address, (-100,) if kind == "int64" else ()
-    kernel = cpu_loss.KERNELS[f"softmax_cross_entropy_{'indices' if kind == 'int64' else 'probabilities'}"]
+    kernel = cpu_cross_entropy.KERNELS[
+        f"softmax_cross_entropy_{'indices' if kind == 'int64' else 'probabilities'}"
+    ]
     for start, stop in ((0, 5), (5, rows)):  # no row depends on where a part begins
         operands = (
             place(logits[start:]),

@@ -1,0 +1,18 @@
+"""The matrix product of arrays; `gemm.product` says who computes it."""
+
+from .gemm.product import launches
+from .runtime.jit import run
+
+
+def of_arrays(a, b, out, **tail) -> list:
+    """The launches for arrays: a (m, k) and b (k, n) of any strides, out (m, n) C-contiguous."""
+    (m, k), n, size = a.shape, b.shape[1], a.itemsize
+    (rsa, csa), (rsb, csb) = ([step // size for step in array.strides] for array in (a, b))
+    return launches(
+        out.workspace, a.dtype.name, m, n, k, a.address, rsa, csa, b.address, rsb, csb, out.address, n, **tail
+    )
+
+
+def matmul(a, b, out, accumulate: bool = False) -> None:
+    """out = a @ b, or out += a @ b. a and b may have any strides, out is C-contiguous and overlaps neither."""
+    run(of_arrays(a, b, out, accumulate=accumulate), out.stream)
