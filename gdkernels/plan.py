@@ -1,51 +1,41 @@
 """The vocabulary of plans: a network as an engine sees it, a table of kernel calls over named matrices.
 
-`nn.plan` lowers layers to a `Plan`; the engines of both wings walk it.
+`nn.plan` lowers layers to a `Plan`; the engines of both wings walk it. Matrices are row-major, samples are rows. Each class
+of calls says what it computes and names its operands; one that may be absent is None. dz may be da itself, and `out` of
+`Add` and `Dropout` one of the inputs; other results have matrices of their own. Sizes are those of the operands.
 
-The calls and their operands (matrices are row-major, samples are rows; | None: operands that may be absent):
-
-    linear (x, w, b | None, z | None, a, kind, n_in, n_out)         a = act(z), z = x @ w + b
-    activation (z, a, kind, n)                                      a = act(z)
-    activation_backward (da, saved, dz, kind, n)                    dz = da ⊙ act′
-    linear_dx (dz, w, dx, add | None, n_in, n_out)                  dx = dz @ wᵀ (+ add)
-    layernorm (x, residual | None, gamma, beta, out, stats, n, eps) of x (+ residual); stats has 2 columns
-    layernorm_dx (dy, x, residual | None, gamma, stats, dx, n)
-    rmsnorm (x, residual | None, gamma, out, stats, n, eps)         of x (+ residual); stats has 1 column
-    rmsnorm_dx (dy, x, residual | None, gamma, stats, dx, n)
-    dropout (x, out, n, p, seed)                                    also on the way back: the same mask
-    add (a, b, out, n)                                              out = a + b
-
-and for the parameters, sums over all samples:
-
-    linear_dw (x, dz, dw, n_in, n_out)                              dw = xᵀ @ dz
-    bias_gradient (dz, db, n)                                       db = Σ dz
-    layernorm_gradients (dy, x, residual | None, stats, dgamma, dbeta, n)
-    rmsnorm_gradients (dy, x, residual | None, stats, dgamma, n)
-
-dz may be da itself, and `out` of add and dropout one of the inputs; other results have matrices of their own.
+Calls come in families: each has a file of its name in both wings, where a call becomes what is run (`bind`).
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A matrix (batch, columns) in the engine's arena."""
+    """A matrix (batch, columns) in the engine's arena. `statistics`: of rows, in the type that is computed with."""
 
     name: str
     columns: int
+    statistics: bool = False
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A view of the flat parameter buffer; `offset` counts elements."""
+    """A view of the flat parameter buffer.
+
+    offset : in elements
+    draw : how it begins: "zeros", "ones" or the name of a function of `gd.init`
+    decays : whether it is a weight, which a trainer with decay="weights" lets decay alone
+    """
 
     name: str
     offset: int
     shape: tuple[int, ...]
+    draw: str = "zeros"
+    decays: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,15 +45,193 @@ class Gradient:
     parameter: Parameter
 
 
-Operand = Buffer | Parameter | Gradient | int | float | str | None
+Operand = Buffer | Parameter | Gradient | None
+
+
+class Bound(Protocol):
+    """What an engine tells a family that binds a call: where operands are, for a number of rows."""
+
+    rows: int
+    accumulate: bool  # whether gradients are added to what is there
+
+    def __call__(self, operand: Operand) -> Any:
+        """The array (CPU) or the address (CUDA) of an operand; None or 0 where it is absent."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel on its operands."""
+    """A kernel on its operands, one of the classes below."""
 
-    kernel: str
-    operands: tuple[Operand, ...]
+    def operands(self) -> dict[str, Any]:
+        """All fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+# ---------------------------------------------------------------------------------------------- the dense layer
+
+
+@dataclass(frozen=True)
+class LinearForward(Call):
+    """a = act(z), z = x @ w + b. Without `z` the pre-activation is not kept."""
+
+    x: Buffer
+    w: Parameter
+    b: Parameter | None
+    z: Buffer | None
+    a: Buffer
+    kind: str
+
+
+@dataclass(frozen=True)
+class LinearDx(Call):
+    """dx = dz @ wᵀ (+ add)."""
+
+    dz: Buffer
+    w: Parameter
+    dx: Buffer
+    add: Buffer | None
+
+
+@dataclass(frozen=True)
+class LinearDw(Call):
+    """dw = xᵀ @ dz, summed over all samples."""
+
+    x: Buffer
+    dz: Buffer
+    dw: Gradient
+
+
+@dataclass(frozen=True)
+class BiasGradient(Call):
+    """db = Σ dz over all samples."""
+
+    dz: Buffer
+    db: Gradient
+
+
+# ---------------------------------------------------------------------------------------------- element by element
+
+
+@dataclass(frozen=True)
+class ActivationForward(Call):
+    """a = act(z)."""
+
+    z: Buffer
+    a: Buffer
+    kind: str
+
+
+@dataclass(frozen=True)
+class ActivationBackward(Call):
+    """dz = da ⊙ act′, from what `saved` holds: the output or the pre-activation."""
+
+    da: Buffer
+    saved: Buffer
+    dz: Buffer
+    kind: str
+
+
+@dataclass(frozen=True)
+class Dropout(Call):
+    """out = mask ⊙ x / (1 − p), also on the way back: the same mask, which is a function of seed and samples seen."""
+
+    x: Buffer
+    out: Buffer
+    p: float
+    seed: int
+
+
+# ---------------------------------------------------------------------------------------------- norms of rows
+
+
+@dataclass(frozen=True)
+class LayerNormForward(Call):
+    """out = gamma (s − mean) rstd + beta with s = x (+ residual); stats = (mean, rstd)."""
+
+    x: Buffer
+    residual: Buffer | None
+    gamma: Parameter
+    beta: Parameter
+    out: Buffer
+    stats: Buffer
+    eps: float
+
+
+@dataclass(frozen=True)
+class LayerNormDx(Call):
+    """dx, the gradient of s."""
+
+    dy: Buffer
+    x: Buffer
+    residual: Buffer | None
+    gamma: Parameter
+    stats: Buffer
+    dx: Buffer
+
+
+@dataclass(frozen=True)
+class LayerNormGradients(Call):
+    """dgamma and dbeta, summed over all samples."""
+
+    dy: Buffer
+    x: Buffer
+    residual: Buffer | None
+    stats: Buffer
+    dgamma: Gradient
+    dbeta: Gradient
+
+
+@dataclass(frozen=True)
+class RMSNormForward(Call):
+    """out = gamma s rstd with s = x (+ residual); stats = rstd."""
+
+    x: Buffer
+    residual: Buffer | None
+    gamma: Parameter
+    out: Buffer
+    stats: Buffer
+    eps: float
+
+
+@dataclass(frozen=True)
+class RMSNormDx(Call):
+    """dx, the gradient of s."""
+
+    dy: Buffer
+    x: Buffer
+    residual: Buffer | None
+    gamma: Parameter
+    stats: Buffer
+    dx: Buffer
+
+
+@dataclass(frozen=True)
+class RMSNormGradients(Call):
+    """dgamma, summed over all samples."""
+
+    dy: Buffer
+    x: Buffer
+    residual: Buffer | None
+    stats: Buffer
+    dgamma: Gradient
+
+
+@dataclass(frozen=True)
+class Add(Call):
+    """out = a + b."""
+
+    a: Buffer
+    b: Buffer
+    out: Buffer
+
+
+# The families, for an exhaustive match in the file of their name.
+LinearCall = LinearForward | LinearDx | LinearDw
+ActivationCall = ActivationForward | ActivationBackward | BiasGradient
+NormCall = (
+    LayerNormForward | LayerNormDx | LayerNormGradients | RMSNormForward | RMSNormDx | RMSNormGradients | Add
+)
+AnyCall = LinearCall | ActivationCall | Dropout | NormCall
 
 
 @dataclass
@@ -77,18 +245,34 @@ class Plan:
     buffers: list[Buffer]
     parameters: list[Parameter]
     size: int  # of the flat buffers, in elements
-    evaluation: list[Call]  # forward, without dropout
-    forward: list[Call]  # forward of training
-    backward: list[Call]  # from output_gradient to the gradient of every matrix that `gradients` reads
-    gradients: list[Call]  # of the parameters
+    evaluation: list[AnyCall]  # forward, without dropout
+    forward: list[AnyCall]  # forward of training
+    backward: list[AnyCall]  # from output_gradient to the gradient of every matrix that `gradients` reads
+    gradients: list[AnyCall]  # of the parameters
 
 
-@dataclass
-class LossCall:
-    """A loss kernel (a name that both wings know) and the options that it takes after the scale."""
+# ---------------------------------------------------------------------------------------------- training
 
-    kernel: str
-    options: tuple[Any, ...] = ()
+
+@dataclass(frozen=True)
+class ElementLoss:
+    """A loss of elements, by its name in `scalar.loss`, with its options in their order there."""
+
+    name: str
+    options: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Softmax cross-entropy of rows, for `labels` (batch,) or for probabilities (batch, classes)."""
+
+    labels: bool
+    label_smoothing: float = 0.0
+    class_weight: NDArray[Any] | None = None
+    ignore_index: int = -100
+
+
+LossCall = ElementLoss | CrossEntropy
 
 
 @dataclass
@@ -103,13 +287,3 @@ class Update:
     states: list[Any]
     step: int
     decay: list[tuple[int, int, float]]
-
-
-class Uncopied:
-    """An engine, in either wing: what it holds are addresses, which mean nothing in a copy or another process."""
-
-    def __getstate__(self) -> None:
-        raise TypeError(
-            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
-            "save the network, and make a new Trainer"
-        )

@@ -89,7 +89,7 @@ def test_nothing_is_written_into_the_package(copy):
     assert compilations(copy, PYTHONDONTWRITEBYTECODE="1") > 0
     assert sorted((copy / "gdkernels").rglob("*")) == before
     kept = {path.suffix for path in (copy / "home").rglob("*") if path.is_file()}
-    assert kept == {".kernel", ".nbi", ".nbc"}
+    assert kept == {".kernel"}
 
 
 def test_two_installs_have_folders_of_their_own(copy, tmp_path):

@@ -11,11 +11,13 @@ import numpy as np
 
 from gdkernels.cpu.gemm.panels import full
 from gdkernels.cpu.gemm.tile import ROWS, VECTORS
-from gdkernels.cpu.runtime.jit import kernel, native
+from gdkernels.cpu.runtime.dispatch import address
+from gdkernels.cpu.runtime.jit import Kernel, kernel, native
+from gdkernels.cpu.runtime.layout import Double, Floats, Int, Ints
 from gdkernels.cpu.runtime.machine import VECTOR_BITS
 from gdkernels.cpu.runtime.memory import aligned_zeros
-from gdkernels.cpu.runtime.simd import noalias, offset, unpack
-from gdkernels.cpu.runtime.team import address, float_bits, team, wait
+from gdkernels.cpu.runtime.simd import noalias, offset
+from gdkernels.cpu.runtime.team import team, wait
 
 K = 512  # products that a tile adds in one call
 TILE_FLOPS = 2 * K * ROWS * VECTORS * VECTOR_BITS // 32
@@ -48,28 +50,25 @@ def update(a, b, c, s, count):
 
 
 @kernel
-def fma(record, start, stop, worker):
+def fma(a: Floats, c: Floats, stride: Int, times: Int, worker, workers):
     """The register tile on operands that stay in the first-level cache, as fast as multiply-adds come."""
-    a, c, stride, times = unpack(record, "F*, F*, i8, i8")
-    own = offset(c, stride * start)
+    own = offset(c, stride * worker)
     for _ in range(times):
         full(ROWS, K, a, 0, 0, 0, a, 0, own, 0, own, 0, own, 0)
 
 
 @kernel
-def meet(record, start, stop, worker):
+def meet(members: Ints, times: Int, worker, workers):
     """Barrier after barrier: how long it takes until a core knows what another has written."""
-    members, times = unpack(record, "i8*, i8")
     for _ in range(times):
-        wait(members, stop)
+        wait(members, workers)
 
 
 def _streaming(loop):
-    """The job of a loop over memory: worker `start` of `stop` takes its part `times` times, and then its beginning."""
+    """The job of a loop over memory: each worker takes its part `times` times, and then its beginning."""
 
-    def stream(record, start, stop, worker):
-        a, b, c, s, part, times, rest = unpack(record, "F*, F*, F*, F, i8, i8, i8")
-        first = start * part
+    def stream(a: Floats, b: Floats, c: Floats, s: Double, part: Int, times: Int, rest: Int, worker, workers):
+        first = worker * part
         for _ in range(times):
             loop(offset(a, first), offset(b, first), offset(c, first), s, part)
         loop(offset(a, first), offset(b, first), offset(c, first), s, rest)
@@ -92,29 +91,29 @@ class Fma:
     def __init__(self, job: dict[str, Any], threads: int):
         self._threads = threads
         self._operands = np.full(64, 1e-3, np.float32), aligned_zeros(1024 * threads, np.float32)
-        self._entry = fma.address("float32")
 
     def run(self, times: int) -> None:
         calls = max(1, round(times / TILE_FLOPS / self._threads))
-        _run(self._entry, (*map(address, self._operands), 1024, calls), self._threads)
+        a, c = self._operands
+        _run(fma, self._threads, a=a, c=c, stride=1024, times=calls)
 
 
 class Barrier:
     """Meetings of all threads."""
 
     def __init__(self, job: dict[str, Any], threads: int):
-        self._threads, self._entry = threads, meet.address("float32")
+        self._threads = threads
 
     def run(self, times: int) -> None:
-        _run(self._entry, (team().address, times), self._threads)
+        _run(meet, self._threads, members=team().memory, times=times)
 
 
 class Stream:
     """A loop over arrays of ``job["bytes"]`` bytes together, dealt out to the threads."""
 
     def __init__(self, job: dict[str, Any], threads: int):
-        kind, self._arrays, self._touched = STREAMS[job["op"]]
-        self._threads, self._entry = threads, kind.address("float32")
+        self._job, self._arrays, self._touched = STREAMS[job["op"]]
+        self._threads = threads
         self.outcome(job["bytes"])
 
     def outcome(self, working_set: int) -> dict[str, int]:
@@ -129,18 +128,17 @@ class Stream:
 
     def run(self, times: int) -> None:
         elements = times // (4 * self._touched * self._threads)  # of each thread
-        places = [address(memory) for memory in self._memory]
-        places += [places[0]] * (3 - self._arrays)
-        _run(
-            self._entry, (*places, float_bits(1.0), self._part, *divmod(elements, self._part)), self._threads
-        )
+        a, b, c = (*self._memory, *[self._memory[0]] * 2)[:3]
+        whole, rest = divmod(elements, self._part)
+        _run(self._job, self._threads, a=a, b=b, c=c, s=1.0, part=self._part, times=whole, rest=rest)
 
 
-def _run(entry: int, operands: tuple[int, ...], threads: int) -> None:
-    record = np.array(operands, np.int64)
+def _run(job: Kernel, threads: int, **operands: Any) -> None:
+    """Run a job on all workers."""
+    record = np.frombuffer(job.record(np.dtype(np.float32), **operands), np.int64)
     members = team()
     with members.lock:
-        members.run(entry, address(record), threads)
+        members.run(job.address("float32"), address(record), threads)
 
 
 LIMITS = {"fma": Fma, "barrier": Barrier} | dict.fromkeys(STREAMS, Stream)

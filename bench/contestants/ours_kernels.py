@@ -1,8 +1,6 @@
 """Our kernels, called natively in a loop as an epoch calls them, and through the public operations from Python."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -10,10 +8,12 @@ import numpy as np
 import gdkernels as gd
 from gdkernels.cpu import activation, cross_entropy, dropout, matmul, norm, optim
 from gdkernels.cpu.runtime import team
-from gdkernels.cpu.runtime.jit import kernel
+from gdkernels.cpu.runtime.dispatch import address
+from gdkernels.cpu.runtime.jit import Op, kernel
+from gdkernels.cpu.runtime.layout import Int, Ints
 from gdkernels.cpu.runtime.memory import aligned_zeros
-from gdkernels.cpu.runtime.simd import int64_at, invoke, offset, unpack
-from gdkernels.cpu.runtime.team import address, share, wait
+from gdkernels.cpu.runtime.simd import invoke, offset
+from gdkernels.cpu.runtime.team import SCRATCH_BYTES, run_all, share, wait
 from gdkernels.scalar.hyper import hyper
 
 from ..operations import ADAM, ADAM_STEP, DROPOUT, EPS, OPERATIONS, Arrays, line_up
@@ -24,72 +24,45 @@ SEED = 1
 
 
 @kernel
-def repeat(record, start, stop, worker):
-    """Worker `start` of `stop` does its part of each phase, and all meet after each; `times` times."""
-    _, members, phases, count, times = unpack(record, "i8, i8, i8*, i8, i8")
+def repeat(members: Ints, phases: Ints, count: Int, times: Int, scratches: Int, worker, workers):
+    """Each worker does its part of each phase, and all meet after each; `times` times."""
+    scratch = scratches + worker * SCRATCH_BYTES
     for _ in range(times):
         for phase in range(count):
-            words = offset(phases, 4 * phase)
-            first = share(words[2], words[3], start, stop)
-            last = share(words[2], words[3], start + 1, stop)
+            words = offset(phases, PHASE * phase)
+            first = share(words[2], words[3], worker, workers)
+            last = share(words[2], words[3], worker + 1, workers)
             if first < last:
-                invoke(words[0], words[1], first, last, worker)
-            wait(int64_at(members), stop)
-
-
-@contextmanager
-def recorded() -> Iterator[list[tuple]]:
-    """What the host functions launch inside is noted instead: (entry, operands, range, quantum, variables).
-
-    So the choice of kernels and their operands stays the library's. The operands are addresses; the variables of the
-    functions that launch hold the arrays, also those that are theirs alone, and whoever records keeps them.
-    """
-    found: list[tuple] = []
-
-    def note(kernel, dtype, operands, total, quantum=1, work=0.0):
-        variables, frame = [], sys._getframe(1)
-        while frame is not None and frame.f_globals["__name__"].startswith("gdkernels"):
-            variables.append(dict(frame.f_locals))
-            frame = frame.f_back
-        found.append((kernel.address(dtype), operands, total, quantum, variables))
-
-    modules = (activation, cross_entropy, dropout, matmul, norm, optim)
-    launches = [module.launch for module in modules]
-    try:
-        for module in modules:
-            module.launch = note
-        yield found
-    finally:
-        for module, launch in zip(modules, launches, strict=True):
-            module.launch = launch
+                invoke(words[0], words[1], first, last, scratch)
+            wait(members, workers)
 
 
 class Native(Calls):
-    """`threads` workers run what `host` launches, without coming back to Python."""
+    """`threads` workers run the ops of an operation, without coming back to Python."""
 
-    def __init__(self, inputs: Arrays, host: Callable[[], object], outputs: Arrays, threads: int):
-        super().__init__(inputs, host, lambda: outputs)
+    def __init__(self, inputs: Arrays, ops: Sequence[Op], outputs: Arrays, threads: int):
+        super().__init__(inputs, lambda: run_all(ops), lambda: outputs)
         members = team.team()
         with members.lock:
-            scratch = members.scratch(threads)
-        with recorded() as phases:
-            self._kept = host(), phases  # what it allocated, and returned: its kernels write there
-        self._operands = [np.array([scratch, *operands], np.int64) for _, operands, *_ in phases]
+            scratches = members.scratch(threads)
+        self._kept = ops, [np.frombuffer(op.record, np.int64) for op in ops]
         self._phases = np.array(
             [
-                (entry, address(operands), total, quantum)
-                for (entry, _, total, quantum, _), operands in zip(phases, self._operands, strict=True)
+                (op.kernel.address(op.dtype), address(record), op.total, op.quantum)
+                for op, record in zip(*self._kept, strict=True)
             ],
             np.int64,
-        )
+        ).reshape(-1)
         self._threads = threads
-        self._record = np.array([scratch, members.address, address(self._phases), len(phases), 1], np.int64)
+        self._operands = {
+            "members": members.memory, "phases": self._phases, "count": len(ops), "scratches": scratches
+        }  # fmt: skip
 
     def run(self, times: int) -> None:
+        record = repeat.record(np.dtype(np.float32), times=times, **self._operands)
         members = team.team()
-        self._record[-1] = times
         with members.lock:
-            members.run(repeat.address(), address(self._record), self._threads)
+            members.run(repeat.address(), address(np.frombuffer(record, np.int64)), self._threads)
 
 
 def empty(like: np.ndarray, number: int) -> np.ndarray:
@@ -99,7 +72,7 @@ def empty(like: np.ndarray, number: int) -> np.ndarray:
 def _gemm(inputs: Arrays, op: str):
     a, b = inputs["a"], inputs["b"]
     out = aligned_zeros(a.shape[0] * b.shape[1], np.float32, 24).reshape(a.shape[0], b.shape[1])
-    return partial(matmul.matmul, a, b, out), partial(gd.matmul, a, b, out=out), {"out": out}
+    return [matmul.product_op(a, b, out)], partial(gd.matmul, a, b, out=out), {"out": out}
 
 
 def _adam(inputs: Arrays, op: str):
@@ -108,7 +81,7 @@ def _adam(inputs: Arrays, op: str):
         "adam", ADAM["lr"], step=ADAM_STEP, **{name: ADAM[name] for name in ("beta1", "beta2", "eps")}
     )
     return (
-        partial(optim.step, "adam", (p, g, m, v), step),
+        [optim.step_op("adam", (p, g, m, v), step)],
         partial(gd.adam_step, p, g, m, v, ADAM_STEP, **ADAM),
         {"p": p, "m": m, "v": v},
     )
@@ -117,7 +90,7 @@ def _adam(inputs: Arrays, op: str):
 def _forward(inputs: Arrays, op: str):
     z = inputs["z"]
     out = empty(z, 1)
-    return partial(activation.forward, z, op, out), partial(gd.activation, z, op, out=out), {"a": out}
+    return [activation.forward_op(z, op, out)], partial(gd.activation, z, op, out=out), {"a": out}
 
 
 def _backward(inputs: Arrays, op: str):
@@ -125,7 +98,7 @@ def _backward(inputs: Arrays, op: str):
     kind = op.removesuffix(" backward")
     dz, db = empty(da, 2), empty(da[0], 3)
     return (
-        partial(activation.backward, da, saved, kind, dz, db),
+        activation.backward_ops(da, saved, kind, dz, db),
         partial(gd.activation_backward, da, saved, kind, out=dz, db=db),
         {"dz": dz, "db": db},
     )
@@ -135,7 +108,7 @@ def _layernorm(inputs: Arrays, op: str):
     x, gamma, beta = inputs["x"], inputs["gamma"], inputs["beta"]
     y, stats = empty(x, 3), np.zeros((len(x), 2), np.float32)
     return (
-        partial(norm.layernorm, x, None, gamma, beta, y, stats, EPS),
+        [norm.layernorm_op(x, None, gamma, beta, y, stats, EPS)],
         partial(gd.layernorm, x, gamma, beta, EPS, out=y, stats=stats),
         {"y": y},
     )
@@ -145,7 +118,7 @@ def _layernorm_backward(inputs: Arrays, op: str):
     dy, x, gamma, stats = (inputs[name] for name in ("dy", "x", "gamma", "stats"))
     dx, dgamma, dbeta = empty(x, 4), empty(gamma, 5), empty(gamma, 6)
     return (
-        partial(norm.layernorm_backward, dy, x, None, gamma, stats, dx, dgamma, dbeta),
+        norm.layernorm_backward_ops(dy, x, None, gamma, stats, dx, dgamma, dbeta),
         partial(gd.layernorm_backward, dy, x, gamma, stats, dx=dx, dgamma=dgamma, dbeta=dbeta),
         {"dx": dx, "dgamma": dgamma, "dbeta": dbeta},
     )
@@ -155,7 +128,7 @@ def _dropout(inputs: Arrays, op: str):
     x = inputs["x"]
     out = empty(x, 1)
     return (
-        partial(dropout.forward, x, DROPOUT, SEED, 0, out),
+        [dropout.forward_op(x, DROPOUT, SEED, 0, out)],
         partial(gd.dropout, x, DROPOUT, SEED, out=out),
         {"out": out},
     )
@@ -182,22 +155,17 @@ def native(op: str, shape: tuple[int, ...], form: str, threads: int) -> Calls:
     inputs = OPERATIONS[op].inputs(shape, form)
     if op == "cross-entropy":
         return _native_cross_entropy(inputs, threads)
-    host, _, outputs = PREPARE[op](inputs, op)
-    return Native(inputs, host, outputs, threads)
+    ops, _, outputs = PREPARE[op](inputs, op)
+    return Native(inputs, ops, outputs, threads)
 
 
 def _native_cross_entropy(inputs: Arrays, threads: int) -> Calls:
     """The kernel writes the unscaled losses of the rows; the mean is the host's."""
     logits, target = inputs["logits"], inputs["target"]
-    grad = empty(logits, 1)
-    losses = {}
-
-    def host():
-        losses["rows"] = cross_entropy.of_rows(logits, target, grad, 1 / len(logits), 0.0, None, -100)
-        return losses["rows"]
-
-    calls = Native(inputs, host, {"grad": grad}, threads)
-    calls.results = lambda: {"grad": grad, "loss": losses["rows"].mean()}
+    grad, losses, scale = empty(logits, 1), np.empty(len(logits)), np.full(1, 1 / len(logits))
+    ops = [cross_entropy.row_op(logits, target, grad, losses, scale, 0.0, None, -100)]
+    calls = Native(inputs, ops, {"grad": grad}, threads)
+    calls.results = lambda: {"grad": grad, "loss": losses.mean()}
     return calls
 
 

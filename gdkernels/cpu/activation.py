@@ -1,20 +1,29 @@
 """Activations over memory: forward, backward, and the column sums that are the bias gradient.
 
 For each kind a forward and a backward loop is compiled from the formulas of `scalar.activation`; the kernels take
-the address of such a loop as an operand. All of them may work in place.
+such a loop as an operand. All of them may work in place.
 
 A column is summed over all rows in their order or, where the work is worth sharing, over blocks of rows and then over
 the blocks. Which it is, and the blocks, depend on the arrays alone: db has the same bits for any number of threads.
 """
 
+from typing import TYPE_CHECKING, assert_never
+
 import numpy as np
 
+from ..plan import ActivationBackward, ActivationCall, ActivationForward, BiasGradient
 from ..scalar.activation import ACTIVATIONS
+from .cost import work
+from .runtime.dispatch import address
 from .runtime.emit import lanes
-from .runtime.jit import kernel, native
-from .runtime.simd import apply, noalias, offset, unpack
-from .runtime.team import WORTH_SHARING, address, launch
+from .runtime.jit import Op, kernel, native
+from .runtime.layout import Code, Floats, Int
+from .runtime.simd import apply, noalias, offset
+from .runtime.team import WORTH_SHARING, run, run_all
 from .runtime.vectors import CHAINS, add_chains, add_some
+
+if TYPE_CHECKING:
+    from .engine.program import Binding
 
 QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 COLUMNS = 16  # columns of a range of columns, likewise
@@ -52,19 +61,15 @@ BACKWARD = {kind: _backward(kind) for kind in ACTIVATIONS}
 
 
 @kernel
-def forward_rows(record, start, stop, worker):
-    """Rows [start, stop) of a = act(z), where `act` is the address of a loop of `FORWARD`."""
-    _, act, z, a, n = unpack(record, "i8, i8, F*, F*, i8")
-    first = start * n
-    apply(act, offset(z, first), offset(a, first), (stop - start) * n)
+def forward_elements(act: Code, z: Floats, a: Floats, start, stop):
+    """Elements [start, stop) of a = act(z), where `act` is a loop of `FORWARD`."""
+    apply(act, offset(z, start), offset(a, start), stop - start)
 
 
 @kernel
-def backward_rows(record, start, stop, worker):
-    """Rows [start, stop) of dz = da ⊙ act′, where `slope` is the address of a loop of `BACKWARD`."""
-    _, slope, da, saved, dz, n = unpack(record, "i8, i8, F*, F*, F*, i8")
-    first = start * n
-    apply(slope, offset(da, first), offset(saved, first), offset(dz, first), (stop - start) * n)
+def backward_elements(slope: Code, da: Floats, saved: Floats, dz: Floats, start, stop):
+    """Elements [start, stop) of dz = da ⊙ act′, where `slope` is a loop of `BACKWARD`."""
+    apply(slope, offset(da, start), offset(saved, start), offset(dz, start), stop - start)
 
 
 @native("F*, F*, i8, i8, i8")
@@ -103,9 +108,8 @@ def clear(db, count):
 
 
 @kernel
-def column_sums(record, start, stop, worker):
+def column_sums(dz: Floats, db: Floats, batch: Int, n: Int, accumulate: Int, start, stop):
     """Columns [start, stop) of db (+)= Σ_rows dz: the gradient of a bias."""
-    _, dz, db, batch, n, accumulate = unpack(record, "i8, F*, F*, i8, i8, i8")
     sums = offset(db, start)
     if accumulate == 0:
         clear(sums, stop - start)
@@ -113,9 +117,19 @@ def column_sums(record, start, stop, worker):
 
 
 @kernel
-def backward_columns(record, start, stop, worker):
+def backward_columns(
+    slope: Code,
+    da: Floats,
+    saved: Floats,
+    dz: Floats,
+    db: Floats,
+    batch: Int,
+    n: Int,
+    accumulate: Int,
+    start,
+    stop,
+):
     """Columns [start, stop) of dz = da ⊙ act′ and of db (+)= Σ_rows dz, in one pass over memory."""
-    _, slope, da, saved, dz, db, batch, n, accumulate = unpack(record, "i8, i8, F*, F*, F*, F*, i8, i8, i8")
     width, sums = stop - start, offset(db, start)
     if accumulate == 0:
         clear(sums, width)
@@ -132,14 +146,22 @@ def backward_columns(record, start, stop, worker):
 
 
 @kernel
-def backward_blocks(record, start, stop, worker):
+def backward_blocks(
+    slope: Code,
+    da: Floats,
+    saved: Floats,
+    dz: Floats,
+    partial: Floats,
+    batch: Int,
+    n: Int,
+    together: Int,
+    start,
+    stop,
+):
     """Blocks [start, stop) of rows of dz = da ⊙ act′, and for each the row of `partial` that is its Σ_rows dz.
 
     Memory is read along the rows, in one pass. Without a `slope` dz is given.
     """
-    _, slope, da, saved, dz, partial, batch, n, together = unpack(
-        record, "i8, i8, F*, F*, F*, F*, i8, i8, i8"
-    )
     few = max(1, FUSED // n)
     for block in range(start, stop):
         sums, last = offset(partial, block * n), min(batch, (block + 1) * together)
@@ -151,41 +173,94 @@ def backward_blocks(record, start, stop, worker):
             add_rows(offset(dz, corner), sums, rows, n, n)
 
 
+# ---------------------------------------------------------------------------------------------- ops
+
+CHEAP = ("identity", "relu", "leaky_relu")  # take no longer than their memory
+
+
 def _work(kind: str, array) -> float:
-    """Estimated nanoseconds of one core."""
-    return (0.02 if kind in ("identity", "relu", "leaky_relu") else 0.1) * array.nbytes
+    return work("activation, cheap" if kind in CHEAP else "activation", array)
 
 
-def forward(z, kind: str, out) -> None:
+def forward_op(z, kind: str, out) -> Op:
     """out = act(z), for C-contiguous arrays of any one shape; out may be z."""
-    operands = (FORWARD[kind].address(z.dtype), address(z), address(out), 1)
-    launch(forward_rows, z.dtype, operands, z.size, QUANTUM, _work(kind, z))
+    return forward_elements.op(
+        z.dtype, z.size, quantum=QUANTUM, work=_work(kind, z), act=FORWARD[kind], z=z, a=out
+    )
 
 
-def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> None:
+def backward_op(da, saved, kind: str, dz) -> Op:
+    """dz = da ⊙ act′; dz may be da or saved."""
+    return backward_elements.op(
+        da.dtype, da.size, quantum=QUANTUM, work=_work(kind, da),
+        slope=BACKWARD[kind], da=da, saved=saved, dz=dz,
+    )  # fmt: skip
+
+
+def column_sums_op(dz, db, accumulate: bool) -> Op:
+    """db (+)= Σ_rows dz, each column in the order of the rows."""
+    batch, n = dz.shape
+    return column_sums.op(
+        dz.dtype, n, quantum=COLUMNS, dz=dz, db=db, batch=batch, n=n, accumulate=int(accumulate)
+    )
+
+
+def backward_ops(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> list[Op]:
     """dz = da ⊙ act′, and db (+)= its sums over the rows if db is given; dz may be da or saved.
 
     All arrays are C-contiguous. The identity reads no `saved`, and writes nothing where dz is da.
     """
-    work = _work(kind, da)
+    dtype, cost = da.dtype, _work(kind, da)
     still = kind == "identity" and address(dz) == address(da)
-    slope = 0 if still else BACKWARD[kind].address(da.dtype)
-    arrays = (slope, address(da), address(da if kind == "identity" else saved), address(dz))
+    if kind == "identity":
+        saved = da
     if db is None:
-        if not still:
-            launch(backward_rows, da.dtype, (*arrays, 1), da.size, QUANTUM, work)
-        return
+        return [] if still else [backward_op(da, saved, kind, dz)]
     batch, n = da.shape
-    if work < WORTH_SHARING:
-        in_order = (address(db), batch, n, int(accumulate))
+    slope = None if still else BACKWARD[kind]
+    if cost < WORTH_SHARING:
         if still:
-            launch(column_sums, da.dtype, (address(dz), *in_order), n, COLUMNS)
-        else:
-            launch(backward_columns, da.dtype, (*arrays, *in_order), n, COLUMNS)
-        return
+            return [column_sums_op(dz, db, accumulate)]
+        return [
+            backward_columns.op(
+                dtype, n, quantum=COLUMNS,
+                slope=slope, da=da, saved=saved, dz=dz, db=db, batch=batch, n=n, accumulate=int(accumulate),
+            )
+        ]  # fmt: skip
     together = max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
     blocks = -(-batch // together)
-    partial = np.empty((blocks, n), da.dtype)
-    launch(backward_blocks, da.dtype, (*arrays, address(partial), batch, n, together), blocks, work=work)
-    sums = (address(partial), address(db), blocks, n, int(accumulate))
-    launch(column_sums, da.dtype, sums, n, COLUMNS, 0.05 * partial.nbytes)
+    partial = np.empty((blocks, n), dtype)
+    return [
+        backward_blocks.op(
+            dtype, blocks, work=cost, keeps=(partial,),
+            slope=slope, da=da, saved=saved, dz=dz, partial=partial, batch=batch, n=n, together=together,
+        ),
+        column_sums.op(
+            dtype, n, quantum=COLUMNS, work=work("column sums", partial),
+            dz=partial, db=db, batch=blocks, n=n, accumulate=int(accumulate),
+        ),
+    ]  # fmt: skip
+
+
+def forward(z, kind: str, out) -> None:
+    """out = act(z); see `forward_op`."""
+    run(forward_op(z, kind, out))
+
+
+def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> None:
+    """dz = da ⊙ act′ and db (+)= Σ_rows dz; see `backward_ops`."""
+    run_all(backward_ops(da, saved, kind, dz, db, accumulate))
+
+
+def bind(call: ActivationCall, at: "Binding") -> Op:
+    """The op of a call of a plan."""
+    given = at.operands(call)
+    match call:
+        case ActivationForward():
+            return at.by_rows(forward_op(given["z"], call.kind, out=given["a"]))
+        case ActivationBackward():
+            return at.by_rows(backward_op(**given))
+        case BiasGradient():
+            return at.of_parameter(column_sums_op(**given, accumulate=at.accumulate), given["db"])
+        case _:
+            assert_never(call)

@@ -8,9 +8,11 @@ import math
 
 import numpy as np
 
-from .runtime.jit import kernel, native
-from .runtime.simd import offset, unpack
-from .runtime.team import address, float_bits, launch
+from .cost import work
+from .runtime.jit import Op, kernel, native
+from .runtime.layout import Double, Doubles, Floats, Int
+from .runtime.simd import offset
+from .runtime.team import run_all
 
 BLOCK = 4096  # elements whose squares are one sum
 QUANTUM = 64  # elements; a range of them is dealt out in multiples of this
@@ -43,20 +45,18 @@ def multiply(g, count, factor):
 
 
 @kernel
-def square_sums(record, start, stop, worker):
+def square_sums(g: Floats, count: Int, sums: Doubles, start, stop):
     """sums[block] = Σ g² over each block of BLOCK elements in [start, stop); the last block of g may be shorter."""
-    scratch, g, count, sums = unpack(record, "i8, F*, i8, f8*")
     for block in range(start, stop):
         sums[block] = square_sum(offset(g, block * BLOCK), min(BLOCK, count - block * BLOCK))
 
 
 @kernel
-def gradient_squares(record, start, stop, worker):
+def gradient_squares(g: Floats, count: Int, size: Int, sums: Doubles, start, stop):
     """sums[block] = Σ g² over each block of `size` elements in [start, stop); the last block of g may be shorter.
 
     In the element type where that will do: to a relative error of some dozens of eps.
     """
-    scratch, g, count, size, sums = unpack(record, "i8, F*, i8, i8, f8*")
     for block in range(start, stop):
         added, end = 0.0, min(count, (block + 1) * size)
         for at in range(block * size, end, BLOCK):
@@ -69,33 +69,43 @@ def gradient_squares(record, start, stop, worker):
 
 
 @kernel
-def scale_elements(record, start, stop, worker):
+def scale_elements(g: Floats, factor: Double, start, stop):
     """g = factor g on elements [start, stop)."""
-    scratch, g, factor = unpack(record, "i8, F*, f8")
     multiply(offset(g, start), stop - start, factor)
 
 
-# ---------------------------------------------------------------------------------------------- host
-
-SQUARES_COST, SCALE_COST = (
-    0.02,
-    0.02,
-)  # nanoseconds for each byte of an array, on one core and from its caches
+# ---------------------------------------------------------------------------------------------- ops
 
 
-def _dtype(array: np.ndarray) -> str:
-    return "float32" if array.itemsize == 4 else "float64"
+def squares_ops(arrays: list, sums) -> list[Op]:
+    """`sums` receives Σ g² over each block of BLOCK elements of C-contiguous arrays, one array after the other."""
+    ops, first = [], 0
+    for array in arrays:
+        blocks = -(-array.size // BLOCK)
+        ops.append(
+            square_sums.op(
+                array.dtype, blocks, work=work("squares", array), g=array, count=array.size, sums=sums[first:]
+            )
+        )
+        first += blocks
+    return ops
+
+
+def gradient_squares_op(g, size: int, sums) -> Op:
+    """`sums` receives Σ g² over each block of `size` elements, summed in the element type where that will do."""
+    blocks = -(-g.size // size)
+    return gradient_squares.op(g.dtype, blocks, g=g, count=g.size, size=size, sums=sums)
+
+
+def scale_op(g, factor: float) -> Op:
+    """g = factor g, for a C-contiguous array."""
+    return scale_elements.op(g.dtype, g.size, quantum=QUANTUM, work=work("scale", g), g=g, factor=factor)
 
 
 def norm(arrays: list) -> float:
     """√(Σ g²) over C-contiguous arrays: squares within blocks of BLOCK elements, then over the blocks in their order."""
-    counts = [-(-array.size // BLOCK) for array in arrays]
-    sums = np.zeros(sum(counts))
-    first = address(sums)
-    for array, blocks in zip(arrays, counts, strict=True):
-        operands = (address(array), array.size, first)
-        launch(square_sums, _dtype(array), operands, blocks, 1, SQUARES_COST * array.nbytes)
-        first += 8 * blocks
+    sums = np.zeros(sum(-(-array.size // BLOCK) for array in arrays))
+    run_all(squares_ops(arrays, sums))
     return math.sqrt(np.add.accumulate(sums)[-1]) if sums.size else 0.0
 
 
@@ -104,7 +114,5 @@ def clip(max_norm: float, arrays: list) -> float:
     size = norm(arrays)
     factor = max_norm / (size + 1e-6)
     if not factor >= 1.0:
-        for array in arrays:
-            operands = (address(array), float_bits(factor))
-            launch(scale_elements, _dtype(array), operands, array.size, QUANTUM, SCALE_COST * array.nbytes)
+        run_all(scale_op(array, factor) for array in arrays)
     return size

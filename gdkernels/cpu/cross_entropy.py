@@ -7,10 +7,12 @@ import math
 
 import numpy as np
 
+from .cost import work
 from .norm import part, total
-from .runtime.jit import kernel, native
-from .runtime.simd import address_of, noalias, offset, typed, unpack
-from .runtime.team import SCRATCH_BYTES, address, float_bits, launch
+from .runtime.jit import Op, kernel, native
+from .runtime.layout import Double, Doubles, Floats, Int, Ints
+from .runtime.simd import address_of, noalias, offset, typed
+from .runtime.team import run
 from .softmax import (
     FACTOR,
     LOG_TOTAL,
@@ -87,19 +89,28 @@ def clear(row, n):
 
 
 @kernel
-def softmax_cross_entropy_indices(record, start, stop, worker):
+def softmax_cross_entropy_indices(
+    pred: Floats,
+    target: Ints,
+    grad: Floats,
+    row_loss: Doubles,
+    n: Int,
+    scale: Doubles,
+    smoothing: Double,
+    weight: Floats,
+    ignore_index: Int,
+    start,
+    stop,
+    scratch,
+):
     """Row loss: −Σ_c w_c q_c log p_c, q = (1 − ε) onehot(target) + ε / n; 0 where target is ignore_index.
 
     With a_c = w_c q_c and A = Σ a_c it is A log(total) + Σ a_c (peak − z_c), two sums of no negative terms; the
     gradient is A p_c − a_c. Without smoothing only one a_c differs from 0.
     """
-    scratch, pred, target, grad, row_loss, n, scale, smoothing, weight, ignore_index = unpack(
-        record, "i8, F*, i8*, F*, f8*, i8, f8*, f8, F*, i8"
-    )
-    memory = scratch + worker * SCRATCH_BYTES
-    peak, factor = typed(memory + PEAK, pred), typed(memory + FACTOR, pred)
-    sums, log_sums = typed(memory + TOTAL, pred), typed(memory + LOG_TOTAL, pred)
-    picked = typed(memory + PAIR, pred)
+    peak, factor = typed(scratch + PEAK, pred), typed(scratch + FACTOR, pred)
+    sums, log_sums = typed(scratch + TOTAL, pred), typed(scratch + LOG_TOTAL, pred)
+    picked = typed(scratch + PAIR, pred)
     wanted, weighted = address_of(grad) != 0, address_of(weight) != 0
     even = smoothing / n
     mass = 0.0 if smoothing == 0.0 else even * (total(weight, n) if weighted else n)
@@ -107,7 +118,7 @@ def softmax_cross_entropy_indices(record, start, stop, worker):
     for first in range(start, stop, block):
         rows = min(block, stop - first)
         z, dz = offset(pred, first * n), part(grad, first * n)
-        block_exponentials(z, dz, memory, rows, n, wanted)
+        block_exponentials(z, dz, scratch, rows, n, wanted)
         logarithms(sums, log_sums)
         labels, losses = offset(target, first), offset(row_loss, first)
         ignored = 0
@@ -123,7 +134,7 @@ def softmax_cross_entropy_indices(record, start, stop, worker):
             for r in range(rows):
                 losses[r] += even * distance(offset(z, r * n), weight, n, peak[r])
         if wanted:
-            block_product(dz, memory, rows, n)
+            block_product(dz, scratch, rows, n)
             for r in range(rows):
                 row = offset(dz, r * n)
                 if smoothing != 0.0:
@@ -140,22 +151,30 @@ def softmax_cross_entropy_indices(record, start, stop, worker):
 
 
 @kernel
-def softmax_cross_entropy_probabilities(record, start, stop, worker):
+def softmax_cross_entropy_probabilities(
+    pred: Floats,
+    target: Floats,
+    grad: Floats,
+    row_loss: Doubles,
+    n: Int,
+    scale: Doubles,
+    smoothing: Double,
+    weight: Floats,
+    start,
+    stop,
+    scratch,
+):
     """Row loss: −Σ_c w_c q_c log p_c, q = (1 − ε) target + ε / n. As for indices."""
-    scratch, pred, target, grad, row_loss, n, scale, smoothing, weight = unpack(
-        record, "i8, F*, F*, F*, f8*, i8, f8*, f8, F*"
-    )
-    memory = scratch + worker * SCRATCH_BYTES
-    peak, factor = typed(memory + PEAK, pred), typed(memory + FACTOR, pred)
-    sums, log_sums = typed(memory + TOTAL, pred), typed(memory + LOG_TOTAL, pred)
-    pair = typed(memory + PAIR, pred)
+    peak, factor = typed(scratch + PEAK, pred), typed(scratch + FACTOR, pred)
+    sums, log_sums = typed(scratch + TOTAL, pred), typed(scratch + LOG_TOTAL, pred)
+    pair = typed(scratch + PAIR, pred)
     wanted = address_of(grad) != 0
     keep, even = 1.0 - smoothing, smoothing / n
     block = together(n)
     for first in range(start, stop, block):
         rows = min(block, stop - first)
         z, t, dz = offset(pred, first * n), offset(target, first * n), part(grad, first * n)
-        block_exponentials(z, dz, memory, rows, n, wanted)
+        block_exponentials(z, dz, scratch, rows, n, wanted)
         logarithms(sums, log_sums)
         for r in range(rows):
             target_sums(offset(z, r * n), offset(t, r * n), weight, n, peak[r], keep, even, pair)
@@ -163,42 +182,44 @@ def softmax_cross_entropy_probabilities(record, start, stop, worker):
             factor[r] = scale[0] * pair[0] / sums[r]
         if not wanted:
             continue
-        block_product(dz, memory, rows, n)
+        block_product(dz, scratch, rows, n)
         for r in range(rows):
             row = offset(dz, r * n)
             take_target_away(row, offset(t, r * n), weight, n, scale[0] * keep, scale[0] * even)
 
 
-KERNELS = {
-    loss.name.rpartition(".")[2]: loss
-    for loss in (softmax_cross_entropy_indices, softmax_cross_entropy_probabilities)
-}
+# ---------------------------------------------------------------------------------------------- ops
 
-# ---------------------------------------------------------------------------------------------- entry points
-
-UINT64 = np.dtype(np.uint64)
-CLASS_WORK = 1.0  # nanoseconds an element of float32 on one core, about
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 
 
-def _at(array) -> int:
-    return 0 if array is None else address(array)
+def row_op(
+    logits, target, grad, row_loss, scale, label_smoothing: float, class_weight, ignore_index: int
+) -> Op:
+    """row_loss = the unscaled cross-entropies of rows, grad = scale[0] times their gradient.
+
+    target holds int64 labels (batch,), or the probabilities of the classes; grad and class_weight may be None.
+    """
+    batch, n = logits.shape
+    cost = work("cross-entropy", logits)
+    if target.dtype == INT64:
+        return softmax_cross_entropy_indices.op(
+            logits.dtype, batch, work=cost,
+            pred=logits, target=target, grad=grad, row_loss=row_loss, n=n, scale=scale, smoothing=label_smoothing,
+            weight=class_weight, ignore_index=ignore_index,
+        )  # fmt: skip
+    return softmax_cross_entropy_probabilities.op(
+        logits.dtype, batch, work=cost,
+        pred=logits, target=target, grad=grad, row_loss=row_loss, n=n, scale=scale, smoothing=label_smoothing,
+        weight=class_weight,
+    )  # fmt: skip
 
 
 def of_rows(logits, target, grad, scale: float, label_smoothing: float, class_weight, ignore_index: int):
-    """The unscaled cross-entropies (float64) of rows; target holds int64 labels (batch,) or probabilities."""
-    batch, n = logits.shape
-    results = np.empty(1 + batch)
+    """The unscaled cross-entropies (float64) of rows; see `row_op`."""
+    results = np.empty(1 + len(logits))
     results[0] = scale
-    place = address(results)
-    operands = (
-        address(logits), address(target), _at(grad), place + 8, n, place, float_bits(label_smoothing),
-        _at(class_weight),
-    )  # fmt: skip
-    work = logits.nbytes / 4 * CLASS_WORK
-    if target.ndim == 1:
-        launch(softmax_cross_entropy_indices, logits.dtype, (*operands, ignore_index), batch, work=work)
-    else:
-        launch(softmax_cross_entropy_probabilities, logits.dtype, operands, batch, work=work)
+    run(row_op(logits, target, grad, results[1:], results, label_smoothing, class_weight, ignore_index))
     return results[1:]
 
 

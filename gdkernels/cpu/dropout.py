@@ -4,12 +4,20 @@ Element number c, counted over everything that a seed is used for, takes word c 
 and threads therefore may begin anywhere; what they need of a block is computed again.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from ..plan import Dropout
 from ..scalar.philox import WORD, WORD_BITS, philox4x32
-from .runtime.jit import kernel, native
-from .runtime.simd import int32_at, noalias, offset, unpack
-from .runtime.team import SCRATCH_BYTES, address, float_bits, launch
+from .cost import NS
+from .runtime.jit import Op, kernel, native
+from .runtime.layout import Double, Floats, Int, Ints
+from .runtime.simd import int32_at, noalias, offset
+from .runtime.team import run
+
+if TYPE_CHECKING:
+    from .engine.program import Binding
 
 QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 PIECE = 4096  # elements for which words are made at once: words, x and out stay in the first cache
@@ -42,16 +50,16 @@ def keep(x, out, words, count, threshold, scale):
 
 
 @kernel
-def rows(record, start, stop, worker):
-    """Rows [start, stop) of out = x / (1 − p) with probability 1 − p, else 0; also the backward pass, of dy.
+def elements(
+    x: Floats, out: Floats, n: Int, p: Double, seed: Int, samples: Ints, begin: Int, start, stop, scratch
+):
+    """Elements [start, stop) of out = x / (1 − p) with probability 1 − p, else 0; also the backward pass, of dy.
 
-    Element (r, j) has number begin + samples[0] · n + r · n + j.
+    Element i has number begin + samples[0] · n + i.
     """
-    scratch, x, out, n, p, seed, samples, begin = unpack(record, "i8, F*, F*, i8, f8, i8, i8*, i8")
-    first, count = start * n, (stop - start) * n
-    x, out = offset(x, first), offset(out, first)
-    words = int32_at(scratch + worker * SCRATCH_BYTES)
-    number = begin + samples[0] * n + first
+    x, out, count = offset(x, start), offset(out, start), stop - start
+    words = int32_at(scratch)
+    number = begin + samples[0] * n + start
     threshold = np.int64(p * 2.0**32)
     if p == 1.0:
         for i in range(count):
@@ -66,7 +74,23 @@ def rows(record, start, stop, worker):
         keep(offset(x, done), offset(out, done), offset(words, skip), length, threshold, scale)
 
 
+def forward_op(x, p: float, seed: int, begin: int, out, samples=NO_SAMPLES, n: int = 1) -> Op:
+    """out = dropout(x), for C-contiguous arrays of any one shape; out may be x.
+
+    x[0] has number begin + samples[0] n: `samples` is an int64 that may change from run to run.
+    """
+    return elements.op(
+        x.dtype, x.size, quantum=QUANTUM, work=NS["dropout"] * x.size,
+        x=x, out=out, n=n, p=p, seed=seed, samples=samples, begin=begin,
+    )  # fmt: skip
+
+
 def forward(x, p: float, seed: int, begin: int, out) -> None:
-    """out = dropout(x), for C-contiguous arrays of any one shape; out may be x. `begin` is the number of x[0]."""
-    words = (address(x), address(out), 1, float_bits(p), seed, address(NO_SAMPLES), begin)
-    launch(rows, x.dtype, words, x.size, QUANTUM, 0.7 * x.size)
+    """out = dropout(x), where `begin` is the number of x[0]; see `forward_op`."""
+    run(forward_op(x, p, seed, begin, out))
+
+
+def bind(call: Dropout, at: "Binding") -> Op:
+    """The op of a call of a plan: element j of sample i of all that were seen has number i n + j."""
+    x = at(call.x)
+    return at.by_rows(forward_op(x, call.p, call.seed, 0, at(call.out), at.samples, x.shape[1]))

@@ -10,42 +10,13 @@ import math
 import numpy as np
 
 from ..scalar import loss as losses
-from .runtime.jit import device, kernel, native
-from .runtime.simd import address_of, noalias, offset, typed, unpack
-from .runtime.team import SCRATCH_BYTES, address, float_bits, launch
-
-# ---------------------------------------------------------------------------------------------- losses of elements
+from .cost import NS
+from .runtime.jit import Kernel, Op, kernel, native
+from .runtime.layout import Doubles, Floats, Int
+from .runtime.simd import address_of, noalias, offset, taken, typed
+from .runtime.team import run
 
 CHUNK = 2048  # elements whose terms wait in scratch memory until they are added up
-
-_mse, _huber, _binary_cross_entropy = losses.mse, losses.huber, losses.binary_cross_entropy
-
-
-@native("F*, F*, F*, F*, i8, F")
-def mse_elements(pred, target, grad, terms, count, scale):
-    """terms = l, grad = scale dl/dpred."""
-    noalias()
-    for i in range(count):
-        terms[i], slope = _mse(pred[i], target[i])
-        grad[i] = scale * slope
-
-
-@native("F*, F*, F*, F*, i8, F, F")
-def huber_elements(pred, target, grad, terms, count, scale, delta):
-    """terms = l, grad = scale dl/dpred."""
-    noalias()
-    for i in range(count):
-        terms[i], slope = _huber(pred[i], target[i], delta)
-        grad[i] = scale * slope
-
-
-@native("F*, F*, F*, F*, i8, F, F")
-def binary_cross_entropy_elements(logits, target, grad, terms, count, scale, pos_weight):
-    """terms = l, grad = scale dl/dlogits."""
-    noalias()
-    for i in range(count):
-        terms[i], slope = _binary_cross_entropy(logits[i], target[i], pos_weight)
-        grad[i] = scale * slope
 
 
 @native("F*, f8*, i8, i8", reorder_sums=True)
@@ -64,96 +35,86 @@ def add_rows(terms, row_loss, rows, n):
         row_loss[r] += added
 
 
-@device
-def over_rows(elements, options, pred, target, grad, row_loss, start, stop, n, scale, memory):
-    """Rows [start, stop) in chunks: several short rows, or a part of a long one."""
-    terms = typed(memory, pred)
-    unwanted = typed(memory + 8 * CHUNK, pred)
-    together = max(1, CHUNK // max(n, 1))
-    for first in range(start, stop, together):
-        rows = min(together, stop - first)
-        losses = offset(row_loss, first)
-        for r in range(rows):
-            losses[r] = 0.0
-        for j in range(0, n, CHUNK):  # one turn unless rows are longer than CHUNK
-            width = min(CHUNK, n - j)
-            place = first * n + j
-            into = unwanted if address_of(grad) == 0 else offset(grad, place)
-            elements(
-                offset(pred, place), offset(target, place), into, terms, rows * width, scale[0], *options
-            )
-            add_rows(terms, losses, rows, width)
+def _kernel(name: str, loss, options: int) -> Kernel:
+    """The kernel of a loss of elements with so many options."""
+    given = taken(options)
+
+    def elements(pred, target, grad, terms, count, scale, options):
+        noalias()
+        numbers = given(pred, options)
+        for i in range(count):
+            terms[i], slope = loss(pred[i], target[i], *numbers)
+            grad[i] = scale * slope
+
+    elements.__name__ = f"{name}_elements"
+    elements.__doc__ = f"terms = {name}, grad = scale times its slope."
+    of_elements = native("F*, F*, F*, F*, i8, F, f8*")(elements)
+
+    def rows(
+        pred: Floats, target: Floats, grad: Floats, row_loss: Doubles, n: Int, scale: Doubles, options: Doubles,
+        start, stop, scratch,
+    ):  # fmt: skip
+        terms = typed(scratch, pred)
+        unwanted = typed(scratch + 8 * CHUNK, pred)
+        together = max(1, CHUNK // max(n, 1))
+        for first in range(start, stop, together):  # several short rows, or a part of a long one
+            rows = min(together, stop - first)
+            losses = offset(row_loss, first)
+            for r in range(rows):
+                losses[r] = 0.0
+            for j in range(0, n, CHUNK):  # one turn unless rows are longer than CHUNK
+                width = min(CHUNK, n - j)
+                place = first * n + j
+                into = unwanted if address_of(grad) == 0 else offset(grad, place)
+                of_elements(
+                    offset(pred, place), offset(target, place), into, terms, rows * width, scale[0], options
+                )
+                add_rows(terms, losses, rows, width)
+
+    rows.__name__, rows.__doc__ = name, f"Row loss: Σ {name} of rows [start, stop)."
+    return kernel(rows)
 
 
-@kernel
-def mse(record, start, stop, worker):
-    """Row loss: Σ (pred − target)²."""
-    scratch, pred, target, grad, row_loss, n, scale = unpack(record, "i8, F*, F*, F*, f8*, i8, f8*")
-    memory = scratch + worker * SCRATCH_BYTES
-    over_rows(mse_elements, (), pred, target, grad, row_loss, start, stop, n, scale, memory)
-
-
-@kernel
-def huber(record, start, stop, worker):
-    """Row loss: Σ huber(pred − target)."""
-    scratch, pred, target, grad, row_loss, n, scale, delta = unpack(
-        record, "i8, F*, F*, F*, f8*, i8, f8*, f8"
+KERNELS = {
+    name: _kernel(name, loss, count)
+    for name, loss, count in (
+        ("mse", losses.mse, 0),
+        ("huber", losses.huber, 1),
+        ("binary_cross_entropy", losses.binary_cross_entropy, 1),
     )
-    memory = scratch + worker * SCRATCH_BYTES
-    over_rows(huber_elements, (delta,), pred, target, grad, row_loss, start, stop, n, scale, memory)
+}
 
-
-@kernel
-def binary_cross_entropy(record, start, stop, worker):
-    """Row loss: Σ pos_weight t softplus(−z) + (1 − t) softplus(z), z = pred."""
-    scratch, pred, target, grad, row_loss, n, scale, pos_weight = unpack(
-        record, "i8, F*, F*, F*, f8*, i8, f8*, f8"
-    )
-    memory = scratch + worker * SCRATCH_BYTES
-    over_rows(
-        binary_cross_entropy_elements,
-        (pos_weight,),
-        pred,
-        target,
-        grad,
-        row_loss,
-        start,
-        stop,
-        n,
-        scale,
-        memory,
-    )
-
-
-KERNELS = {loss.name.rpartition(".")[2]: loss for loss in (mse, huber, binary_cross_entropy)}
-
-# ---------------------------------------------------------------------------------------------- the ops' way in
+# ---------------------------------------------------------------------------------------------- ops
 
 ROW = 2 * CHUNK  # a batch of elements is cut into rows of so many, whatever its shape
-# Nanoseconds an element of float32 on one core, about.
-ELEMENT_WORK = {mse: 0.2, huber: 0.2, binary_cross_entropy: 1.4}
 
 
-def _at(array) -> int:
-    return 0 if array is None else address(array)
+def row_op(name: str, pred, target, grad, row_loss, scale, options, rows: int, n: int) -> Op:
+    """row_loss = the unscaled losses of `rows` rows of n, grad (if it is given) = scale[0] times the gradient.
+
+    `options` is a float64 array of what the loss is asked for besides.
+    """
+    return KERNELS[name].op(
+        pred.dtype, rows, work=NS[name] * rows * n * pred.itemsize / 4,
+        pred=pred, target=target, grad=grad, row_loss=row_loss, n=n, scale=scale, options=options,
+    )  # fmt: skip
 
 
-def of_elements(loss, pred, target, grad, scale: float, options: tuple = (), one_by_one: bool = False):
+def of_elements(name: str, pred, target, grad, scale: float, options: tuple = (), one_by_one: bool = False):
     """The unscaled losses (float64) of flat arrays: of every element, or of rows of `ROW`. grad receives the gradient."""
     n = 1 if one_by_one else ROW
     rows, rest = divmod(pred.size, n)
-    results = np.empty(1 + rows + (rest > 0))
-    results[0] = scale
-    place = address(results)
-    p, t, g = address(pred), address(target), _at(grad)
-    words = (place, *map(float_bits, options))
-    work = pred.nbytes / 4 * ELEMENT_WORK[loss]
-    launch(loss, pred.dtype, (p, t, g, place + 8, n, *words), rows, work=work)
+    first = 1 + len(options)
+    memory = np.empty(first + rows + (rest > 0))
+    memory[:first] = scale, *options
+    losses, given = memory[first:], memory[1:]
+    if rows:
+        run(row_op(name, pred, target, grad, losses, memory, given, rows, n))
     if rest:
-        skip = rows * n * pred.itemsize
-        last = (p + skip, t + skip, g and g + skip, place + 8 * (1 + rows), rest)
-        launch(loss, pred.dtype, (*last, *words), 1)
-    return results[1:]
+        done = rows * n
+        slope = None if grad is None else grad[done:]
+        run(row_op(name, pred[done:], target[done:], slope, losses[rows:], memory, given, 1, rest))
+    return losses
 
 
 def elements(name: str, pred, target, grad, reduction: str, options: tuple = ()):
@@ -162,9 +123,7 @@ def elements(name: str, pred, target, grad, reduction: str, options: tuple = ())
     scale = 1.0 / size if reduction == "mean" and size else 1.0
     slope = None if grad is None else grad.reshape(-1)
     one_by_one = reduction == "none"
-    terms = of_elements(
-        KERNELS[name], pred.reshape(-1), target.reshape(-1), slope, scale, options, one_by_one
-    )
+    terms = of_elements(name, pred.reshape(-1), target.reshape(-1), slope, scale, options, one_by_one)
     if one_by_one:
         return terms.astype(pred.dtype).reshape(pred.shape)
     total = float(np.add.reduce(terms))

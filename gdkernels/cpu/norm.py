@@ -12,13 +12,29 @@ there.
 """
 
 import math
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
-from .runtime.jit import device, kernel, native
-from .runtime.simd import address_of, noalias, offset, typed, unpack
-from .runtime.team import SCRATCH_BYTES, WORTH_SHARING, address, float_bits, launch
+from ..plan import (
+    Add,
+    LayerNormDx,
+    LayerNormForward,
+    LayerNormGradients,
+    NormCall,
+    RMSNormDx,
+    RMSNormForward,
+    RMSNormGradients,
+)
+from .cost import work
+from .runtime.jit import Op, inlined, kernel, native
+from .runtime.layout import Double, Floats, Int
+from .runtime.simd import address_of, noalias, offset, typed
+from .runtime.team import WORTH_SHARING, run, run_all
 from .runtime.vectors import normalised_row, squares_of_row, sum_of_row
+
+if TYPE_CHECKING:
+    from .engine.program import Binding
 
 FEW = 512  # elements of the rows that are normalised together: the long way to 1/std is gone for all of them at once
 
@@ -92,13 +108,13 @@ def gamma_gradient(dy, x, residual, dgamma, n, mean, rstd):
             dgamma[j] += dy[j] * ((x[j] + residual[j] - mean) * rstd)
 
 
-@device
+@inlined
 def part(pointer, count):
     """pointer + count elements; a null pointer stays null."""
     return pointer if address_of(pointer) == 0 else offset(pointer, count)
 
 
-@device
+@inlined
 def summed(x, residual, out, n):
     """One row of what is to be normalised: x, or x + residual, which is put into `out`."""
     if address_of(residual) == 0:
@@ -108,18 +124,25 @@ def summed(x, residual, out, n):
 
 
 @kernel
-def add_rows(record, start, stop, worker):
-    """out = a + b on rows [start, stop)."""
-    scratch, a, b, out, n = unpack(record, "i8, F*, F*, F*, i8")
-    add(offset(a, start * n), offset(b, start * n), offset(out, start * n), (stop - start) * n)
+def add_elements(a: Floats, b: Floats, out: Floats, start, stop):
+    """Elements [start, stop) of out = a + b."""
+    add(offset(a, start), offset(b, start), offset(out, start), stop - start)
 
 
 @kernel
-def layernorm_rows(record, start, stop, worker):
+def layernorm_rows(
+    x: Floats,
+    residual: Floats,
+    gamma: Floats,
+    beta: Floats,
+    out: Floats,
+    stats: Floats,
+    n: Int,
+    eps: Double,
+    start,
+    stop,
+):
     """y and stats (mean, rstd) of rows [start, stop)."""
-    scratch, x, residual, gamma, beta, out, stats, n, eps = unpack(
-        record, "i8, F*, F*, F*, F*, F*, F*, i8, f8"
-    )
     given = x if address_of(residual) == 0 else out
     few = max(1, FEW // n)
     for first in range(start, stop, few):
@@ -137,9 +160,10 @@ def layernorm_rows(record, start, stop, worker):
 
 
 @kernel
-def rmsnorm_rows(record, start, stop, worker):
+def rmsnorm_rows(
+    x: Floats, residual: Floats, gamma: Floats, out: Floats, stats: Floats, n: Int, eps: Double, start, stop
+):
     """y and stats (rstd) of rows [start, stop)."""
-    scratch, x, residual, gamma, out, stats, n, eps = unpack(record, "i8, F*, F*, F*, F*, F*, i8, f8")
     no_beta = typed(0, x)
     given = x if address_of(residual) == 0 else out
     few = max(1, FEW // n)
@@ -155,9 +179,10 @@ def rmsnorm_rows(record, start, stop, worker):
 
 
 @kernel
-def layernorm_dx_rows(record, start, stop, worker):
+def layernorm_dx_rows(
+    dy: Floats, x: Floats, residual: Floats, gamma: Floats, stats: Floats, dx: Floats, n: Int, start, stop
+):
     """dx of rows [start, stop)."""
-    scratch, dy, x, residual, gamma, stats, dx, n = unpack(record, "i8, F*, F*, F*, F*, F*, F*, i8")
     for r in range(start, stop):
         first = r * n
         input_gradient(
@@ -167,9 +192,10 @@ def layernorm_dx_rows(record, start, stop, worker):
 
 
 @kernel
-def rmsnorm_dx_rows(record, start, stop, worker):
+def rmsnorm_dx_rows(
+    dy: Floats, x: Floats, residual: Floats, gamma: Floats, stats: Floats, dx: Floats, n: Int, start, stop
+):
     """dx of rows [start, stop)."""
-    scratch, dy, x, residual, gamma, stats, dx, n = unpack(record, "i8, F*, F*, F*, F*, F*, F*, i8")
     for r in range(start, stop):
         first = r * n
         input_gradient(
@@ -179,11 +205,20 @@ def rmsnorm_dx_rows(record, start, stop, worker):
 
 
 @kernel
-def layernorm_gradients(record, start, stop, worker):
+def layernorm_gradients(
+    dy: Floats,
+    x: Floats,
+    residual: Floats,
+    stats: Floats,
+    dgamma: Floats,
+    dbeta: Floats,
+    batch: Int,
+    n: Int,
+    accumulate: Int,
+    start,
+    stop,
+):
     """Columns [start, stop) of dgamma (+)= Σ dy h and dbeta (+)= Σ dy, row after row."""
-    scratch, dy, x, residual, stats, dgamma, dbeta, batch, n, accumulate = unpack(
-        record, "i8, F*, F*, F*, F*, F*, F*, i8, i8, i8"
-    )
     width = stop - start
     if not accumulate:
         for j in range(start, stop):
@@ -199,11 +234,19 @@ def layernorm_gradients(record, start, stop, worker):
 
 
 @kernel
-def rmsnorm_gradients(record, start, stop, worker):
+def rmsnorm_gradients(
+    dy: Floats,
+    x: Floats,
+    residual: Floats,
+    stats: Floats,
+    dgamma: Floats,
+    batch: Int,
+    n: Int,
+    accumulate: Int,
+    start,
+    stop,
+):
     """Columns [start, stop) of dgamma (+)= Σ dy h, row after row."""
-    scratch, dy, x, residual, stats, dgamma, batch, n, accumulate = unpack(
-        record, "i8, F*, F*, F*, F*, F*, i8, i8, i8"
-    )
     if not accumulate:
         for j in range(start, stop):
             dgamma[j] = 0
@@ -251,16 +294,29 @@ def add_blocks(partial, out, blocks, width, stride):
 
 
 @kernel
-def backward_blocks(record, start, stop, worker):
+def backward_blocks(
+    dy: Floats,
+    x: Floats,
+    residual: Floats,
+    gamma: Floats,
+    stats: Floats,
+    dx: Floats,
+    to_gamma: Floats,
+    to_beta: Floats,
+    batch: Int,
+    n: Int,
+    together: Int,
+    centred: Int,
+    start,
+    stop,
+    scratch,
+):
     """dx of blocks [start, stop) of rows, and for each block its dgamma and dbeta, 2n further on than for the last.
 
     Everything is done with a row while it is in the first cache, so that memory is read once. Without `centred` stats
     hold no mean (RMS norm).
     """
-    scratch, dy, x, residual, gamma, stats, dx, to_gamma, to_beta, batch, n, together, centred = unpack(
-        record, "i8, F*, F*, F*, F*, F*, F*, F*, F*, i8, i8, i8, i8"
-    )
-    sums = typed(scratch + worker * SCRATCH_BYTES, dy)
+    sums = typed(scratch, dy)
     zero, count = type(sums[0])(0), type(sums[0])(n)
     for block in range(start, stop):
         dgamma, dbeta = offset(to_gamma, 2 * block * n), offset(to_beta, 2 * block * n)
@@ -290,72 +346,151 @@ def clear(values, count):
 
 
 @kernel
-def sum_blocks(record, start, stop, worker):
+def sum_blocks(partial: Floats, dgamma: Floats, dbeta: Floats, blocks: Int, n: Int, start, stop):
     """Columns [start, stop) of dgamma and, unless it is null, dbeta: the blocks of `partial` in their order."""
-    scratch, partial, dgamma, dbeta, blocks, n = unpack(record, "i8, F*, F*, F*, i8, i8")
     width = stop - start
     add_blocks(offset(partial, start), offset(dgamma, start), blocks, width, 2 * n)
     if address_of(dbeta) != 0:
         add_blocks(offset(partial, n + start), offset(dbeta, start), blocks, width, 2 * n)
 
 
+# ---------------------------------------------------------------------------------------------- ops
+
+QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 COLUMNS = 16  # the columns of a parameter gradient are dealt out in multiples of this
-FORWARD_WORK, BACKWARD_WORK, ADD_WORK = 0.15, 0.4, 0.1  # nanoseconds an element on one core, about
 BLOCK_ROWS, MOST_BLOCKS = 16, 64  # parameter gradients are summed over blocks of at least so many rows
 
 
-def _at(array) -> int:
-    return 0 if array is None else address(array)
+def add_op(a, b, out) -> Op:
+    """out = a + b, for C-contiguous arrays of any one shape; out may be a or b."""
+    return add_elements.op(a.dtype, a.size, quantum=QUANTUM, a=a, b=b, out=out)
 
 
-def _work(x, nanoseconds: float) -> float:
-    return x.size * x.itemsize / 4 * nanoseconds
-
-
-def layernorm(x, residual, gamma, beta, out, stats, eps: float) -> None:
+def layernorm_op(x, residual, gamma, beta, out, stats, eps: float) -> Op:
     """out = y, stats = (mean, rstd) of every row. out may be x or residual."""
-    operands = (
-        address(x), _at(residual), address(gamma), address(beta), address(out), address(stats), x.shape[1],
-        float_bits(eps),
+    return layernorm_rows.op(
+        x.dtype, x.shape[0], work=work("norm", x),
+        x=x, residual=residual, gamma=gamma, beta=beta, out=out, stats=stats, n=x.shape[1], eps=eps,
     )  # fmt: skip
-    launch(layernorm_rows, x.dtype, operands, x.shape[0], work=_work(x, FORWARD_WORK))
 
 
-def rmsnorm(x, residual, gamma, out, stats, eps: float) -> None:
+def rmsnorm_op(x, residual, gamma, out, stats, eps: float) -> Op:
     """out = y, stats = rstd of every row. out may be x or residual."""
-    operands = (
-        address(x), _at(residual), address(gamma), address(out), address(stats), x.shape[1], float_bits(eps)
+    return rmsnorm_rows.op(
+        x.dtype, x.shape[0], work=work("norm", x),
+        x=x, residual=residual, gamma=gamma, out=out, stats=stats, n=x.shape[1], eps=eps,
     )  # fmt: skip
-    launch(rmsnorm_rows, x.dtype, operands, x.shape[0], work=_work(x, FORWARD_WORK))
 
 
-def _backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta, centred: int) -> None:
+def layernorm_dx_op(dy, x, residual, gamma, stats, dx) -> Op:
+    """dx alone, which may be dy (or x, or residual)."""
+    return layernorm_dx_rows.op(
+        x.dtype, x.shape[0], dy=dy, x=x, residual=residual, gamma=gamma, stats=stats, dx=dx, n=x.shape[1]
+    )
+
+
+def rmsnorm_dx_op(dy, x, residual, gamma, stats, dx) -> Op:
+    """dx alone, which may be dy (or x, or residual)."""
+    return rmsnorm_dx_rows.op(
+        x.dtype, x.shape[0], dy=dy, x=x, residual=residual, gamma=gamma, stats=stats, dx=dx, n=x.shape[1]
+    )
+
+
+def layernorm_gradients_op(dy, x, residual, stats, dgamma, dbeta, accumulate: bool) -> Op:
+    """dgamma (+)= Σ dy h and dbeta (+)= Σ dy alone, each column in the order of the rows."""
+    batch, n = x.shape
+    return layernorm_gradients.op(
+        x.dtype, n, quantum=COLUMNS,
+        dy=dy, x=x, residual=residual, stats=stats, dgamma=dgamma, dbeta=dbeta, batch=batch, n=n,
+        accumulate=int(accumulate),
+    )  # fmt: skip
+
+
+def rmsnorm_gradients_op(dy, x, residual, stats, dgamma, accumulate: bool) -> Op:
+    """dgamma (+)= Σ dy h alone, each column in the order of the rows."""
+    batch, n = x.shape
+    return rmsnorm_gradients.op(
+        x.dtype, n, quantum=COLUMNS,
+        dy=dy, x=x, residual=residual, stats=stats, dgamma=dgamma, batch=batch, n=n, accumulate=int(accumulate),
+    )  # fmt: skip
+
+
+def _backward_ops(dy, x, residual, gamma, stats, dx, dgamma, dbeta, centred: int) -> list[Op]:
     """dx, and dgamma and dbeta by way of blocks of rows that depend on the shape alone."""
     (batch, n), dtype = x.shape, x.dtype
-    work = _work(x, BACKWARD_WORK)
-    together = batch if work < WORTH_SHARING else max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
+    cost = work("norm backward", x)
+    together = batch if cost < WORTH_SHARING else max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
     blocks = -(-batch // together) if batch else 1
     if blocks == 1:
         partial = np.empty(n, dtype) if dbeta is None else dbeta  # nobody asks for the sum of dy
-        into = address(dgamma), address(partial)
+        to_gamma, to_beta = dgamma, partial
     else:
         partial = np.empty((blocks, 2 * n), dtype)
-        into = address(partial), address(partial) + n * x.itemsize
-    operands = (
-        address(dy), address(x), _at(residual), address(gamma), address(stats), address(dx), *into, batch, n, together,
-        centred,
-    )  # fmt: skip
-    launch(backward_blocks, dtype, operands, blocks, work=work)
+        to_gamma, to_beta = partial, partial[0, n:]
+    ops = [
+        backward_blocks.op(
+            dtype, blocks, work=cost, keeps=(partial,),
+            dy=dy, x=x, residual=residual, gamma=gamma, stats=stats, dx=dx, to_gamma=to_gamma, to_beta=to_beta,
+            batch=batch, n=n, together=together, centred=centred,
+        )
+    ]  # fmt: skip
     if blocks > 1:
-        sums = (address(partial), address(dgamma), _at(dbeta), blocks, n)
-        launch(sum_blocks, dtype, sums, n, COLUMNS, _work(partial, ADD_WORK))
+        ops.append(
+            sum_blocks.op(
+                dtype, n, quantum=COLUMNS, work=work("norm, blocks", partial),
+                partial=partial, dgamma=dgamma, dbeta=dbeta, blocks=blocks, n=n,
+            )
+        )  # fmt: skip
+    return ops
+
+
+def layernorm_backward_ops(dy, x, residual, gamma, stats, dx, dgamma, dbeta) -> list[Op]:
+    """dx, dgamma, dbeta. dx may be dy (or x, or residual)."""
+    return _backward_ops(dy, x, residual, gamma, stats, dx, dgamma, dbeta, 1)
+
+
+def rmsnorm_backward_ops(dy, x, residual, gamma, stats, dx, dgamma) -> list[Op]:
+    """dx, dgamma. dx may be dy (or x, or residual)."""
+    return _backward_ops(dy, x, residual, gamma, stats, dx, dgamma, None, 0)
+
+
+def layernorm(x, residual, gamma, beta, out, stats, eps: float) -> None:
+    """See `layernorm_op`."""
+    run(layernorm_op(x, residual, gamma, beta, out, stats, eps))
+
+
+def rmsnorm(x, residual, gamma, out, stats, eps: float) -> None:
+    """See `rmsnorm_op`."""
+    run(rmsnorm_op(x, residual, gamma, out, stats, eps))
 
 
 def layernorm_backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta) -> None:
-    """dx, dgamma, dbeta. dx may be dy (or x, or residual)."""
-    _backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta, 1)
+    """See `layernorm_backward_ops`."""
+    run_all(layernorm_backward_ops(dy, x, residual, gamma, stats, dx, dgamma, dbeta))
 
 
 def rmsnorm_backward(dy, x, residual, gamma, stats, dx, dgamma) -> None:
-    """dx, dgamma. dx may be dy (or x, or residual)."""
-    _backward(dy, x, residual, gamma, stats, dx, dgamma, None, 0)
+    """See `rmsnorm_backward_ops`."""
+    run_all(rmsnorm_backward_ops(dy, x, residual, gamma, stats, dx, dgamma))
+
+
+def bind(call: NormCall, at: "Binding") -> Op:
+    """The op of a call of a plan."""
+    given = at.operands(call)
+    match call:
+        case LayerNormForward():
+            return at.by_rows(layernorm_op(**given))
+        case LayerNormDx():
+            return at.by_rows(layernorm_dx_op(**given))
+        case LayerNormGradients():
+            return at.of_parameter(layernorm_gradients_op(**given, accumulate=at.accumulate), given["dgamma"])
+        case RMSNormForward():
+            return at.by_rows(rmsnorm_op(**given))
+        case RMSNormDx():
+            return at.by_rows(rmsnorm_dx_op(**given))
+        case RMSNormGradients():
+            return at.of_parameter(rmsnorm_gradients_op(**given, accumulate=at.accumulate), given["dgamma"])
+        case Add():
+            return at.by_rows(add_op(**given))
+        case _:
+            assert_never(call)

@@ -11,9 +11,11 @@ The kernels take the hyper-parameters as the vector that `scalar.hyper` makes.
 import numpy as np
 
 from ..scalar import optim as optimizers
-from .runtime.jit import kernel, native
-from .runtime.simd import noalias, offset, unpack
-from .runtime.team import address, launch
+from .cost import work
+from .runtime.jit import Op, kernel, native
+from .runtime.layout import Doubles, Floats
+from .runtime.simd import noalias, offset
+from .runtime.team import run
 
 QUANTUM = 64  # elements; a range of them is dealt out in multiples of this
 
@@ -101,9 +103,8 @@ def lion_elements(p, g, m, count, hyper):
 
 
 @kernel
-def update_sgd(record, start, stop, worker):
+def update_sgd(p: Floats, g: Floats, velocity: Floats, hyper: Doubles, start, stop):
     """(velocity); velocity is not read without momentum."""
-    scratch, p, g, velocity, s1, s2, hyper = unpack(record, "i8, F*, F*, F*, i8, i8, f8*")
     if hyper[4] == 0.0:
         descend(offset(p, start), offset(g, start), stop - start, hyper)
     else:
@@ -113,9 +114,8 @@ def update_sgd(record, start, stop, worker):
 
 
 @kernel
-def update_rmsprop(record, start, stop, worker):
+def update_rmsprop(p: Floats, g: Floats, v: Floats, hyper: Doubles, start, stop):
     """(v)."""
-    scratch, p, g, v, s1, s2, hyper = unpack(record, "i8, F*, F*, F*, i8, i8, f8*")
     alpha = hyper[4]
     divide_by_size(
         offset(p, start),
@@ -130,36 +130,32 @@ def update_rmsprop(record, start, stop, worker):
 
 
 @kernel
-def update_adagrad(record, start, stop, worker):
+def update_adagrad(p: Floats, g: Floats, v: Floats, hyper: Doubles, start, stop):
     """(v)."""
-    scratch, p, g, v, s1, s2, hyper = unpack(record, "i8, F*, F*, F*, i8, i8, f8*")
     divide_by_size(
         offset(p, start), offset(g, start), offset(v, start), stop - start, hyper, 1.0, 1.0, hyper[4]
     )
 
 
 @kernel
-def update_adam(record, start, stop, worker):
+def update_adam(p: Floats, g: Floats, m: Floats, v: Floats, hyper: Doubles, start, stop):
     """(m, v)."""
-    scratch, p, g, m, v, s2, hyper = unpack(record, "i8, F*, F*, F*, F*, i8, f8*")
     adam_elements(
         offset(p, start), offset(g, start), offset(m, start), offset(v, start), stop - start, hyper, 0
     )
 
 
 @kernel
-def update_adamw(record, start, stop, worker):
+def update_adamw(p: Floats, g: Floats, m: Floats, v: Floats, hyper: Doubles, start, stop):
     """(m, v)."""
-    scratch, p, g, m, v, s2, hyper = unpack(record, "i8, F*, F*, F*, F*, i8, f8*")
     adam_elements(
         offset(p, start), offset(g, start), offset(m, start), offset(v, start), stop - start, hyper, 1
     )
 
 
 @kernel
-def update_amsgrad(record, start, stop, worker):
+def update_amsgrad(p: Floats, g: Floats, m: Floats, v: Floats, vmax: Floats, hyper: Doubles, start, stop):
     """(m, v, vmax)."""
-    scratch, p, g, m, v, vmax, hyper = unpack(record, "i8, F*, F*, F*, F*, F*, f8*")
     amsgrad_elements(
         offset(p, start),
         offset(g, start),
@@ -172,9 +168,8 @@ def update_amsgrad(record, start, stop, worker):
 
 
 @kernel
-def update_lion(record, start, stop, worker):
+def update_lion(p: Floats, g: Floats, m: Floats, hyper: Doubles, start, stop):
     """(m)."""
-    scratch, p, g, m, s1, s2, hyper = unpack(record, "i8, F*, F*, F*, i8, i8, f8*")
     lion_elements(offset(p, start), offset(g, start), offset(m, start), stop - start, hyper)
 
 
@@ -188,17 +183,17 @@ UPDATE = {
     "lion": update_lion,
 }
 
-# ---------------------------------------------------------------------------------------------- host
-
-UPDATE_COST = 0.08  # nanoseconds for each byte of an array, on one core and from its caches
+# ---------------------------------------------------------------------------------------------- ops
 
 
-def _dtype(array: np.ndarray) -> str:
-    return "float32" if array.itemsize == 4 else "float64"
+def step_op(name: str, arrays: tuple, hyper: np.ndarray) -> Op:
+    """One step of an optimizer on p, g and its states: C-contiguous arrays of the same size."""
+    kernel, p = UPDATE[name], arrays[0]
+    operands = dict(zip(kernel.words, (*arrays, None), strict=False))  # without momentum there is no velocity
+    operands["hyper"] = hyper
+    return kernel.op(p.dtype, p.size, quantum=QUANTUM, work=work("update", p), **operands)
 
 
 def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
-    """One step of an optimizer on p, g and its states: C-contiguous arrays of the same size."""
-    p, count = arrays[0], len(arrays)
-    operands = (*map(address, arrays), *(0, 0, 0)[count - 2 :], address(hyper))
-    launch(UPDATE[name], _dtype(p), operands, p.size, QUANTUM, UPDATE_COST * p.nbytes)
+    """See `step_op`."""
+    run(step_op(name, arrays, hyper))

@@ -12,11 +12,13 @@ order in both cases, so that its bits depend on n alone.
 import math
 
 from ..scalar.elementary import log
+from .cost import work
 from .runtime.elementary import lifted_exp, lower
 from .runtime.emit import lanes
-from .runtime.jit import device, kernel, native
-from .runtime.simd import noalias, offset, typed, unpack
-from .runtime.team import SCRATCH_BYTES, address, launch
+from .runtime.jit import Op, inlined, kernel, native
+from .runtime.layout import Floats, Int
+from .runtime.simd import noalias, offset, typed
+from .runtime.team import run
 from .runtime.vectors import add_columns, columns_of_rows, lower_columns, peak_of_row, rows_of_columns
 
 BLOCK = 32  # rows taken together at most
@@ -105,13 +107,13 @@ def logarithms(total, log_total):
         log_total[r] = log(total[r])
 
 
-@device
+@inlined
 def together(n):
     """Rows of a block: so few that they stay in the first cache."""
     return max(1, min(BLOCK, FEW // n))
 
 
-@device
+@inlined
 def block_exponentials(z, e, memory, rows, n, keep):
     """Fill PEAK and TOTAL for some rows. exp(z − peak) goes to EXPONENTIALS (narrow) or, to be kept, to `e` (wide)."""
     peak, total = typed(memory + PEAK, z), typed(memory + TOTAL, z)
@@ -133,7 +135,7 @@ def block_exponentials(z, e, memory, rows, n, keep):
         total[r] = added
 
 
-@device
+@inlined
 def block_product(e, memory, rows, n):
     """e = exp(z − peak) FACTOR for the rows of the last `block_exponentials`, which were kept in `e`."""
     factor = typed(memory + FACTOR, e)
@@ -149,51 +151,53 @@ def block_product(e, memory, rows, n):
 
 
 @kernel
-def softmax_rows(record, start, stop, worker):
+def softmax_rows(x: Floats, out: Floats, n: Int, start, stop, scratch):
     """out = softmax(x) on rows [start, stop). out may be x."""
-    scratch, x, out, n = unpack(record, "i8, F*, F*, i8")
-    memory = scratch + worker * SCRATCH_BYTES
     block = together(n)
     for first in range(start, stop, block):
         rows = min(block, stop - first)
         p = offset(out, first * n)
-        block_exponentials(offset(x, first * n), p, memory, rows, n, True)
-        total, factor = typed(memory + TOTAL, x), typed(memory + FACTOR, x)
+        block_exponentials(offset(x, first * n), p, scratch, rows, n, True)
+        total, factor = typed(scratch + TOTAL, x), typed(scratch + FACTOR, x)
         for r in range(rows):
             factor[r] = type(total[r])(1) / total[r]
-        block_product(p, memory, rows, n)
+        block_product(p, scratch, rows, n)
 
 
 @kernel
-def log_softmax_rows(record, start, stop, worker):
+def log_softmax_rows(x: Floats, out: Floats, n: Int, start, stop, scratch):
     """out = log(softmax(x)) on rows [start, stop). out may be x."""
-    scratch, x, out, n = unpack(record, "i8, F*, F*, i8")
-    memory = scratch + worker * SCRATCH_BYTES
     block = together(n)
     for first in range(start, stop, block):
         rows = min(block, stop - first)
         z = offset(x, first * n)
-        block_exponentials(z, z, memory, rows, n, False)
-        peak, log_total = typed(memory + PEAK, x), typed(memory + LOG_TOTAL, x)
-        logarithms(typed(memory + TOTAL, x), log_total)
+        block_exponentials(z, z, scratch, rows, n, False)
+        peak, log_total = typed(scratch + PEAK, x), typed(scratch + LOG_TOTAL, x)
+        logarithms(typed(scratch + TOTAL, x), log_total)
         for r in range(rows):
             row_log_softmax(offset(z, r * n), offset(out, (first + r) * n), n, peak[r], log_total[r])
 
 
-SOFTMAX_WORK = 0.8  # nanoseconds an element of float32 on one core, about
+# ---------------------------------------------------------------------------------------------- ops
 
 
-def _run(rows_kernel, x, out) -> None:
+def softmax_op(x, out) -> Op:
+    """out = softmax(x) over the last axis. out may be x."""
     n = x.shape[-1]
-    work = x.size * x.itemsize / 4 * SOFTMAX_WORK
-    launch(rows_kernel, x.dtype, (address(x), address(out), n), x.size // max(n, 1), work=work)
+    return softmax_rows.op(x.dtype, x.size // max(n, 1), work=work("softmax", x), x=x, out=out, n=n)
+
+
+def log_softmax_op(x, out) -> Op:
+    """out = log(softmax(x)) over the last axis. out may be x."""
+    n = x.shape[-1]
+    return log_softmax_rows.op(x.dtype, x.size // max(n, 1), work=work("softmax", x), x=x, out=out, n=n)
 
 
 def softmax(x, out) -> None:
-    """out = softmax(x) over the last axis. out may be x."""
-    _run(softmax_rows, x, out)
+    """See `softmax_op`."""
+    run(softmax_op(x, out))
 
 
 def log_softmax(x, out) -> None:
-    """out = log(softmax(x)) over the last axis. out may be x."""
-    _run(log_softmax_rows, x, out)
+    """See `log_softmax_op`."""
+    run(log_softmax_op(x, out))

@@ -7,6 +7,9 @@ Bias gradients are summed in two stages with a fixed order: each block adds up a
 turn, then the strips are added up (`rows`). Same input, same bits.
 """
 
+from typing import TYPE_CHECKING, assert_never
+
+from ..plan import ActivationBackward, ActivationCall, ActivationForward, BiasGradient
 from ..scalar.activation import ACTIVATIONS
 from .rows import columns_launches, strips_of
 from .runtime.intrinsics import is_wide, load4, store4
@@ -14,6 +17,9 @@ from .runtime.jit import Launch, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
 from .runtime.strided import blocks
 from .runtime.target import cuda
+
+if TYPE_CHECKING:
+    from .engine.program import Binding
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
 THREADS = 256
@@ -201,3 +207,20 @@ def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> Non
         run(launches, da.stream)
     elif not still:
         run(backward_launches(storage, kind, da.address, kept.address, dz.address, da.size), da.stream)
+
+
+def bind(call: ActivationCall, at: "Binding") -> list[Launch]:
+    """The launches of a call of a plan."""
+    given = at.operands(call)
+    match call:
+        case ActivationForward():
+            return forward_launches(at.storage, **given, count=at.rows * call.z.columns)
+        case ActivationBackward():
+            return backward_launches(at.storage, **given, count=at.rows * call.dz.columns)
+        case BiasGradient():
+            dz, db, n = given["dz"], given["db"], call.dz.columns
+            return sums_launches(
+                at.room, at.storage, "identity", dz, dz, 0, db, at.rows, n, at.accumulate, at.real
+            )
+        case _:
+            assert_never(call)

@@ -4,14 +4,20 @@ Element number c, counted over everything that a seed is used for, takes word c 
 CPU. A thread takes four elements: the words of one block where their numbers begin at a multiple of 4, of two otherwise.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from ..plan import Dropout
 from ..scalar.philox import WORD, WORD_BITS, philox4x32
 from .runtime.intrinsics import is_wide, load4, store4
 from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import BYTES, is_null
 from .runtime.strided import blocks
 from .runtime.target import cuda
+
+if TYPE_CHECKING:
+    from .engine.program import Binding
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
 THREADS = 256
@@ -100,3 +106,9 @@ def forward(x, p: float, seed: int, begin: int, out) -> None:
     """out = dropout(x), for C-contiguous arrays of any one shape; out may be x. `begin` is the number of x[0]."""
     made = launches(x.dtype.name, x.address, out.address, x.size, 0, p, seed, begin, 0)
     run(made, x.stream)
+
+
+def bind(call: Dropout, at: "Binding") -> list[Launch]:
+    """The launches of a call of a plan: element j of sample i of all that were seen has number i n + j."""
+    x, out, n = at(call.x), at(call.out), call.x.columns
+    return launches(at.storage, x, out, at.rows * n, n, call.p, call.seed, 0, at.samples)

@@ -7,6 +7,18 @@ The variance is taken in a second pass around the mean. The kernels stand in `no
 launches, and sums of arrays. An absent residual is address 0.
 """
 
+from typing import TYPE_CHECKING, assert_never
+
+from ..plan import (
+    Add,
+    LayerNormDx,
+    LayerNormForward,
+    LayerNormGradients,
+    NormCall,
+    RMSNormDx,
+    RMSNormForward,
+    RMSNormGradients,
+)
 from .activation import over_elements
 from .norm_gradients import gradient_launches
 from .norm_rows import dx1, dx4, forward1, forward4
@@ -14,6 +26,9 @@ from .rows import EVERY, THREADS, can_hold, teams
 from .runtime.intrinsics import load4, store4
 from .runtime.jit import Launch, kernel, run
 from .runtime.target import cuda
+
+if TYPE_CHECKING:
+    from .engine.program import Binding
 
 # ---------------------------------------------------------------------------------------------- sums
 
@@ -143,3 +158,41 @@ def rmsnorm_backward(dy, x, residual, gamma, stats, dx, dgamma) -> None:
     launches = rmsnorm_gradients_launches(x.workspace, storage, *given, *sums)
     launches += rmsnorm_dx_launches(storage, *given, gamma.address, stats.address, dx.address, *x.shape)
     run(launches, x.stream)
+
+
+def bind(call: NormCall, at: "Binding") -> list[Launch]:
+    """The launches of a call of a plan."""
+    given, rows = at.operands(call), at.rows
+    match call:
+        case LayerNormForward():
+            return layernorm_launches(at.storage, **given, rows=rows, n=call.x.columns)
+        case LayerNormDx():
+            return layernorm_dx_launches(at.storage, **given, rows=rows, n=call.x.columns)
+        case LayerNormGradients():
+            return layernorm_gradients_launches(
+                at.room,
+                at.storage,
+                **given,
+                rows=rows,
+                n=call.x.columns,
+                accumulate=at.accumulate,
+                out_storage=at.real,
+            )
+        case RMSNormForward():
+            return rmsnorm_launches(at.storage, **given, rows=rows, n=call.x.columns)
+        case RMSNormDx():
+            return rmsnorm_dx_launches(at.storage, **given, rows=rows, n=call.x.columns)
+        case RMSNormGradients():
+            return rmsnorm_gradients_launches(
+                at.room,
+                at.storage,
+                **given,
+                rows=rows,
+                n=call.x.columns,
+                accumulate=at.accumulate,
+                out_storage=at.real,
+            )
+        case Add():
+            return add_launches(at.storage, **given, count=rows * call.out.columns)
+        case _:
+            assert_never(call)

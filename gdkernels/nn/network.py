@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..engine import Engine
 from ..files import replacing
 from ..plan import Plan
 from . import init
@@ -27,7 +28,7 @@ from .layers import (
     from_plain,
     to_plain,
 )
-from .place import CPU, Cuda, Engine, Place
+from .place import CPU, Cuda, Place
 from .plan import lower
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -96,13 +97,12 @@ class Network:
     def _draw(self) -> None:
         """The initial parameters."""
         rng = np.random.default_rng(self.seed)
-        linear = iter(_linear_layers(self.layers))
-        for name, values in self.params.items():
-            if name.endswith(".w"):
-                draw = getattr(init, next(linear).initializer)
-                values[...] = draw(values.shape, rng, self.dtype)
-            elif name.endswith(".gamma"):
+        for parameter in self._plan.parameters:
+            values = self.params[parameter.name]
+            if parameter.draw == "ones":
                 values[...] = 1.0
+            elif parameter.draw != "zeros":
+                values[...] = getattr(init, parameter.draw)(values.shape, rng, self.dtype)
 
     def __repr__(self) -> str:
         count = sum(values.size for values in self.params.values())
@@ -331,17 +331,6 @@ def in_chunks(engine: Engine, x: Array, batch_size: int | None = None) -> Array:
     for start in range(0, len(x), rows):
         y[start : start + rows][...] = engine.forward(x[start : start + rows])
     return y
-
-
-def _linear_layers(layers: Sequence[Layer]) -> list[Linear]:
-    """The linear layers in the order of their parameters."""
-    found = []
-    for layer in layers:
-        if isinstance(layer, Linear):
-            found.append(layer)
-        elif isinstance(layer, Residual):
-            found += _linear_layers(layer.layers)
-    return found
 
 
 def _storage(dtype: DTypeLike) -> str:

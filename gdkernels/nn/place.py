@@ -1,6 +1,6 @@
 """Where a network lives: the memory of its parameters, and the engine over them. One class for each wing."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -8,24 +8,8 @@ from ..cpu.runtime.memory import aligned_zeros
 from .check import Array, matrix
 
 if TYPE_CHECKING:
+    from ..engine import Engine
     from ..plan import Plan
-
-
-class Engine(Protocol):
-    """What both engines do; see `cpu.engine.engine.Engine`."""
-
-    plan: "Plan"
-
-    def empty(self, rows: int) -> Any: ...
-    def forward(self, x: Any, train: bool = False, samples: int = 0) -> Any: ...
-    def backward(self, dy: Any, accumulate: bool = False) -> Any: ...
-    def prepare(self, loss: Any, update: Any, clip_norm: float | None = None) -> None: ...
-    def warm_up(self) -> None: ...
-    def train(
-        self, x: Any, y: Any, order: Array, batch_size: int, rates: Array, scales: Array, samples: int,
-        losses: Array, norms: Array | None = None,
-    ) -> int: ...  # fmt: skip
-    def step(self, x: Any, y: Any, rate: float, scale: float, samples: int) -> float | None: ...
 
 
 class Cpu:
@@ -57,7 +41,7 @@ class Cpu:
         """A result of the engine in the kind of the array that the user gave."""
         return result
 
-    def engine(self, plan: "Plan", params: Any, grads: Any, threads: int | None, storage: str) -> Engine:
+    def engine(self, plan: "Plan", params: Any, grads: Any, threads: int | None, storage: str) -> "Engine":
         from ..cpu.engine.engine import Engine
 
         if storage == "bfloat16":
@@ -125,7 +109,7 @@ class Cuda:
     def give(self, result: Any, like: Any) -> Any:
         return result.to_numpy() if isinstance(like, np.ndarray) else result.owner
 
-    def engine(self, plan: "Plan", params: Any, grads: Any, threads: int | None, storage: str) -> Engine:
+    def engine(self, plan: "Plan", params: Any, grads: Any, threads: int | None, storage: str) -> "Engine":
         from ..cuda.engine.engine import Engine
 
         return Engine(plan, self._arrays.read(params), self._arrays.read(grads), storage)

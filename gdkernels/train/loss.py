@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..nn.check import Array, matrix, number
-from ..plan import LossCall
+from ..plan import CrossEntropy, ElementLoss, LossCall
 
 Weights = float | NDArray[np.float64]  # of every sample in the mean: one number for all, or one each
 
@@ -41,7 +41,7 @@ class Loss:
 
     def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> LossCall:
         """The kernel for such targets, with its options."""
-        return LossCall(self.name, self._options())
+        return ElementLoss(self.name, self._options())
 
     def _options(self) -> tuple[float, ...]:
         return ()
@@ -50,7 +50,7 @@ class Loss:
         """The loss of outputs; NaN where nothing counts. Arguments as `target` gives them."""
         from ..cpu import loss as kernels
 
-        terms = kernels.of_elements(kernels.KERNELS[self.name], output, target, None, 1.0, self._options())
+        terms = kernels.of_elements(self.name, output, target, None, 1.0, self._options())
         return float(terms.sum()) / output.size
 
     def quality(self, output: Array, target: Array) -> tuple[str, float]:
@@ -185,9 +185,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> LossCall:
         weight = None if self.class_weight is None else np.asarray(self.class_weight, dtype)
-        if target.ndim == 1:
-            return LossCall(f"{self.name}_indices", (self.label_smoothing, weight, self.ignore_index))
-        return LossCall(f"{self.name}_probabilities", (self.label_smoothing, weight))
+        return CrossEntropy(target.ndim == 1, self.label_smoothing, weight, self.ignore_index)
 
     def value(self, output: Array, target: Array, weights: Weights) -> float:
         from ..cpu import cross_entropy as kernels

@@ -67,7 +67,7 @@ def _segments(plan: Plan, weight_decay: float, decay: str) -> list[tuple[int, in
     stops = [*(parameter.offset for parameter in plan.parameters[1:]), plan.size]
     segments: list[tuple[int, int, float]] = []
     for parameter, stop in zip(plan.parameters, stops, strict=True):
-        own = weight_decay if decay == "all" or parameter.name.rpartition(".")[2] == "w" else 0.0
+        own = weight_decay if decay == "all" or parameter.decays else 0.0
         if segments and segments[-1][2] == own:
             segments[-1] = (segments[-1][0], stop, own)
         else:

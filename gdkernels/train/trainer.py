@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine import Engine, Training
 from ..nn.check import Array, choice, number, truth, whole
 from ..nn.network import Network, in_chunks
-from ..nn.place import CPU, Engine
+from ..nn.place import CPU
 from ..nn.plan import lower
 from .loss import INT64, LOSSES, Loss, SoftmaxCrossEntropy, Weights
 from .optim import AdamW, Optimizer
@@ -140,7 +141,7 @@ class Trainer:
         """Make engines where the network is."""
         self._engine = self.net.new_engine(self._plan, self.threads)
         self._judge: Engine | None = None  # for `evaluate`, whose batches are larger
-        self._ready_for = 0  # dimensions of the targets that the engine is prepared for: 1 labels, 2 values
+        self._trainings: dict[int, Training] = {}  # by the dimensions of the targets: 1 labels, 2 values
 
     def _follow(self) -> None:
         """Go where the network went, with the optimizer's state."""
@@ -165,8 +166,7 @@ class Trainer:
         Raises TypeError and ValueError as `step`.
         """
         self.evaluate(x, y)
-        self._prepare(self._data("Trainer.warm_up", x, y).y)
-        self._engine.warm_up()
+        self._training(self._data("Trainer.warm_up", x, y).y).warm_up()
 
     # ------------------------------------------------------------------------------------------ one step
 
@@ -190,23 +190,23 @@ class Trainer:
             weights: Weights = 1.0  # the engine looks whether they are in range
         else:
             y, weights = self._targets("Trainer.step", y, rows)
-        if y.ndim != self._ready_for:
-            self._prepare(y)
+        training = self._trainings.get(y.ndim) or self._training(y)
         rate = self.optimizer.lr if self.schedule is None else float(self._rates(1)[0])
-        loss = self._engine.step(x, net.place.targets(y), rate, _scale(weights, rows), net.samples)
-        if loss is None:
-            loss = self._step_without_ignored(x, y, rate)
+        loss, reason = training.step(x, net.place.targets(y), rate, _scale(weights, rows), net.samples)
+        if reason == "label":  # which is to be ignored, or else refused by name
+            y, weights = self._targets("Trainer.step", y, rows)
+            loss = self._step_without_ignored(training, x, y, rate, _scale(weights, rows))
         if math.isnan(loss):
             raise self._not_finite("Trainer.step")
         net.samples += rows
         return loss
 
-    def _step_without_ignored(self, x: Array, y: Array, rate: float) -> float:
-        """A step on labels that are not all in range, which is right if the others are to be ignored."""
-        rows = len(x)
-        y, weights = self._targets("Trainer.step", y, rows)
-        loss, scale = np.full(1, np.nan), np.full(1, _scale(weights, rows))
-        self._engine.train(x, y, np.arange(rows), rows, np.full(1, rate), scale, self.net.samples, loss)
+    def _step_without_ignored(
+        self, training: Training, x: Array, y: Array, rate: float, scale: float
+    ) -> float:
+        """A step on labels that are not all in range; the loss, or NaN."""
+        loss, order = np.full(1, np.nan), np.arange(len(x))
+        training.train(x, y, order, len(x), np.full(1, rate), np.full(1, scale), self.net.samples, loss)
         return float(loss[0])
 
     # ------------------------------------------------------------------------------------------ many steps
@@ -295,7 +295,7 @@ class Trainer:
         self, data: _Data, order: NDArray[np.int64], batch: int, grad_norms: bool
     ) -> tuple[tuple[Array, Array, Array | None], Record]:
         """The steps of one epoch: (loss, lr and gradient norms of every step), and the epoch's record."""
-        self._prepare(data.y)
+        training = self._training(data.y)
         totals = _totals(data.weights, order, batch)
         scales = np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0.0)
         steps = len(scales)
@@ -311,7 +311,7 @@ class Trainer:
             begin = time.perf_counter()
             before = self.steps
             try:
-                self._engine.train(
+                training.train(
                     data.x, data.goal, chosen, batch, rates[now], scales[now], self.net.samples, losses[now],
                     None if norms is None else norms[now],
                 )  # fmt: skip
@@ -379,13 +379,14 @@ class Trainer:
             y = net.place.to_numpy(y)
         return self.loss.target(op, y, rows, net.n_out, net.dtype)
 
-    def _prepare(self, y: Array) -> None:
-        """Make the engine ready for targets of this kind."""
-        if y.ndim != self._ready_for:
-            self._engine.prepare(
-                self.loss.call(y, self.net.n_out, self.net.dtype), self._update, self.clip_norm
-            )
-            self._ready_for = y.ndim
+    def _training(self, y: Array) -> Training:
+        """Training for targets of this kind."""
+        training = self._trainings.get(y.ndim)
+        if training is None:
+            call = self.loss.call(y, self.net.n_out, self.net.dtype)
+            training = self._engine.training(call, self._update, self.clip_norm)
+            self._trainings[y.ndim] = training
+        return training
 
     def _rates(self, count: int) -> NDArray[np.float64]:
         """The learning rates of the next steps."""

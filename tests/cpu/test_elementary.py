@@ -11,9 +11,11 @@ from numba import cfunc, types
 
 from gdkernels.cpu.runtime import elementary as vmath
 from gdkernels.cpu.runtime import team
-from gdkernels.cpu.runtime.jit import FLAGS, Native, kernel, native
+from gdkernels.cpu.runtime.flags import FLAGS
+from gdkernels.cpu.runtime.jit import Native, kernel, native
+from gdkernels.cpu.runtime.layout import Code, Floats, Int
 from gdkernels.cpu.runtime.machine import IS_X86
-from gdkernels.cpu.runtime.simd import apply, noalias, unpack
+from gdkernels.cpu.runtime.simd import apply, noalias
 from gdkernels.scalar import elementary
 
 DTYPES = ("float32", "float64")
@@ -43,9 +45,8 @@ _exact_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 @kernel
-def whole(record, start, stop, worker):
-    """Apply the loop at `code` once."""
-    _, code, x, y, n = unpack(record, "i8, i8, F*, F*, i8")
+def whole(code: Code, x: Floats, y: Floats, n: Int, start, stop):
+    """Apply the loop `code` once."""
     apply(code, x, y, n)
 
 
@@ -67,10 +68,9 @@ def evaluate(loop: Native, x: np.ndarray, size: int | None = None) -> np.ndarray
     x = np.ascontiguousarray(x)
     y = np.empty_like(x)
     size = size or max(1, x.size)
-    code = loop.address(x.dtype)
     for i in range(0, x.size, size):
         part, result = x[i : i + size], y[i : i + size]
-        team.launch(whole, x.dtype, (code, team.address(part), team.address(result), part.size), 1)
+        team.run(whole.op(x.dtype, 1, code=loop, x=part, y=result, n=part.size))
     return y
 
 

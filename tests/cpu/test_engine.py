@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from gdkernels.cpu.engine import program
-from gdkernels.cpu.engine.engine import Engine, LossCall, Update
+from gdkernels.cpu.engine.engine import Engine
 from gdkernels.cpu.runtime import machine, team
 from gdkernels.cpu.runtime.memory import aligned_zeros
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
 from gdkernels.nn.plan import lower
+from gdkernels.plan import CrossEntropy, ElementLoss, LinearDx, Update
 from gdkernels.scalar.hyper import STATES, hyper
 from tests.nn.plan_interpreter import Interpreter
 from tests.nn.test_plan import NETWORKS
@@ -53,6 +54,11 @@ def pair(layers, dtype, threads=1, input_gradient=True):
     return Engine(plan, params, grads, threads), Interpreter(plan, params.astype("f8"), np.zeros(plan.size))
 
 
+def params_of(engine):
+    """The flat parameters of an engine or the interpreter."""
+    return engine.arena.params if isinstance(engine, Engine) else engine.params
+
+
 def close(result, exact, dtype):
     size = max(1.0, float(np.abs(exact).max(initial=0.0)))
     np.testing.assert_allclose(result, exact, rtol=0, atol=ROUNDINGS * EPS[dtype] * size)
@@ -70,26 +76,26 @@ def test_passes_equal_those_of_the_interpreter(name, dtype):
         close(y, oracle.forward(x, train=True, samples=11), dtype)
         dy = rng.standard_normal(y.shape).astype(dtype)
         close(engine.backward(dy), oracle.backward(dy), dtype)
-        close(engine.grads, oracle.grads, dtype)
+        close(engine.arena.grads, oracle.grads, dtype)
     engine.forward(x, train=True)
     oracle.forward(x, train=True)
     close(engine.backward(dy, accumulate=True), oracle.backward(dy, accumulate=True), dtype)
-    close(engine.grads, oracle.grads, dtype)
+    close(engine.arena.grads, oracle.grads, dtype)
 
 
 LOSSES = {
-    "mse": LossCall("mse"),
-    "huber": LossCall("huber", (0.7,)),
-    "binary_cross_entropy": LossCall("binary_cross_entropy", (1.5,)),
-    "softmax_cross_entropy_indices": LossCall("softmax_cross_entropy_indices", (0.1, None, -100)),
-    "softmax_cross_entropy_probabilities": LossCall("softmax_cross_entropy_probabilities", (0.0, None)),
+    "mse": ElementLoss("mse"),
+    "huber": ElementLoss("huber", (0.7,)),
+    "binary_cross_entropy": ElementLoss("binary_cross_entropy", (1.5,)),
+    "labels": CrossEntropy(True, 0.1),
+    "probabilities": CrossEntropy(False),
 }
 
 
 def training_data(kernel, rows, n_in, n_out, dtype, seed=2):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((rows, n_in)).astype(dtype)
-    if kernel.endswith("indices"):
+    if kernel == "labels":
         return x, rng.integers(0, n_out, rows)
     y = rng.uniform(0, 1, (rows, n_out))
     return x, np.ascontiguousarray(y / y.sum(1, keepdims=True), dtype)
@@ -120,16 +126,16 @@ def trained(
     """Losses and gradient norms of some epochs; the engine may be the interpreter."""
     plan = engine.plan
     x, y = training_data(kernel, rows, plan.input.columns, plan.output.columns, dtype)
-    state_dtype = engine.params.dtype
-    engine.prepare(LOSSES[kernel], update_of(optimizer, plan, state_dtype, weight_decay, segments), clip)
+    update = update_of(optimizer, plan, params_of(engine).dtype, weight_decay, segments)
+    training = engine.training(LOSSES[kernel], update, clip)
     steps = -(-rows // batch)
-    width = 1 if kernel.startswith("softmax") else plan.output.columns
+    width = 1 if kernel in ("labels", "probabilities") else plan.output.columns
     sizes = np.minimum(batch, rows - batch * np.arange(steps))
     losses, norms = np.zeros((epochs, steps)), np.zeros((epochs, steps, len(plan.parameters)))
     for epoch in range(epochs):
         order = np.random.default_rng(epoch).permutation(rows)
         rates = np.full(steps, 1e-2) / (1 + np.arange(steps))
-        done = engine.train(
+        done = training.train(
             x, y, order, batch, rates, 1.0 / (sizes * width), epoch * rows, losses[epoch], norms[epoch]
         )
         assert done == steps
@@ -144,7 +150,7 @@ def test_training_with_every_loss_equals_that_of_the_interpreter(kernel, dtype):
     exact_losses, exact_norms = trained(oracle, kernel, "sgd", dtype)
     close(losses, exact_losses, dtype)
     close(norms, exact_norms, dtype)
-    close(engine.params, oracle.params, dtype)
+    close(params_of(engine), oracle.params, dtype)
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])
@@ -155,7 +161,7 @@ def test_training_with_every_optimizer_equals_that_of_the_interpreter(optimizer,
     exact_losses, exact_norms = trained(oracle, "mse", optimizer, "float64", clip)
     # The first steps of Adam and its kin divide a gradient by its own size: where it is near zero, its rounding error
     # becomes a step of that relative size, so compare in units of sqrt(eps), far below a step of 1e-2.
-    for result, exact in ((losses, exact_losses), (norms, exact_norms), (engine.params, oracle.params)):
+    for result, exact in ((losses, exact_losses), (norms, exact_norms), (params_of(engine), oracle.params)):
         np.testing.assert_allclose(
             result, exact, rtol=0, atol=np.sqrt(EPS["float64"]) * max(1.0, np.abs(exact).max())
         )
@@ -173,10 +179,10 @@ def test_the_same_bits_for_any_number_of_threads_and_for_every_run(width, dtype)
     for threads in (1, 2, 3, 2, 1):
         plan = lower(layers, input_gradient=False, seed=3)
         engine = Engine(plan, *flat(plan, dtype), threads)
-        losses, norms = trained(
-            engine, "softmax_cross_entropy_indices", "adamw", dtype, clip=0.5, rows=151, batch=50, epochs=3
+        losses, norms = trained(engine, "labels", "adamw", dtype, clip=0.5, rows=151, batch=50, epochs=3)
+        results.append(
+            (losses.tobytes(), norms.tobytes(), params_of(engine).tobytes(), engine.arena.grads.tobytes())
         )
-        results.append((losses.tobytes(), norms.tobytes(), engine.params.tobytes(), engine.grads.tobytes()))
     assert all(result == results[0] for result in results)
 
 
@@ -184,27 +190,27 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
     engine, _ = pair([Linear(4, 8, "relu"), Linear(8, 2)], "float32", input_gradient=False)
     x, y = training_data("mse", 40, 4, 2, "float32")
     x[25] = np.nan
-    engine.prepare(LOSSES["mse"], update_of("adam", engine.plan, np.float32), None)
+    training = engine.training(LOSSES["mse"], update_of("adam", engine.plan, np.float32))
     losses = np.zeros(5)
     order, ones = np.arange(40), np.full(5, 1 / 16)
-    assert engine.train(x[:24], y[:24], order[:24], 8, ones[:3] * 0.1, ones[:3], 0, losses[:3]) == 3
-    good = engine.params.copy()
+    assert training.train(x[:24], y[:24], order[:24], 8, ones[:3] * 0.1, ones[:3], 0, losses[:3]) == 3
+    good = params_of(engine).copy()
     again, _ = pair([Linear(4, 8, "relu"), Linear(8, 2)], "float32", input_gradient=False)
-    again.prepare(LOSSES["mse"], update_of("adam", again.plan, np.float32), None)
-    assert again.train(x, y, order, 8, ones * 0.1, ones, 0, losses) == 3
-    np.testing.assert_array_equal(again.params, good)
-    assert np.isfinite(again.params).all()
+    training = again.training(LOSSES["mse"], update_of("adam", again.plan, np.float32))
+    assert training.train(x, y, order, 8, ones * 0.1, ones, 0, losses) == 3
+    np.testing.assert_array_equal(params_of(again), good)
+    assert np.isfinite(params_of(again)).all()
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update():
     """The loss is still finite, its gradient with respect to the weights overflows."""
     engine, _ = pair([Linear(1, 1)], "float32", input_gradient=False)
-    engine.params[...] = 0
-    engine.prepare(LOSSES["mse"], update_of("sgd", engine.plan, np.float32), None)
+    params_of(engine)[...] = 0
+    training = engine.training(LOSSES["mse"], update_of("sgd", engine.plan, np.float32))
     x, y = np.full((2, 1), 1e30, np.float32), np.full((2, 1), 1e15, np.float32)
     losses = np.zeros(1)
-    assert engine.train(x, y, np.arange(2), 2, np.ones(1), np.full(1, 0.5), 0, losses) == 0
-    assert not engine.params.any()
+    assert training.train(x, y, np.arange(2), 2, np.ones(1), np.full(1, 0.5), 0, losses) == 0
+    assert not params_of(engine).any()
 
 
 def test_an_engine_may_grow_and_shrink():
@@ -219,32 +225,36 @@ def test_a_wrong_sign_in_the_backward_pass_would_be_caught():
     """The tolerance is narrow: one dx with the wrong sign of its residual shows."""
     layers = [Linear(4, 4, "tanh"), Residual(Linear(4, 4, "tanh")), Linear(4, 2)]
     engine, oracle = pair(layers, "float64")
-    oracle._add = lambda a, b, out, n: (out.__setitem__(..., a - b), (out,))[1]
-    oracle._linear_dx = lambda dz, w, dx, add, n_in, n_out: (
-        dx.__setitem__(..., dz @ w.T - (0.0 if add is None else add)),
-        (dx,),
-    )[1]
+    right = oracle._run
+
+    def wrong(call, **given):
+        results = right(call, **given)
+        if isinstance(call, LinearDx) and given["add"] is not None:
+            given["dx"][...] -= 2 * given["add"]
+        return results
+
+    oracle._run = wrong
     x, dy = np.ones((3, 4)), np.ones((3, 2))
     engine.forward(x, train=True)
     oracle.forward(x, train=True)
     engine.backward(dy)
     oracle.backward(dy)
     with pytest.raises(AssertionError):
-        close(engine.grads, oracle.grads, "float64")
+        close(engine.arena.grads, oracle.grads, "float64")
 
 
 def test_a_step_heeds_a_new_limit_of_threads():
     """Work for two threads; the limit changes between two steps."""
     plan = lower([Linear(300, 300), Linear(300, 4)], input_gradient=False)
     engine = Engine(plan, *flat(plan, np.float32))
-    engine.prepare(LOSSES["softmax_cross_entropy_indices"], update_of("sgd", plan, np.float32))
-    x, y = training_data("softmax_cross_entropy_indices", 128, 300, 4, "float32")
+    training = engine.training(LOSSES["labels"], update_of("sgd", plan, np.float32))
+    x, y = training_data("labels", 128, 300, 4, "float32")
     before = team.get_threads()
     try:
         for threads in (2, 1):
             team.set_threads(threads)
-            assert np.isfinite(engine.step(x, y, 1e-3, 1 / 128, 0))
-            assert engine._single[1] == threads
+            assert np.isfinite(training.step(x, y, 1e-3, 1 / 128, 0).loss)
+            assert training._single.workers == threads
     finally:
         team.set_threads(before)
 
@@ -254,14 +264,12 @@ def fitted(layers, threads, steps=3, batch=24):
     plan = lower(layers, input_gradient=False, seed=3)
     params, grads = flat(plan, np.float32)
     engine = Engine(plan, params, grads, threads)
-    engine.prepare(
-        LOSSES["softmax_cross_entropy_indices"], update_of("adam", plan, np.float32), clip_norm=0.5
-    )
+    training = engine.training(LOSSES["labels"], update_of("adam", plan, np.float32), clip_norm=0.5)
     n_in, n_out = plan.input.columns, plan.output.columns
-    x, y = training_data("softmax_cross_entropy_indices", steps * batch, n_in, n_out, "float32")
+    x, y = training_data("labels", steps * batch, n_in, n_out, "float32")
     ones = np.ones(steps)
     assert (
-        engine.train(x, y, np.arange(steps * batch), batch, 1e-2 * ones, ones / batch, 0, np.zeros(steps))
+        training.train(x, y, np.arange(steps * batch), batch, 1e-2 * ones, ones / batch, 0, np.zeros(steps))
         == steps
     )
     return params
@@ -272,23 +280,25 @@ def test_products_dealt_out_by_columns_have_the_same_bits(threads, monkeypatch):
     """Forward and back, with an activation, where a narrow rest (1030 = 16 · 64 + 6) belongs to the last worker."""
     layers = [Linear(40, 1100, "gelu"), Linear(1100, 1030, "relu"), Linear(1030, 5)]
     alone = fitted(layers, 1)
-    monkeypatch.setattr(program, "LARGE", 1)
-    assert any(op.apart for op in binder_ops(layers, shared=True))
+    monkeypatch.setattr(program, "LARGE_BYTES", 1)
+    assert any(op.apart for op in forward_ops(layers, shared=True))
     np.testing.assert_array_equal(fitted(layers, threads), alone)
 
 
 def test_products_that_end_in_a_thin_rest_are_not_dealt_out_by_columns(monkeypatch):
     """The last worker might get these columns alone, and would add in the order of thin products."""
-    monkeypatch.setattr(program, "LARGE", 1)
+    monkeypatch.setattr(program, "LARGE_BYTES", 1)
     layers = [Linear(40, 1026), Linear(1026, 5)]
-    assert not any(op.apart for op in binder_ops(layers, shared=True))
+    assert not any(op.apart for op in forward_ops(layers, shared=True))
 
 
-def binder_ops(layers, shared):
+def forward_ops(layers, shared):
     """The ops of the forward pass."""
     plan = lower(layers, input_gradient=False)
     engine = Engine(plan, *flat(plan, np.float32), 2)
-    return list(engine._binder.ops(plan.forward, 8, shared=shared))
+    engine.reserve(8)
+    at = engine.arena.binding(8, shared=shared)
+    return [program.bind(call, at) for call in plan.forward]
 
 
 @pytest.mark.skipif(not machine.IS_X86, reason="only x86 has this mode")
@@ -297,11 +307,11 @@ def test_denormal_numbers_count_as_zero_in_training_only():
     params, grads = flat(plan, np.float32)
     update = update_of("adam", plan, np.float32)
     engine = Engine(plan, params, grads, 1)
-    engine.prepare(LOSSES["softmax_cross_entropy_indices"], update)
+    training = engine.training(LOSSES["labels"], update)
     for state in update.states:
         state[...] = 1e-40
-    x, y = training_data("softmax_cross_entropy_indices", 8, 20, 4, "float32")
+    x, y = training_data("labels", 8, 20, 4, "float32")
     x[:, 0] = 0.0  # the gradient of the first row of w is 0
-    assert np.isfinite(engine.step(x, y, 1e-3, 1 / 8, 0))
+    assert np.isfinite(training.step(x, y, 1e-3, 1 / 8, 0).loss)
     assert all(not state[:4].any() for state in update.states)
     assert (np.full(4, 1e-40, np.float32) * np.float32(0.5)).all()

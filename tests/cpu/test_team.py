@@ -10,20 +10,26 @@ import pytest
 
 from gdkernels.cpu.runtime import team as team_module
 from gdkernels.cpu.runtime.jit import kernel
-from gdkernels.cpu.runtime.simd import unpack
-from gdkernels.cpu.runtime.team import address, get_threads, launch, set_threads, share
+from gdkernels.cpu.runtime.layout import Ints
+from gdkernels.cpu.runtime.team import get_threads, run, set_threads, share
 from gdkernels.nn.network import mlp
 from gdkernels.ops.matmul import matmul
 from gdkernels.train.trainer import Trainer
 
+FLOAT32 = np.dtype(np.float32)
+
 
 @kernel
-def mark(record, start, stop, worker):
-    """Add one to every element of the range and note the worker."""
-    _, counts, workers = unpack(record, "i8, i8*, i8*")
+def mark(counts: Ints, owners: Ints, start, stop, scratch):
+    """Add one to every element of the range and note whose working memory this is."""
     for i in range(start, stop):
         counts[i] += 1
-        workers[i] = worker
+        owners[i] = scratch
+
+
+def launch(counts, workers, quantum=8):
+    """Run `mark` over all elements, shared by as many workers as there may be."""
+    run(mark.op(FLOAT32, counts.size, quantum=quantum, work=1e9, counts=counts, owners=workers))
 
 
 @pytest.fixture
@@ -48,9 +54,9 @@ def test_every_item_is_done_once(threads, count):
     threads(count)
     counts, workers = np.zeros(999, np.int64), np.full(999, -1)
     for _ in range(50):
-        launch(mark, "float32", (address(counts), address(workers)), 999, 8, work=1e9)
+        launch(counts, workers)
     assert (counts == 50).all()
-    assert set(workers) == set(range(count))
+    assert len(set(workers)) == count
 
 
 def test_the_number_of_workers_may_change_from_job_to_job(threads):
@@ -59,7 +65,7 @@ def test_the_number_of_workers_may_change_from_job_to_job(threads):
     sizes = np.random.default_rng(0).integers(2, 7, 3000).tolist()
     for size in sizes:
         threads(size)
-        launch(mark, "float32", (address(counts), address(workers)), 64, 8, work=1e9)
+        launch(counts, workers)
     assert (counts == len(sizes)).all()
 
 
@@ -68,7 +74,7 @@ def test_a_team_wakes_up_from_sleep(threads):
     counts, workers = np.zeros(64, np.int64), np.zeros(64, np.int64)
     for pause in (0.0, 0.2, 0.0, 0.05):
         time.sleep(pause)
-        launch(mark, "float32", (address(counts), address(workers)), 64, 8, work=1e9)
+        launch(counts, workers)
     assert (counts == 4).all()
 
 
@@ -86,9 +92,9 @@ def test_an_interrupt_between_two_native_calls_lets_the_job_be_done(threads, mon
         time.sleep(pause)
         monkeypatch.setattr(team_module, "_post", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            launch(mark, "float32", (address(counts), address(workers)), 64, 8, work=1e9)
+            launch(counts, workers)
         monkeypatch.setattr(team_module, "_post", post)
-        launch(mark, "float32", (address(counts), address(workers)), 64, 8, work=1e9)
+        launch(counts, workers)
     assert (counts == 4).all()
 
 
@@ -102,10 +108,10 @@ def test_a_worker_that_cannot_be_started_is_not_waited_for(threads, monkeypatch)
     threads(one_more)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start"):
-        launch(mark, "float32", (address(counts), address(workers)), 999, 8, work=1e9)
+        launch(counts, workers)
     monkeypatch.undo()
-    launch(mark, "float32", (address(counts), address(workers)), 999, 8, work=1e9)
-    assert (counts == 1).all() and set(workers) == set(range(one_more))
+    launch(counts, workers)
+    assert (counts == 1).all() and len(set(workers)) == one_more
 
 
 def test_several_python_threads_may_call_at_once(threads):

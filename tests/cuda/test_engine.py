@@ -266,8 +266,8 @@ def test_an_engine_without_room_stays_as_it_was(device, monkeypatch, fails):
     net = gd.mlp([5, 7, 3]).to("cuda")
     x = np.random.default_rng(0).standard_normal((40, 5)).astype("f4")
     few = net.forward(x[:4])
-    engine = net._own_engine()
-    allocate, calls = engine._bytes, []
+    arena = net._own_engine().arena
+    allocate, calls = arena.bytes, []
 
     def scarce(size):
         calls.append(size)
@@ -275,7 +275,7 @@ def test_an_engine_without_room_stays_as_it_was(device, monkeypatch, fails):
             raise MemoryError("full")
         return allocate(size)
 
-    monkeypatch.setattr(engine, "_bytes", scarce)
+    monkeypatch.setattr(arena, "bytes", scarce)
     with pytest.raises(MemoryError):
         net.forward(x)
     np.testing.assert_array_equal(net.forward(x[:4]), few)
@@ -398,6 +398,6 @@ def test_the_plan_of_training_binds_to_few_kernels(device):
     net = gd.mlp([64, 32, 10]).to("cuda")
     trainer = gd.Trainer(net)
     trainer.step(np.zeros((8, 64), "f4"), np.zeros(8, np.int64))
-    launches = trainer._engine._launches["step", 8, True, False, gd.cuda.get_gemm_engine()]
+    launches = trainer._trainings[1]._launches(8, True, False)
     calls = lower(net.layers, input_gradient=False)
     assert len(launches) <= 8 + 3 * (len(calls.forward) + len(calls.backward) + len(calls.gradients))

@@ -1,11 +1,15 @@
 """A plan carried out with the reference, in float64: the oracle of the engines, with their interface."""
 
 import math
+from types import SimpleNamespace
+from typing import assert_never
 
 import numpy as np
 
 import reference as ref
-from gdkernels.nn.plan import Buffer, Call, Gradient, Parameter, Plan
+from gdkernels import plan
+from gdkernels.engine import Outcome
+from gdkernels.plan import AnyCall, Buffer, Gradient, Parameter, Plan
 
 
 class Interpreter:
@@ -38,8 +42,9 @@ class Interpreter:
         dx = self.plan.input_gradient
         return None if dx is None else self._matrices[dx].copy()
 
-    def prepare(self, loss, update, clip_norm: float | None) -> None:
+    def training(self, loss, update, clip_norm: float | None) -> "Interpreter":
         self._loss, self._update, self._clip = loss, update, clip_norm
+        return self
 
     def train(self, x, y, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
         for step, start in enumerate(range(0, len(order), batch_size)):
@@ -58,12 +63,12 @@ class Interpreter:
             self._descend(rates[step])
         return step + 1
 
-    def step(self, x, y, rate: float, scale: float, samples: int) -> float | None:
+    def step(self, x, y, rate: float, scale: float, samples: int) -> Outcome:
         if y.ndim == 1 and not ((y >= 0) & (y < self.plan.output.columns)).all():
-            return None
+            return Outcome(math.nan, "label")
         loss = np.full(1, np.nan)
-        self.train(x, y, np.arange(len(x)), len(x), [rate], [scale], samples, loss)
-        return float(loss[0])
+        done = self.train(x, y, np.arange(len(x)), len(x), [rate], [scale], samples, loss)
+        return Outcome(float(loss[0]), "" if done else "not finite")
 
     # ------------------------------------------------------------------------------------------ calls
 
@@ -77,108 +82,92 @@ class Interpreter:
             return flat[place.offset : place.offset + math.prod(place.shape)].reshape(place.shape)
         return operand
 
-    def _walk(self, calls: list[Call]) -> None:
+    def _walk(self, calls: list[AnyCall]) -> None:
         for call in calls:
-            arrays = [self._array(operand) for operand in call.operands]
-            before = [np.copy(a) if isinstance(a, np.ndarray) else a for a in arrays]
-            results = getattr(self, "_" + call.kernel)(*arrays)
-            places = [operand for operand in call.operands if isinstance(operand, Buffer)]
-            for operand, array, old in zip(call.operands, arrays, before, strict=True):
-                is_result = any(array is result for result in results)
+            operands = call.operands()
+            given = {name: self._array(operand) for name, operand in operands.items()}
+            before = {name: np.copy(a) if isinstance(a, np.ndarray) else a for name, a in given.items()}
+            results = self._run(call, **given)
+            places = [operand for operand in operands.values() if isinstance(operand, Buffer)]
+            for name, operand in operands.items():
+                is_result = any(given[name] is result for result in results)
                 if isinstance(operand, Buffer | Parameter) and not is_result:
-                    np.testing.assert_array_equal(array, old, err_msg=f"{call.kernel} changed {operand}")
+                    np.testing.assert_array_equal(given[name], before[name], err_msg=f"{call} changed {name}")
                 if isinstance(operand, Buffer) and (not is_result or places.count(operand) > 1):
-                    assert operand in self._written, f"{call.kernel} reads {operand}, which nobody wrote"
+                    assert operand in self._written, f"{call} reads {name}, which nobody wrote"
             self._written.update(place for place in places if any(self._array(place) is r for r in results))
 
-    def _linear(self, x, w, b, z, a, kind, n_in, n_out):
-        assert w.shape == (n_in, n_out) and x.shape[1] == n_in and a.shape[1] == n_out
-        a[...], before = ref.linear(x, w, b, kind)
-        if z is None:
-            return (a,)
-        z[...] = before
-        return z, a
-
-    def _activation(self, z, a, kind, n):
-        assert z.shape[1] == a.shape[1] == n
-        a[...] = ref.activation(z, kind)
-        return (a,)
-
-    def _activation_backward(self, da, saved, dz, kind, n):
-        assert da.shape[1] == saved.shape[1] == dz.shape[1] == n
-        dz[...] = ref.activation_backward(da, saved, kind)
-        return (dz,)
-
-    def _linear_dx(self, dz, w, dx, add, n_in, n_out):
-        assert w.shape == (n_in, n_out) and dz.shape[1] == n_out and dx.shape[1] == n_in
-        assert dx is not add and dx is not dz
-        dx[...] = dz @ w.T + (0.0 if add is None else add)
-        return (dx,)
-
-    def _layernorm(self, x, residual, gamma, beta, out, stats, n, eps):
-        assert x.shape[1] == out.shape[1] == n and gamma.shape == beta.shape == (n,)
-        out[...], stats[...] = ref.layernorm(x, gamma, beta, eps, residual)
-        return out, stats
-
-    def _layernorm_dx(self, dy, x, residual, gamma, stats, dx, n):
-        assert dy.shape[1] == x.shape[1] == dx.shape[1] == n and dx is not dy
-        dx[...] = ref.layernorm_backward(dy, x, gamma, stats, residual)[0]
-        return (dx,)
-
-    def _rmsnorm(self, x, residual, gamma, out, stats, n, eps):
-        assert x.shape[1] == out.shape[1] == n and gamma.shape == (n,)
-        out[...], stats[:, 0] = ref.rmsnorm(x, gamma, eps, residual)
-        return out, stats
-
-    def _rmsnorm_dx(self, dy, x, residual, gamma, stats, dx, n):
-        assert dy.shape[1] == x.shape[1] == dx.shape[1] == n and dx is not dy
-        dx[...] = ref.rmsnorm_backward(dy, x, gamma, stats[:, 0], residual)[0]
-        return (dx,)
-
-    def _dropout(self, x, out, n, p, seed):
-        assert x.shape[1] == out.shape[1] == n
-        out[...] = ref.dropout(x, p, seed, self._samples * n)
-        return (out,)
-
-    def _add(self, a, b, out, n):
-        assert a.shape[1] == b.shape[1] == out.shape[1] == n
-        out[...] = a + b
-        return (out,)
-
-    def _linear_dw(self, x, dz, dw, n_in, n_out):
-        assert x.shape[1] == n_in and dz.shape[1] == n_out
-        dw += x.T @ dz
-        return (dw,)
-
-    def _bias_gradient(self, dz, db, n):
-        assert dz.shape[1] == n
-        db += dz.sum(axis=0)
-        return (db,)
-
-    def _layernorm_gradients(self, dy, x, residual, stats, dgamma, dbeta, n):
-        _, of_gamma, of_beta = ref.layernorm_backward(dy, x, np.ones(n), stats, residual)
-        dgamma += of_gamma
-        dbeta += of_beta
-        return dgamma, dbeta
-
-    def _rmsnorm_gradients(self, dy, x, residual, stats, dgamma, n):
-        dgamma += ref.rmsnorm_backward(dy, x, np.ones(n), stats[:, 0], residual)[1]
-        return (dgamma,)
+    def _run(self, call: AnyCall, **given) -> tuple[np.ndarray, ...]:
+        """Do what a call says; the arrays that are its results."""
+        at = SimpleNamespace(**given)
+        match call:
+            case plan.LinearForward():
+                assert at.w.shape == (at.x.shape[1], at.a.shape[1])
+                at.a[...], before = ref.linear(at.x, at.w, at.b, at.kind)
+                if at.z is None:
+                    return (at.a,)
+                at.z[...] = before
+                return at.z, at.a
+            case plan.LinearDx():
+                assert at.dx is not at.add and at.dx is not at.dz
+                at.dx[...] = at.dz @ at.w.T + (0.0 if at.add is None else at.add)
+                return (at.dx,)
+            case plan.LinearDw():
+                at.dw += at.x.T @ at.dz
+                return (at.dw,)
+            case plan.BiasGradient():
+                at.db += at.dz.sum(axis=0)
+                return (at.db,)
+            case plan.ActivationForward():
+                at.a[...] = ref.activation(at.z, at.kind)
+                return (at.a,)
+            case plan.ActivationBackward():
+                at.dz[...] = ref.activation_backward(at.da, at.saved, at.kind)
+                return (at.dz,)
+            case plan.Dropout():
+                at.out[...] = ref.dropout(at.x, at.p, at.seed, self._samples * at.x.shape[1])
+                return (at.out,)
+            case plan.Add():
+                at.out[...] = at.a + at.b
+                return (at.out,)
+            case plan.LayerNormForward():
+                at.out[...], at.stats[...] = ref.layernorm(at.x, at.gamma, at.beta, at.eps, at.residual)
+                return at.out, at.stats
+            case plan.LayerNormDx():
+                assert at.dx is not at.dy
+                at.dx[...] = ref.layernorm_backward(at.dy, at.x, at.gamma, at.stats, at.residual)[0]
+                return (at.dx,)
+            case plan.LayerNormGradients():
+                ones = np.ones(at.x.shape[1])
+                _, of_gamma, of_beta = ref.layernorm_backward(at.dy, at.x, ones, at.stats, at.residual)
+                at.dgamma += of_gamma
+                at.dbeta += of_beta
+                return at.dgamma, at.dbeta
+            case plan.RMSNormForward():
+                at.out[...], at.stats[:, 0] = ref.rmsnorm(at.x, at.gamma, at.eps, at.residual)
+                return at.out, at.stats
+            case plan.RMSNormDx():
+                assert at.dx is not at.dy
+                at.dx[...] = ref.rmsnorm_backward(at.dy, at.x, at.gamma, at.stats[:, 0], at.residual)[0]
+                return (at.dx,)
+            case plan.RMSNormGradients():
+                ones = np.ones(at.x.shape[1])
+                at.dgamma += ref.rmsnorm_backward(at.dy, at.x, ones, at.stats[:, 0], at.residual)[1]
+                return (at.dgamma,)
+            case _:
+                assert_never(call)
 
     # ------------------------------------------------------------------------------------------ a step
 
     def _loss_and_gradient(self, pred, target):
-        kernel, options = self._loss.kernel, self._loss.options
-        if kernel == "softmax_cross_entropy_indices":
-            smoothing, weight, ignored = options
-            return ref.softmax_cross_entropy(pred, target, "sum", smoothing, weight, ignored)
-        if kernel == "softmax_cross_entropy_probabilities":
-            return ref.softmax_cross_entropy(pred, target, "sum", *options)
-        functions = {"mse": ref.mse, "huber": ref.huber, "binary_cross_entropy": ref.binary_cross_entropy}
-        names = {"huber": ("delta",), "binary_cross_entropy": ("pos_weight",), "mse": ()}[kernel]
-        return functions[kernel](
-            pred, target, reduction="sum", **dict(zip(names, map(float, options), strict=True))
-        )
+        call = self._loss
+        if isinstance(call, plan.CrossEntropy):
+            weight = None if call.class_weight is None else call.class_weight.astype(np.float64)
+            ignored = {"ignore_index": call.ignore_index} if call.labels else {}
+            return ref.softmax_cross_entropy(pred, target, "sum", call.label_smoothing, weight, **ignored)
+        names = {"huber": ("delta",), "binary_cross_entropy": ("pos_weight",), "mse": ()}[call.name]
+        options = dict(zip(names, map(float, call.options), strict=True))
+        return getattr(ref, call.name)(pred, target, reduction="sum", **options)
 
     def _descend(self, rate: float) -> None:
         """One step of the optimizer on every segment of the flat buffer."""

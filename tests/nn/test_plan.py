@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference as ref
+from gdkernels import plan as calls
 from gdkernels.nn import plan as plan_module
 from gdkernels.nn.layers import Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm
-from gdkernels.nn.plan import ALIGNMENT, Buffer, Gradient, lower
+from gdkernels.nn.plan import ALIGNMENT, lower
+from gdkernels.plan import Buffer, Gradient
 from tests.nn.networks import NETWORKS
 from tests.nn.plan_interpreter import Interpreter
 
@@ -152,7 +154,7 @@ def test_backward_of_any_nesting_is_the_derivative_of_forward(layers, linear_fir
     ],
 )
 def test_a_forgotten_term_of_the_chain_rule_would_be_caught(method, wrong, monkeypatch):
-    monkeypatch.setattr(plan_module._Lowering, method, wrong)
+    monkeypatch.setattr(plan_module.Lowering, method, wrong)
     with pytest.raises(AssertionError):
         check_gradients(NETWORKS["pre_norm"])
 
@@ -192,11 +194,11 @@ def test_plan_is_well_formed(name):
         operand
         for calls in (plan.evaluation, plan.forward, plan.backward, plan.gradients)
         for call in calls
-        for operand in call.operands
+        for operand in call.operands().values()
         if isinstance(operand, Buffer)
     }
     assert used | {plan.output_gradient} == set(plan.buffers)
-    assert not {call.kernel for call in plan.evaluation} & {"dropout", "activation_backward"}
+    assert not {type(call) for call in plan.evaluation} & {calls.Dropout, calls.ActivationBackward}
     # Parameters: aligned, apart, inside the flat buffer.
     stop = 0
     for parameter in plan.parameters:
@@ -217,29 +219,33 @@ def test_the_input_and_the_output_gradient_are_never_written():
         np.testing.assert_array_equal(machine._matrices[machine.plan.output_gradient], dy)
 
 
+def kinds(table):
+    return [type(call) for call in table]
+
+
 def test_a_linear_chain_lowers_to_the_fewest_calls():
     plan = lower([Linear(4, 5, "tanh"), Linear(5, 2)], input_gradient=False)
-    assert [call.kernel for call in plan.evaluation] == ["linear", "linear"]
-    assert [call.kernel for call in plan.backward] == ["linear_dx", "activation_backward"]
-    assert sorted(call.kernel for call in plan.gradients) == ["bias_gradient"] * 2 + ["linear_dw"] * 2
+    assert kinds(plan.evaluation) == [calls.LinearForward, calls.LinearForward]
+    assert kinds(plan.backward) == [calls.LinearDx, calls.ActivationBackward]
+    assert kinds(plan.gradients) == [calls.LinearDw, calls.BiasGradient] * 2
     assert [buffer.name for buffer in plan.buffers] == ["x", "0.a", "1.a", "dy", "1.dx"]
 
 
 def test_sums_are_fused_into_products_and_norms():
     skip = lower([Residual(Linear(4, 4, "tanh")), Linear(4, 2)], input_gradient=True)
-    assert [call.kernel for call in skip.backward] == ["linear_dx", "activation_backward", "linear_dx"]
+    assert kinds(skip.backward) == [calls.LinearDx, calls.ActivationBackward, calls.LinearDx]
     post_norm = lower([Residual(Linear(4, 4, "tanh")), LayerNorm(4)], input_gradient=False)
-    assert [call.kernel for call in post_norm.forward] == ["linear", "layernorm"]
+    assert kinds(post_norm.forward) == [calls.LinearForward, calls.LayerNormForward]
 
 
 def test_every_dropout_has_a_stream_of_its_own():
     def seeds(seed):
         plan = lower(NETWORKS["dropout"], input_gradient=True, seed=seed)
-        return [call.operands[4] for call in plan.forward if call.kernel == "dropout"]
+        return [call.seed for call in plan.forward if isinstance(call, calls.Dropout)]
 
     assert len(set(seeds(0)) | set(seeds(1))) == 6
     backward = lower(NETWORKS["dropout"], input_gradient=True).backward
-    assert sorted(call.operands[4] for call in backward if call.kernel == "dropout") == seeds(0)
+    assert sorted(call.seed for call in backward if isinstance(call, calls.Dropout)) == seeds(0)
 
 
 @pytest.mark.parametrize(

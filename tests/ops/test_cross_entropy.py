@@ -323,23 +323,12 @@ def test_the_kernel_scales_the_gradient_and_not_the_loss_of_a_row(kind, classes,
     unscaled, rows = np.empty_like(logits), len(logits)
     losses = softmax_cross_entropy(logits, target, unscaled, "none", 0.1, weight)
     grad, row_loss, scale = np.full_like(logits, np.nan), np.full(rows, np.nan), np.array([0.25])
-    place, extra = team.address, (-100,) if kind == "int64" else ()
-    kernel = cpu_cross_entropy.KERNELS[
-        f"softmax_cross_entropy_{'indices' if kind == 'int64' else 'probabilities'}"
-    ]
     for start, stop in ((0, 5), (5, rows)):  # no row depends on where a part begins
-        operands = (
-            place(logits[start:]),
-            place(target[start:]),
-            place(grad[start:]),
-            place(row_loss[start:]),
-            classes,
-            place(scale),
-            team.float_bits(0.1),
-            place(weight),
-            *extra,
+        part = slice(start, stop)
+        op = cpu_cross_entropy.row_op(
+            logits[part], target[part], grad[part], row_loss[part], scale, 0.1, weight, -100
         )
-        team.launch(kernel, "float32", operands, stop - start)
+        team.run(op)
     np.testing.assert_array_equal(grad, np.float32(0.25) * unscaled)
     np.testing.assert_array_equal(row_loss.astype("f4"), losses)
 

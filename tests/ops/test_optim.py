@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import gdkernels as gd
 import reference
-from gdkernels.cpu import optim
+from gdkernels.cpu.cost import work
+from gdkernels.cpu.runtime import team
 from gdkernels.scalar.hyper import hyper
 from tests.layouts import LAYOUTS, laid_out
 
@@ -222,7 +223,7 @@ def test_an_element_does_not_depend_on_its_place(name, options, rng):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_bits_do_not_depend_on_the_number_of_threads(name, rng):
     p, g, states = problem(name, (400_003,), "float32", rng)
-    assert optim.UPDATE_COST * p.nbytes > 2 * 50_000, "too small to be shared"
+    assert work("update", p) > 2 * team.WORTH_SHARING, "too small to be shared"
     before, results = gd.get_threads(), []
     try:
         for threads in (1, 2, 3):

@@ -16,10 +16,13 @@ import math
 
 from ...scalar.hyper import HYPER
 from ..gemm.tile import ROWS
+from ..runtime.dispatch import dispatcher
 from ..runtime.emit import prefetch
 from ..runtime.jit import kernel, native
+from ..runtime.layout import Double, Doubles, Floats, Int, Ints
 from ..runtime.memory import LINE
 from ..runtime.simd import (
+    address_of,
     float64_at,
     flush_denormals,
     int64_at,
@@ -28,18 +31,17 @@ from ..runtime.simd import (
     offset,
     restore_denormals,
     typed,
-    unpack,
 )
-from ..runtime.team import dispatcher, share, wait
+from ..runtime.team import SCRATCH_BYTES, share, wait
 
 OP = 4  # words of an op
 AHEAD = 2  # rows that the gathering of a batch asks for in advance
 
 
-@native("i8*, i8*, i8, i8")
-def run_section(section, team_memory, worker, workers):
+@native("i8*, i8*, i8, i8, i8")
+def run_section(section, team_memory, worker, workers, scratch):
     """Walk a section of a program: its number of ops, then the ops. Each worker does its share of each; where the kernel is
-    0, all meet."""
+    0, all meet. `scratch` is the worker's own working memory."""
     for index in range(section[0]):
         op = offset(section, 1 + index * OP)
         total = op[2]
@@ -47,21 +49,21 @@ def run_section(section, team_memory, worker, workers):
             wait(team_memory, workers)
         elif workers == 1:
             if total > 0:
-                invoke(op[0], op[1], 0, total, 0)
+                invoke(op[0], op[1], 0, total, scratch)
         else:
             start, stop = share(total, op[3], worker, workers), share(total, op[3], worker + 1, workers)
             if start < stop:
-                invoke(op[0], op[1], start, stop, worker)
+                invoke(op[0], op[1], start, stop, scratch)
 
 
 @kernel
-def run_sections(record, start, stop, worker):
+def run_sections(team: Ints, first: Int, second: Int, scratches: Int, worker, workers):
     """The job of a forward or backward pass: up to two sections, with a barrier in between."""
-    scratch, team_memory, first, second = unpack(record, "i8, i8*, i8, i8")
-    run_section(int64_at(first), team_memory, start, stop)
+    scratch = scratches + worker * SCRATCH_BYTES
+    run_section(int64_at(first), team, worker, workers, scratch)
     if second != 0:
-        wait(team_memory, stop)
-        run_section(int64_at(second), team_memory, start, stop)
+        wait(team, workers)
+        run_section(int64_at(second), team, worker, workers, scratch)
 
 
 @native("F*, F*, i8*, i8, i8")
@@ -95,58 +97,44 @@ def ordered_sum(values, count):
     return total
 
 
-# The fields of the record of `train`, and their types.
-FIELDS = {
-    "scratch": "i8",
-    "team": "i8*",
-    "first": "i8",  # steps done before
-    "steps": "i8",
-    "batch": "i8",
-    "samples": "i8",  # of all steps
-    "program": "i8*",  # three sections: rows, gradients and their squares, update
-    "last_program": "i8*",  # the same for the rows of the last batch
-    "x": "F*",
-    "y": "i8",
-    "order": "i8*",  # which samples, batch after batch
-    "batch_x": "F*",  # where a batch is gathered
-    "batch_y": "i8",
-    "row_loss": "f8*",
-    "rates": "f8*",
-    "scales": "f8*",
-    "losses": "f8*",
-    "norms": "i8",  # 0: not wanted
-    "sums": "f8*",  # of squares, one for each block of the gradient
-    "blocks": "i8",
-    "first_blocks": "i8*",  # of each parameter
-    "parameters": "i8",
-    "hypers": "f8*",  # one vector for each segment of the parameters
-    "segments": "i8",
-    "scale": "f8*",  # what the loss kernel reads
-    "counter": "i8*",  # what dropout reads: samples seen before the step
-    "clip": "f8",  # largest norm of the gradient, or 0
-    "done": "i8*",
-    "n_in": "i8",
-    "n_out": "i8",
-    "indices": "i8",  # whether y holds labels
-}
-_LAYOUT = ",".join(FIELDS.values())
-_SLOTS = {name: slot for slot, name in enumerate(FIELDS)}
-_FIRST, _X, _Y, _RATES, _SCALES, _LOSSES = (
-    _SLOTS[n] for n in ("first", "x", "y", "rates", "scales", "losses")
-)
-_COUNTER, _DONE, _N_OUT, _INDICES, _SAMPLES = (
-    _SLOTS[n] for n in ("counter", "done", "n_out", "indices", "samples")
-)
-
-
 @kernel
-def train(record, start, stop, worker):
-    """The job of training: worker `start` of `stop` takes all steps, meeting the others at the barriers."""
-    (
-        scratch, team_memory, first, steps, batch, samples, program, last_program, x, y, order, batch_x, batch_y, row_loss,
-        rates, scales, losses, norms, sums, blocks, first_blocks, parameters, hypers, segments, scale, counter, clip, done,
-        n_in, n_out, indices,
-    ) = unpack(record, _LAYOUT)  # fmt: skip
+def train(
+    team: Ints,
+    scratches: Int,  # working memory of all workers
+    first: Int,  # steps done before
+    steps: Int,
+    batch: Int,
+    samples: Int,  # of all steps
+    program: Ints,  # three sections: rows, gradients and their squares, update
+    last_program: Ints,  # the same for the rows of the last batch
+    x: Floats,
+    y: Int,  # the address of labels or values
+    order: Ints,  # which samples, batch after batch
+    batch_x: Floats,  # where a batch is gathered
+    batch_y: Int,
+    row_loss: Doubles,
+    rates: Doubles,
+    scales: Doubles,
+    losses: Doubles,
+    norms: Doubles,  # null: not wanted
+    sums: Doubles,  # of squares, one for each block of the gradient
+    blocks: Int,
+    first_blocks: Ints,  # of each parameter
+    parameters: Int,
+    hypers: Doubles,  # one vector for each segment of the parameters
+    segments: Int,
+    scale: Doubles,  # what the loss kernel reads
+    counter: Ints,  # what dropout reads: samples seen before the step
+    clip: Double,  # largest norm of the gradient, or 0
+    done: Ints,
+    n_in: Int,
+    n_out: Int,
+    labels: Int,  # whether y holds labels
+    worker,
+    workers,
+):
+    """The job of training: each worker takes all steps, meeting the others at the barriers."""
+    scratch = scratches + worker * SCRATCH_BYTES
     mode = flush_denormals()
     seen = counter[0]
     for step in range(steps):
@@ -154,20 +142,20 @@ def train(record, start, stop, worker):
         code = program if rows == batch else last_program
         scale[0] = scales[step]
         counter[0] = seen + step * batch
-        begin, end = share(rows, ROWS, start, stop), share(rows, ROWS, start + 1, stop)
+        begin, end = share(rows, ROWS, worker, workers), share(rows, ROWS, worker + 1, workers)
         chosen = offset(order, step * batch + begin)
         gather_rows(offset(batch_x, begin * n_in), x, chosen, end - begin, n_in)
-        if indices:
+        if labels:
             gather_labels(offset(int64_at(batch_y), begin), int64_at(y), chosen, end - begin)
         else:
             gather_rows(offset(typed(batch_y, x), begin * n_out), typed(y, x), chosen, end - begin, n_out)
-        run_section(int64_at(code[0]), team_memory, start, stop)
-        wait(team_memory, stop)
+        run_section(int64_at(code[0]), team, worker, workers, scratch)
+        wait(team, workers)
         value = ordered_sum(row_loss, rows) * scales[step]
         if not math.isfinite(value):
             break
-        run_section(int64_at(code[1]), team_memory, start, stop)
-        wait(team_memory, stop)
+        run_section(int64_at(code[1]), team, worker, workers, scratch)
+        wait(team, workers)
         squares = ordered_sum(sums, blocks)
         if not math.isfinite(squares):
             break
@@ -179,25 +167,31 @@ def train(record, start, stop, worker):
             hyper[0] = rates[step]
             hyper[2] = factor
             hyper[3] = float(first + step + 1)
-        if start == 0:
+        if worker == 0:
             losses[step] = value
             done[0] = step + 1
-            if norms != 0:
-                row = offset(float64_at(norms), step * parameters)
+            if address_of(norms) != 0:
+                row = offset(norms, step * parameters)
                 for p in range(parameters):
                     row[p] = math.sqrt(
                         ordered_sum(offset(sums, first_blocks[p]), first_blocks[p + 1] - first_blocks[p])
                     )
-        run_section(int64_at(code[2]), team_memory, start, stop)
-        wait(team_memory, stop)
+        run_section(int64_at(code[2]), team, worker, workers, scratch)
+        wait(team, workers)
     restore_denormals(mode)
+
+
+SLOTS = {name: slot for slot, name in enumerate(train.words)}
+_FIRST, _X, _Y, _RATES, _SCALES = (SLOTS[name] for name in ("first", "x", "y", "rates", "scales"))
+_LOSSES, _COUNTER, _DONE = (SLOTS[name] for name in ("losses", "counter", "done"))
+_N_OUT, _LABELS, _SAMPLES = (SLOTS[name] for name in ("n_out", "labels", "samples"))
 
 
 @dispatcher("int64(int64, int64, int64, int64, float64, float64, int64)")
 def set_step(record, x, y, first, rate, scale, seen):
     """Fill in what differs from one single step to the next; tell whether all labels are in range."""
     fields = int64_at(record)
-    if fields[_INDICES] != 0:
+    if fields[_LABELS] != 0:
         labels = int64_at(y)
         for i in range(fields[_SAMPLES]):
             if labels[i] < 0 or labels[i] >= fields[_N_OUT]:

@@ -5,7 +5,7 @@ next is asked for, packed or claimed while its tiles are computed: they leave th
 """
 
 from ..runtime.emit import lanes, prefetch
-from ..runtime.jit import Native, device, native
+from ..runtime.jit import Native, inlined, native
 from ..runtime.memory import LINE
 from ..runtime.simd import address_of, offset
 from .tile import (
@@ -108,13 +108,13 @@ half, half_masked, half_narrow = (
 _tile, _asking_tile = make_tile(ROWS, 2), make_tile(ROWS, 2, asking=True)
 
 
-@device
+@inlined
 def part_of(count, tiles):
     """Elements of `count` to be claimed along with each of so many tiles: whole lines."""
     return (count // max(tiles, 1) // QUANTUM + 1) * QUANTUM if count > 0 else 0
 
 
-@device
+@inlined
 def claim(p, start, stop):
     """Become the owner of the cache lines of p[start:stop], which will be written soon.
 

@@ -23,11 +23,10 @@ from numba.extending import overload, register_jitable
 
 from ...scalar import elementary
 from ...scalar import functions as functions_of_an_element
+from .flags import EXACT_FLAGS
 from .simd import add, bits, copysign, horner, shift_left, shift_right, sub
 
-FLAGS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
-
-_inlined = register_jitable(**FLAGS)
+_inlined = register_jitable(**EXACT_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -321,9 +320,8 @@ def install() -> None:
     own = {"lifted_exp": lifted_exp, "lower": lower}
     for name in FUNCTIONS[types.float32]:
         _install(own.get(name) or getattr(elementary, name))
-    # nsz besides: the result of an element must not depend on where it stands. The NumPy error model divides without a
-    # check for zero, and what is inlined by force needs no call: either would keep the loops around from being vectorised.
-    flags = FLAGS | {"fastmath": {"contract", "nsz"}}
+    # nsz besides: the result of an element must not depend on where it stands.
+    flags = EXACT_FLAGS | {"fastmath": {"contract", "nsz"}}
     for function in functions_of_an_element():
         overload(function, jit_options=flags, strict=False, target="cpu")(_always(function))
 
@@ -331,7 +329,7 @@ def install() -> None:
 def _install(function) -> None:
     """Compile calls of a function as ours, by the type of the argument."""
 
-    @overload(function, target="cpu", jit_options=FLAGS)
+    @overload(function, target="cpu", jit_options=EXACT_FLAGS)
     def choose(x):
         return FUNCTIONS[x][function.__name__] if x in FUNCTIONS else None
 

@@ -2,27 +2,26 @@
 
 Three decorators, from the inside out:
 
-``device``
+``inlined``
     a small function that is inlined where it is used (the mathematics of one element).
 ``native(signature)``
     a loop over memory, compiled once for each element type and called by its symbol from other kernels, so that no
     caller compiles it again. Its pointers do not overlap, or are equal (LLVM may then vectorise without checks).
 ``kernel``
-    what a plan can call: ``f(record, start, stop, worker)``. The record holds the operands; `simd.unpack` reads them.
+    what a plan can call: a function of named operands (`layout`) and a range. Native code calls it as ``entry(record, start,
+    stop, scratch)``; Python makes an `Op` of it.
 
 Compilation happens at the first use of an element type and is cached on disk (`cache`).
 
-A signature is written ``"F*, F*, i8 -> f8"``: ``F`` stands for the element type of the kernel, ``i8 i4 f8`` for int64,
-int32 and float64, ``*`` for a pointer. Nothing is returned where there is no arrow.
+The signature of a native function is written ``"F*, F*, i8 -> f8"``: ``F`` stands for the element type, ``i8 i4 f8`` for
+int64, int32 and float64, ``*`` for a pointer. Nothing is returned where there is no arrow.
 """
 
 import inspect
-from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import llvmlite
 import llvmlite.binding as llvm
-import numba
 import numpy as np
 from numba import cfunc, types
 from numba.core import cgutils
@@ -33,45 +32,25 @@ from numba.core.typing.templates import AbstractTemplate
 from numba.extending import register_jitable, typeof_impl
 
 from ... import cache as disk
+from .dispatch import machine
 from .elementary import install
-from .simd import Record
-
-# contract and nsz keep every element's bits independent of where it stands in a vector, a tail or a thread's range.
-# Sums that may be reordered ask for `reassoc` themselves, over ranges that do not depend on the threads.
-FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
-SUM_FLAGS = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
+from .flags import FLAGS, SUM_FLAGS
+from .layout import arguments_of, packer, parse_type, words_of
 
 install()
 
-FLOATS = {"float32": types.float32, "float64": types.float64}
-_SCALARS = {"i8": types.int64, "i4": types.int32, "f8": types.float64, "f4": types.float32}
 
-
-def device(function):
+def inlined(function):
     """A function that is inlined into its callers; left to itself LLVM may keep a call, and then nothing vectorises."""
     return register_jitable(**FLAGS, forceinline=True)(function)
-
-
-def parse_type(text: str, dtype: str):
-    """The Numba type of one word of a signature."""
-    name = text.strip()
-    if name == "record":
-        return Record(FLOATS[dtype])
-    scalar = FLOATS[dtype] if name[0] == "F" else _SCALARS[name.rstrip("*")]
-    return types.CPointer(scalar) if name.endswith("*") else scalar
-
-
-@cache
-def _machine() -> tuple:
-    return (*cpu_target.target_context.codegen().magic_tuple(), numba.__version__, llvmlite.__version__)
 
 
 def target(function) -> tuple:
     """What the code of a function depends on besides the sources of the package."""
     source = Path(function.__code__.co_filename)
     if source.is_relative_to(disk.PACKAGE):
-        return _machine()
-    return (*_machine(), str(source), source.stat().st_mtime_ns)
+        return machine()
+    return (*machine(), str(source), source.stat().st_mtime_ns)
 
 
 class Native:
@@ -79,7 +58,7 @@ class Native:
 
     def __init__(self, function, signature: str, flags: dict):
         arguments, _, result = signature.partition("->")
-        self.function = function
+        self.function = self.source = function
         self._arguments = [word.strip() for word in arguments.split(",")]
         self._result = result.strip()
         self._flags = flags
@@ -130,16 +109,14 @@ class Native:
         return place
 
     def _build(self, dtype: str) -> int:
-        stored = disk.load(self.symbol(dtype), target(self.function))
+        stored = disk.load(self.symbol(dtype), target(self.source))
         if stored is not None:
             entry, code = stored
             library = cpu_target.target_context.codegen().unserialize_library(code)
         else:
             compiled = cfunc(self.signature(dtype), nopython=True, **self._flags)(self.function)
             library, entry = compiled._library, compiled.native_name
-            disk.save(
-                self.symbol(dtype), target(self.function), (entry, library.serialize_using_object_code())
-            )
+            disk.save(self.symbol(dtype), target(self.source), (entry, library.serialize_using_object_code()))
         self._libraries.append(library)
         return library.get_pointer_to_function(entry)
 
@@ -178,7 +155,7 @@ def _typeof_native(value, _):
 
 
 def _callees(function, seen=None) -> list[Native]:
-    """The native functions that a function calls, also through the device functions it uses."""
+    """The native functions that a function calls, also through the inlined functions it uses."""
     seen = set() if seen is None else seen
     found = []
     closure = inspect.getclosurevars(function)
@@ -202,6 +179,60 @@ def native(signature: str, reorder_sums: bool = False):
     return decorate
 
 
-def kernel(function) -> Native:
-    """Compile ``f(record, start, stop, worker)`` so that a plan can call it."""
-    return Native(function, "record, i8, i8, i8", FLAGS)
+class Kernel(Native):
+    """A native function that a plan can call: it takes its operands from a record.
+
+    ``record(dtype, **operands)`` makes one, ``op(dtype, total, quantum, work, keeps, **operands)`` an `Op`, which tells what
+    these are. TypeError names the kernel and the operand that is missing, unknown or not what the kernel asks for.
+    """
+
+    def __init__(self, function):
+        words = words_of(function)
+        super().__init__(_entry(function, arguments_of(function, words)), "record, i8, i8, i8", FLAGS)
+        self.source = function
+        self.words = words  # the operands by name, in the order of the record
+        self.record = packer(self.name, words, "record", "", {})
+        if not words.keys() & Op._fields:
+            self.op = packer(
+                self.name, words, "new(Op, (kernel, dtype, record, total, quantum, work, keeps, False))",
+                ", total, quantum=1, work=0.0, keeps=()", {"new": tuple.__new__, "Op": Op, "kernel": self},
+            )  # fmt: skip
+
+
+def kernel(function) -> Kernel:
+    """Compile a function of annotated operands and of what is supplied (`layout.SUPPLIED`), so that a plan can call it."""
+    return Kernel(function)
+
+
+def _entry(function, arguments):
+    """What is compiled of a kernel: it unpacks the record and goes on with the function itself."""
+    body = inlined(function)
+
+    def entry(record, start, stop, scratch):
+        body(*arguments(record, start, stop, scratch))
+
+    entry.__name__, entry.__module__, entry.__doc__ = function.__name__, function.__module__, function.__doc__
+    return entry
+
+
+class Op(NamedTuple):
+    """What an operation comes down to: a kernel, its operands, and a range which is dealt out among workers.
+
+    Attributes
+    ----------
+    kernel, dtype : what is run, and for which element type
+    record : the operands, as ``kernel.record(dtype, …)`` packs them
+    total, quantum : range(total) is dealt out in multiples of `quantum`
+    work : nanoseconds that one core needs, about; it decides how many workers share an operation
+    keeps : arrays that the operands point into and nobody else holds
+    apart : other workers write what it reads, or read what it writes, so that all meet before and after it
+    """
+
+    kernel: Kernel
+    dtype: Any
+    record: bytes
+    total: int
+    quantum: int = 1
+    work: float = 0.0
+    keeps: tuple = ()
+    apart: bool = False

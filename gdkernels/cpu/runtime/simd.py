@@ -1,4 +1,4 @@
-"""The intrinsics of the CPU wing: every piece of LLVM in the package is here (and in `tile` and `vectors`).
+"""What LLVM has and Python has no words for; `emit`, `vectors`, `layout` and `gemm.tile` write LLVM besides, nobody else.
 
 Each is one line of meaning. Addresses are int64, strides and offsets count elements.
 """
@@ -7,27 +7,12 @@ import time
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, errors
-from numba.core.datamodel import models, register_default
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 0)
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VOID = ir.VoidType()
-
-
-class Record(types.Type):
-    """Pointer to the operands of a kernel whose element type is `dtype`."""
-
-    def __init__(self, dtype):
-        self.dtype = dtype
-        super().__init__(name=f"Record({dtype})")
-
-
-@register_default(Record)
-class _RecordModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, I64.as_pointer())
 
 
 def declare(module, name, result, arguments):
@@ -61,34 +46,6 @@ def offset(typingctx, pointer, count):
     return pointer(pointer, types.int64), generate
 
 
-@intrinsic(prefer_literal=True)
-def unpack(typingctx, record, layout):
-    """The operands of a record, one 8-byte slot each, as a tuple; `layout` is like "F*, F, i8" (F: the record's type)."""
-    from .jit import parse_type
-
-    if not isinstance(layout, types.StringLiteral):
-        raise errors.TypingError("unpack: the layout must be a string literal")
-    kinds = [parse_type(word, str(record.dtype)) for word in layout.literal_value.split(",")]
-    result = types.Tuple(kinds)
-
-    def generate(context, builder, signature, arguments):
-        values = []
-        for slot, kind in enumerate(kinds):
-            word = builder.load(builder.gep(arguments[0], [I64(slot)], inbounds=True), align=8)
-            if isinstance(kind, (types.CPointer, Record)):
-                word = builder.inttoptr(word, context.get_value_type(kind))
-            elif isinstance(kind, types.Float):
-                word = builder.bitcast(word, ir.DoubleType())
-                if kind.bitwidth == 32:
-                    word = builder.fptrunc(word, ir.FloatType())
-            elif kind != types.int64:
-                word = builder.trunc(word, context.get_value_type(kind))
-            values.append(word)
-        return context.make_tuple(builder, signature.return_type, values)
-
-    return result(record, layout), generate
-
-
 def _address_of(kind):
     @intrinsic
     def pointer_at(typingctx, address):
@@ -116,6 +73,17 @@ def typed(typingctx, address, like):
 
 
 @intrinsic
+def address_of_bytes(typingctx, memory):
+    """Where the contents of a `bytes` object are, as int64."""
+
+    def generate(context, builder, signature, arguments):
+        buffer = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=arguments[0])
+        return builder.ptrtoint(buffer.data, I64)
+
+    return types.int64(memory), generate
+
+
+@intrinsic
 def address_of(typingctx, pointer):
     """A pointer as int64."""
 
@@ -125,14 +93,21 @@ def address_of(typingctx, pointer):
     return types.int64(pointer), generate
 
 
-@intrinsic(prefer_literal=True)
-def stack_words(typingctx, count):
-    """Room for `count` (a literal) int64 on the stack of the function being compiled."""
+def taken(count: int):
+    """taken(count)(like, numbers): the first `count` float64 at `numbers`, as a tuple of the type that `like` points to."""
 
-    def generate(context, builder, signature, arguments):
-        return cgutils.alloca_once(builder, I64, size=count.literal_value)
+    @intrinsic
+    def take(typingctx, like, numbers):
+        def generate(context, builder, signature, arguments):
+            kind, values = signature.args[0].dtype, []
+            for place in range(count):
+                value = builder.load(builder.gep(arguments[1], [I64(place)], inbounds=True), align=8)
+                values.append(value if kind == types.float64 else builder.fptrunc(value, ir.FloatType()))
+            return context.make_tuple(builder, signature.return_type, values)
 
-    return types.CPointer(types.int64)(count), generate
+        return types.UniTuple(like.dtype, count)(like, numbers), generate
+
+    return take
 
 
 # ---------------------------------------------------------------------------------------------- calls by address
@@ -144,8 +119,8 @@ def _indirect(builder, address, result, arguments):
 
 
 @intrinsic
-def invoke(typingctx, address, record, start, stop, worker):
-    """Call the kernel at `address` on the record at address `record`."""
+def invoke(typingctx, address, record, start, stop, scratch):
+    """Call the kernel at `address` on the record at address `record`; see `jit.kernel`."""
 
     def generate(context, builder, signature, arguments):
         record = builder.inttoptr(arguments[1], I64.as_pointer())
@@ -360,16 +335,3 @@ def horner(typingctx, x, coefficients):
         return total
 
     return x(x, coefficients), generate
-
-
-@intrinsic
-def maximum(typingctx, left, right):
-    """The larger of two floats; NaN if one is NaN."""
-
-    def generate(context, builder, signature, arguments):
-        kind = arguments[0].type
-        suffix = "f32" if signature.return_type == types.float32 else "f64"
-        function = declare(builder.module, f"llvm.maximum.{suffix}", kind, [kind, kind])
-        return builder.call(function, arguments, fastmath=("nsz",))
-
-    return left(left, left), generate

@@ -1,28 +1,27 @@
 """Persistent threads that run one kernel together.
 
 Worker 0 is the calling thread; the others are Python threads that live in native code, without the interpreter lock.
-A job is a kernel ``entry(record, worker, workers, worker)``. Workers find it by watching a counter, first spinning,
-then giving way to other processes, and after some milliseconds they sleep until they are woken. Inside a job they
-meet at `wait`, a barrier that spins a bounded time and then gives way, so that a busy machine slows it down but never
+A job is a kernel of a worker and their number, ``entry(record, worker, workers, 0)``. Workers find it by watching a counter,
+first spinning, then giving way to other processes, and after some milliseconds they sleep until they are woken. Inside a job
+they meet at `wait`, a barrier that spins a bounded time and then gives way, so that a busy machine slows it down but never
 stops it.
 """
 
 import ctypes
 import os
-import struct
 import threading
 
 import llvmlite.binding as llvm
 import numpy as np
-from numba import njit
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba import types
 
-from ... import cache as disk
-from .jit import FLAGS, device, kernel, native
+from .dispatch import address, dispatcher
+from .jit import Op, inlined, kernel, native
+from .layout import Int
 from .machine import HAS_CLOCK, cpu_count
 from .memory import PAGE, aligned_zeros, next_page
 from .simd import (
-    address_of,
+    address_of_bytes,
     atomic_add,
     atomic_load,
     atomic_store,
@@ -32,8 +31,6 @@ from .simd import (
     nanoseconds,
     offset,
     relax,
-    stack_words,
-    unpack,
 )
 
 _libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.windll.kernel32
@@ -47,11 +44,11 @@ _core = getattr(_libc, "sched_getcpu", None) if hasattr(os, "sched_setaffinity")
 # (number of the job) · 2^COUNT_BITS + (workers that take part): one word, so that a worker never joins a job by the
 # count of the next one.
 ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD = 0, 8, 16, 24, 32, 33
-OPERANDS = 40  # room for the record of a shared op
+SHARED = 40  # the record of `part`, and behind it that of the op which is shared
+OPERANDS = 48
 PARKED = 80  # one line a worker
 COUNT_BITS = 9
 MOST_WORKERS = 256
-OPERAND_WORDS = 20
 
 SPIN = 4000  # turns of a spin loop before giving way: about 50 microseconds
 LINGER = 12000  # turns after which an idle worker goes to sleep: some milliseconds when the machine is free,
@@ -61,7 +58,7 @@ WORTH_SHARING = 50_000  # nanoseconds of one core below which a second thread co
 SCRATCH_BYTES = 6 << 20  # working memory of each worker (packed panels)
 
 
-@device
+@inlined
 def share(total, quantum, worker, workers):
     """Where the part of `worker` begins when `total` items are dealt out in multiples of `quantum`."""
     units = (total + quantum - 1) // quantum
@@ -106,7 +103,7 @@ def serve(team, worker, last):
         turns = 0
         workers = job & ((1 << COUNT_BITS) - 1)
         if worker < workers:
-            invoke(team[ENTRY], team[RECORD], worker, workers, worker)
+            invoke(team[ENTRY], team[RECORD], worker, workers, 0)
             atomic_add(offset(team, DONE), 1)
     return last
 
@@ -134,75 +131,29 @@ def join(team, workers):
 
 
 @kernel
-def part(record, start, stop, worker):
-    """The job of one shared op: worker `start` of `stop` does its part of the op's range."""
-    entry, operands, total, quantum = unpack(record, "i8, i8, i8, i8")
-    first, last = share(total, quantum, start, stop), share(total, quantum, start + 1, stop)
+def part(entry: Int, record: Int, total: Int, quantum: Int, scratches: Int, worker, workers):
+    """The job of one shared op: each worker does its part of the op's range, with working memory of its own."""
+    first, last = share(total, quantum, worker, workers), share(total, quantum, worker + 1, workers)
     if first < last:
-        invoke(entry, operands, first, last, worker)
-
-
-class _Locator(_CacheLocator):
-    """Tells Numba where a dispatcher's code is kept: in our folder, for these sources of the whole package."""
-
-    @classmethod
-    def from_function(cls, py_func, py_file):
-        return cls()
-
-    def get_cache_path(self):
-        return str(disk.folder())
-
-    def get_source_stamp(self):
-        return disk.fingerprint()
-
-    def get_disambiguator(self):
-        return "gdkernels"
-
-
-class _DispatcherCode(CompileResultCacheImpl):
-    _locator_classes = (_Locator,)
-
-
-class _DispatcherCache(FunctionCache):
-    _impl_class = _DispatcherCode
-
-
-def dispatcher(*signature):
-    """A function that Python calls directly: an order of magnitude cheaper than ctypes."""
-
-    def decorate(function):
-        compiled = njit(nogil=True, **FLAGS)(function)
-        compiled._cache = _DispatcherCache(function)
-        for one in signature:
-            compiled.compile(one)
-        return compiled
-
-    return decorate
-
-
-@dispatcher()
-def address(array):
-    """Address of the first element of an array."""
-    return array.ctypes.data
+        invoke(entry, record, first, last, scratches + worker * SCRATCH_BYTES)
 
 
 for _native in (wait, serve, post, join, part):
     _native.address()  # compiled code below finds them by symbol
 
 
-@dispatcher("void(int64, int64, int64" + ", int64" * OPERAND_WORDS + ")")
-def _run_alone(entry, start, stop, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t):  # noqa: E741
-    record = stack_words(20)
-    record[0], record[1], record[2], record[3], record[4] = a, b, c, d, e
-    record[5], record[6], record[7], record[8], record[9] = f, g, h, i, j
-    record[10], record[11], record[12], record[13], record[14] = k, l, m, n, o
-    record[15], record[16], record[17], record[18], record[19] = p, q, r, s, t
-    invoke(entry, address_of(record), start, stop, 0)
+RECORD_BYTES = types.Bytes(types.uint8, 1, "C", readonly=True)
+
+
+@dispatcher(types.void(types.int64, RECORD_BYTES, types.int64, types.int64, types.int64))
+def _run_alone(entry, record, start, stop, scratch):
+    """Call a kernel on a record, in this thread."""
+    invoke(entry, address_of_bytes(record), start, stop, scratch)
 
 
 @dispatcher("void(int64, int64, int64, int64)")
 def invoke_alone(entry, record, start, stop):
-    """Call a kernel on a record, in this thread."""
+    """Call a job on the record at an address, in this thread."""
     invoke(entry, record, start, stop, 0)
 
 
@@ -254,15 +205,15 @@ class Team:
     def __init__(self):
         self.lock = threading.Lock()  # held by the thread whose job is being done
         self.caller = -1  # the core on which that thread ran when a worker had to be started or woken
-        self._memory = aligned_zeros(PARKED + 8 * MOST_WORKERS, np.int64)
-        self.address = address(self._memory)
+        self.memory = aligned_zeros(PARKED + 8 * MOST_WORKERS, np.int64)
+        self.address = address(self.memory)
         self._wake = [None]
         self._scratch = np.empty(0, np.uint8)
 
     def forget_workers(self) -> None:
         """Begin anew in a forked child, which has no threads but its own. Engines hold the address of the memory."""
         self.lock = threading.Lock()
-        self._memory[:] = 0
+        self.memory[:] = 0
         self._wake = [None]
 
     def scratch(self, workers: int) -> int:
@@ -286,12 +237,12 @@ class Team:
         if asleep:
             self.caller = _core() if _core else -1
             for worker in range(1, workers):
-                if self._memory[PARKED + 8 * worker]:
+                if self.memory[PARKED + 8 * worker]:
                     self._wake[worker].release()
         _join(self.address, workers)
 
     def _start(self) -> None:
-        worker, last, wake = len(self._wake), int(self._memory[JOB]), threading.Semaphore(0)
+        worker, last, wake = len(self._wake), int(self.memory[JOB]), threading.Semaphore(0)
         self.caller = _core() if _core else -1
         thread = threading.Thread(
             target=self._live, args=(worker, last, wake), name=f"gdkernels-{worker}", daemon=True
@@ -358,37 +309,35 @@ def _own_scratch() -> int:
         return _local.scratch
 
 
-_PADDING = tuple((0,) * count for count in range(OPERAND_WORDS, -1, -1))
-
-
-def launch(kernel, dtype, operands: tuple, total: int, quantum: int = 1, work: float = 0.0) -> None:
-    """Run a kernel over ``range(total)``, on several workers when it pays.
-
-    The record is (scratch, *operands); `quantum` is what the range may be dealt out in multiples of; `work` is an
-    estimate of the nanoseconds that one core needs.
-    """
+def run(op: Op) -> None:
+    """Run a kernel over the range of an op, on several workers when it pays."""
+    kernel, dtype, record, total, quantum, work, _, _ = op
     entry = kernel.address(dtype)
     if work > WORTH_SHARING and _threads > 1 and total > quantum and _team.lock.acquire(blocking=False):
         team = _team
         try:
             workers = min(_threads, int(work // (WORTH_SHARING // 2)))
-            shared = (
-                entry,
-                team.address + 8 * (OPERANDS + 4),
-                total,
-                quantum,
-                team.scratch(workers),
-                *operands,
-            )
-            team._memory[OPERANDS : OPERANDS + len(shared)] = shared
-            team.run(part.address(), team.address + 8 * OPERANDS, workers)
+            operands, scratch = np.frombuffer(record, np.int64), team.scratch(workers)
+            team.memory[SHARED : SHARED + 5] = entry, team.address + 8 * OPERANDS, total, quantum, scratch
+            team.memory[OPERANDS : OPERANDS + operands.size] = operands
+            team.run(part.address(), team.address + 8 * SHARED, workers)
             return
         finally:
             team.lock.release()
     if total > 0:
-        _run_alone(entry, 0, total, _own_scratch(), *operands, *_PADDING[len(operands) + 1])
+        _run_alone(entry, record, 0, total, _own_scratch())
 
 
-def float_bits(value: float) -> int:
-    """A float as the operand word that `simd.unpack` reads back."""
-    return struct.unpack("<q", struct.pack("<d", value))[0]
+def run_job(entry: int, record: int, workers: int) -> None:
+    """Run the job at an address, on the record at another, by so many workers."""
+    if workers == 1:
+        invoke_alone(entry, record, 0, 1)
+        return
+    with _team.lock:
+        _team.run(entry, record, workers)
+
+
+def run_all(ops) -> None:
+    """Run one op after the other."""
+    for op in ops:
+        run(op)

@@ -1,120 +1,93 @@
 """From a plan to launches: each call becomes kernels with their addresses and sizes."""
 
-from ...plan import Buffer, Call, Gradient, Parameter
-from .. import activation, cross_entropy, dropout, loss, norm
-from ..gemm import product as gemm
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ...plan import (
+    ActivationCall,
+    AnyCall,
+    Buffer,
+    CrossEntropy,
+    Dropout,
+    ElementLoss,
+    Gradient,
+    LinearCall,
+    LossCall,
+    NormCall,
+    Operand,
+    Parameter,
+)
+from .. import activation, cross_entropy, dropout, linear, loss, norm
 from ..runtime.jit import Launch
-from ..runtime.pointer import BYTES
 
 
-class Binder:
-    """Turns calls into launches, for one set of buffers.
+@dataclass(frozen=True)
+class Binding:
+    """What calls are bound to, for a number of rows.
 
-    `places` maps the names of buffers to addresses; `params` is the address of the flat parameters as the plan's kernels
-    read them (of type `storage`), `grads` that of the flat gradients (of type `real`), `samples` that of the number of
-    samples seen. `room` gives temporaries, which last for one call.
+    Attributes
+    ----------
+    place : the address of an operand; 0 where it is absent
+    storage, real : the types of the matrices and of what is computed with
+    samples : the address of an int64, the number of samples seen before the step
+    room : gives temporaries, which last for one call
+    rows : of the batch
+    accumulate : whether the gradients of parameters are added to what is there
     """
 
-    def __init__(
-        self, storage: str, real: str, places: dict[str, int], params: int, grads: int, samples: int, room
-    ):
-        self.storage, self.real, self.places = storage, real, places
-        self.params, self.grads, self.samples, self.room = params, grads, samples, room
+    place: Callable[[Operand], int]
+    storage: str
+    real: str
+    samples: int
+    room: Any
+    rows: int
+    accumulate: bool = False
 
-    def word(self, operand) -> int:
-        """The address, or the number, that an operand of a call stands for."""
-        if operand is None:
-            return 0
-        if isinstance(operand, Buffer):
-            return self.places[operand.name]
-        if isinstance(operand, Parameter):
-            return self.params + operand.offset * BYTES[self.storage]
-        if isinstance(operand, Gradient):
-            return self.grads + operand.parameter.offset * BYTES[self.real]
-        return operand
+    def __call__(self, operand: Operand) -> int:
+        return self.place(operand)
 
-    def launches(self, calls: list[Call], rows: int, accumulate: bool = False) -> list[Launch]:
-        """The launches of calls, one after the other."""
-        made: list[Launch] = []
-        for call in calls:
-            self.room.start()
-            operands = map(self.word, call.operands)
-            made += getattr(self, f"_{call.kernel}")(rows, accumulate, *operands)
-        return made
+    def operands(self, call: AnyCall) -> dict[str, Any]:
+        """What a call is about, by name: addresses and options."""
+        kinds = Buffer | Parameter | Gradient | None
+        named = call.operands().items()
+        return {name: self(value) if isinstance(value, kinds) else value for name, value in named}
 
-    def _linear(self, rows, _, x, w, b, z, a, kind, n_in, n_out):
-        return gemm.launches(
-            self.room, self.storage, rows, n_out, n_in, x, n_in, 1, w, n_out, 1, a, n_out, bias=b, activation=kind, z=z
-        )  # fmt: skip
 
-    def _linear_dx(self, rows, _, dz, w, dx, add, n_in, n_out):
-        return gemm.launches(
-            self.room, self.storage, rows, n_in, n_out, dz, n_out, 1, w, 1, n_out, dx, n_in, add=add, ldadd=n_in
-        )  # fmt: skip
+def bind(call: AnyCall, at: Binding) -> list[Launch]:
+    """The launches of a call."""
+    at.room.start()
+    if isinstance(call, LinearCall):
+        return linear.bind(call, at)
+    if isinstance(call, ActivationCall):
+        return activation.bind(call, at)
+    if isinstance(call, NormCall):
+        return norm.bind(call, at)
+    assert isinstance(call, Dropout)
+    return dropout.bind(call, at)
 
-    def _linear_dw(self, rows, accumulate, x, dz, dw, n_in, n_out):
-        return gemm.launches(
-            self.room, self.storage, n_in, n_out, rows, x, 1, n_in, dz, n_out, 1, dw, n_out,
-            out_storage=self.real, accumulate=accumulate,
-        )  # fmt: skip
 
-    def _bias_gradient(self, rows, accumulate, dz, db, n):
-        return activation.sums_launches(
-            self.room, self.storage, "identity", dz, dz, 0, db, rows, n, accumulate, self.real
-        )
-
-    def _activation(self, rows, _, z, a, kind, n):
-        return activation.forward_launches(self.storage, kind, z, a, rows * n)
-
-    def _activation_backward(self, rows, _, da, saved, dz, kind, n):
-        return activation.backward_launches(self.storage, kind, da, saved, dz, rows * n)
-
-    def _dropout(self, rows, _, x, out, n, p, seed):
-        return dropout.launches(self.storage, x, out, rows * n, n, p, seed, 0, self.samples)
-
-    def _add(self, rows, _, a, b, out, n):
-        return norm.add_launches(self.storage, a, b, out, rows * n)
-
-    def _layernorm(self, rows, _, x, residual, gamma, beta, out, stats, n, eps):
-        return norm.layernorm_launches(self.storage, x, residual, gamma, beta, out, stats, rows, n, eps)
-
-    def _layernorm_dx(self, rows, _, *operands):
-        *places, n = operands
-        return norm.layernorm_dx_launches(self.storage, *places, rows, n)
-
-    def _layernorm_gradients(self, rows, accumulate, *operands):
-        *places, n = operands
-        return norm.layernorm_gradients_launches(
-            self.room, self.storage, *places, rows, n, accumulate, self.real
-        )
-
-    def _rmsnorm(self, rows, _, x, residual, gamma, out, stats, n, eps):
-        return norm.rmsnorm_launches(self.storage, x, residual, gamma, out, stats, rows, n, eps)
-
-    def _rmsnorm_dx(self, rows, _, *operands):
-        *places, n = operands
-        return norm.rmsnorm_dx_launches(self.storage, *places, rows, n)
-
-    def _rmsnorm_gradients(self, rows, accumulate, *operands):
-        *places, n = operands
-        return norm.rmsnorm_gradients_launches(
-            self.room, self.storage, *places, rows, n, accumulate, self.real
-        )
+def bind_all(calls: Iterable[AnyCall], at: Binding) -> list[Launch]:
+    """The launches of calls, one after the other."""
+    return [launch for call in calls for launch in bind(call, at)]
 
 
 def loss_launches(
-    storage: str, kernel: str, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int, scale: int,
-    options: tuple,
+    call: LossCall, storage: str, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int, scale: int,
+    class_weight: int = 0,
 ) -> list[Launch]:  # fmt: skip
-    """The loss `kernel` (of `loss` or `cross_entropy`) of each row, and its gradient times scale[0].
+    """The loss of each row, and its gradient times scale[0].
 
-    pred, grad (rows, n); target (rows, n), or (rows,) int64 labels; row_loss (rows,). `options` are what follows the
-    scale in the records of the CPU's kernels, class weights by their address.
+    pred, grad (rows, n); target (rows, n), or (rows,) int64 labels; row_loss (rows,). `class_weight` is the address of what
+    the call holds in NumPy.
     """
-    if kernel in loss.ELEMENTS:
-        return loss.element_launches(
-            kernel, storage, pred, target, grad, row_loss, 0, rows, n, scale, 1.0, options
+    if isinstance(call, CrossEntropy):
+        options = (call.label_smoothing, class_weight, *((call.ignore_index,) if call.labels else ()))
+        kernel = cross_entropy.LABELS if call.labels else cross_entropy.PROBABILITIES
+        return cross_entropy.launches(
+            storage, kernel, pred, target, grad, row_loss, rows, n, scale, 1.0, False, *options
         )
-    return cross_entropy.launches(
-        storage, kernel, pred, target, grad, row_loss, rows, n, scale, 1.0, False, *options
+    assert isinstance(call, ElementLoss)
+    return loss.element_launches(
+        call.name, storage, pred, target, grad, row_loss, 0, rows, n, scale, 1.0, call.options
     )

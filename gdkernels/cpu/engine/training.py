@@ -1,0 +1,256 @@
+"""Training on the CPU: whole epochs of steps in one native call, by as many workers as pay."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ...engine import Outcome, Uncopied
+from ...plan import CrossEntropy, ElementLoss, Gradient, LossCall, Update
+from ...scalar.hyper import HYPER
+from .. import clip, cross_entropy, loss, optim
+from ..gemm.tile import ROWS
+from ..runtime.dispatch import address
+from ..runtime.jit import Op
+from ..runtime.memory import aligned_zeros
+from ..runtime.team import get_threads, run_job, team
+from .arena import PROGRAMS_KEPT, Programs
+from .epoch import SLOTS, set_step, train
+from .pace import Pace
+from .program import Deal, Program, bind
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
+# Elements of a parameter whose gradient is worth keeping in the cache of the worker that computed it.
+OWN = 1 << 16
+WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a second worker busy
+# Nanoseconds of a step between which it is measured how many workers pay.
+SHORTEST_NS, LONGEST_NS = 10_000, 20_000_000
+_SET_BY_TRAIN = [
+    SLOTS[name]
+    for name in ("first", "steps", "samples", "x", "y", "order", "rates", "scales", "losses", "norms")
+]
+
+
+class _Single(NamedTuple):
+    """What `step` needs, and what for: this memory, so many rows, this limit of threads.
+
+    `entry` and `place` are the addresses of the job and its record; `keeps` is what must stay in memory.
+    """
+
+    good_for: tuple[int, int, int]
+    workers: int
+    entry: int
+    place: int
+    loss: np.ndarray
+    keeps: tuple[np.ndarray, ...]
+
+
+class Training(Uncopied):
+    """Steps of gradient descent on an engine's parameters, for a loss and an optimizer."""
+
+    def __init__(self, engine: "Engine", loss: LossCall, update: Update, clip_norm: float | None):
+        self._engine, self._arena, self.plan = engine, engine.arena, engine.plan
+        self.dtype = engine.dtype
+        self._loss, self._update, self._clip = loss, update, float(clip_norm or 0.0)
+        self._scale = np.zeros(1, np.float64)  # factor of the current step's loss
+        self._done = np.zeros(1, np.int64)
+        options = loss.options if isinstance(loss, ElementLoss) else ()
+        self._options = np.array([*options, 0.0])
+        blocks = [Deal.of(*parameter.shape).blocks for parameter in self.plan.parameters]
+        self._first_blocks = np.cumsum([0, *blocks]).astype(np.int64)
+        self._sums = aligned_zeros(int(self._first_blocks[-1]), np.float64)
+        self._hypers = aligned_zeros(HYPER * len(update.decay), np.float64)
+        for index, (_, _, decay) in enumerate(update.decay):
+            hyper = self._hypers[HYPER * index : HYPER * (index + 1)]
+            hyper[:] = update.hyper
+            hyper[1] = decay
+        self._programs = Programs(self._arena)
+        self._paces: dict[tuple[int, int], Pace] = {}  # by number of rows and the limit of threads
+        self._records: dict[tuple, np.ndarray] = {}  # of the job of training
+        self._single: _Single | None = None
+
+    def warm_up(self) -> None:
+        """Compile, or load, every kernel that a step of training needs."""
+        self._program(1, 1)
+        train.address(self.dtype)
+
+    # ------------------------------------------------------------------------------------------ programs
+
+    def _program(self, rows: int, workers: int) -> Program:
+        """The bound step for so many rows."""
+        shared = workers > 1
+        return self._programs.get((rows, shared), lambda: self._sections(rows, shared))
+
+    def _sections(self, rows: int, shared: bool) -> Iterable[Iterable[Op]]:
+        """The three phases of a step: rows, gradients and their squares, update."""
+        plan, at = self.plan, self._arena.binding(rows, shared=shared)
+        forward, backward, gradients = (
+            [bind(call, at) for call in calls] for calls in (plan.forward, plan.backward, plan.gradients)
+        )
+        return (
+            [*forward, self._loss_op(rows), *backward], [*gradients, *self._square_ops()], self._update_ops()
+        )  # fmt: skip
+
+    def _loss_op(self, rows: int) -> Op:
+        """The loss of each row, and its gradient."""
+        arena, call = self._arena, self._loss
+        pred, grad = (arena.view(buffer, rows) for buffer in (self.plan.output, self.plan.output_gradient))
+        row_loss, n = arena.row_loss[:rows], pred.shape[1]
+        if isinstance(call, CrossEntropy):
+            target = arena.target[:rows].view(np.int64)
+            if not call.labels:
+                target = arena.target.view(self.dtype)[: rows * n].reshape(rows, n)
+            op = cross_entropy.row_op(
+                pred, target, grad, row_loss, self._scale, call.label_smoothing, call.class_weight, call.ignore_index
+            )  # fmt: skip
+        else:
+            target = arena.target.view(self.dtype)
+            op = loss.row_op(call.name, pred, target, grad, row_loss, self._scale, self._options, rows, n)
+        return op._replace(quantum=ROWS)
+
+    def _square_ops(self) -> Iterator[Op]:
+        """Σ g² over the parts of each gradient that are dealt out together."""
+        for index, parameter in enumerate(self.plan.parameters):
+            gradient = self._arena.place(Gradient(parameter), 0)
+            sums = self._sums[self._first_blocks[index] :]
+            yield clip.gradient_squares_op(gradient, Deal.of(*parameter.shape).block, sums)
+
+    def _update_ops(self) -> Iterator[Op]:
+        """The optimizer on what is updated together."""
+        update, buffers = self._update, (self._arena.params, self._arena.grads, *self._update.states)
+        for start, stop, quantum, segment in self._stretches():
+            arrays = tuple(buffer[start:stop] for buffer in buffers)
+            op = optim.step_op(update.name, arrays, self._hypers[HYPER * segment :])
+            yield op._replace(quantum=quantum)
+
+    def _stretches(self) -> Iterator[tuple[int, int, int, int]]:
+        """(start, stop, quantum, segment) of what is updated together: large parameters each by itself, dealt out as its
+        gradient is, and what lies between them."""
+        for segment, (start, stop, _) in enumerate(self._update.decay):
+            for parameter in self.plan.parameters:
+                size = math.prod(parameter.shape)
+                if start <= parameter.offset < stop and size >= OWN:
+                    if start < parameter.offset:
+                        yield start, parameter.offset, UPDATE_QUANTUM, segment
+                    start = parameter.offset + size
+                    yield parameter.offset, start, Deal.of(*parameter.shape).block, segment
+            if start < stop:
+                yield start, stop, UPDATE_QUANTUM, segment
+
+    def _record(self, rows: int, last: int, workers: int, labels: bool) -> np.ndarray:
+        """The record of the job for batches of so many rows, the last of `last`; `_SET_BY_TRAIN` is yet to be filled in."""
+        arena, plan = self._arena, self.plan
+        scratches = arena.scratch(workers)
+        program, last_program = self._program(rows, workers), self._program(last, workers)
+        key = arena.version, address(program.table), address(last_program.table), labels
+        record = self._records.get(key)
+        if record is None:
+            if len(self._records) >= PROGRAMS_KEPT:
+                self._records = {}
+            packed = train.record(
+                self.dtype, team=team().memory, scratches=scratches, batch=rows,
+                program=program.table, last_program=last_program.table,
+                batch_x=arena.view(plan.input, rows), batch_y=address(arena.target), row_loss=arena.row_loss,
+                sums=self._sums, blocks=self._sums.size, first_blocks=self._first_blocks,
+                parameters=len(plan.parameters), hypers=self._hypers, segments=len(self._update.decay),
+                scale=self._scale, counter=arena.samples, clip=self._clip, done=self._done,
+                n_in=plan.input.columns, n_out=plan.output.columns, labels=int(labels),
+                first=0, steps=0, samples=0, x=None, y=0, order=None, rates=None, scales=None, losses=None, norms=None,
+            )  # fmt: skip
+            record = np.frombuffer(packed, np.int64).copy()
+            self._records[key] = record
+        return record
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    def train(self, x, y, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
+        """Take one step for each batch of `order`; return how many were done.
+
+        x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous; `order` (int64) names the samples, batch
+        after batch, the last of which may be smaller; `rates` and `scales` (float64) give each step's learning rate and
+        the factor of its loss; `samples` counts the samples seen before (for dropout). `losses` and, if given, `norms`
+        (steps, parameters) are filled. Fewer steps than asked are done when the loss or a gradient of the next one is
+        not finite: parameters and optimizer are then as the last good step left them.
+        """
+        count = order.size
+        batch = min(batch_size, count)
+        steps = -(-count // batch)
+        self._engine.reserve(batch)
+        pace, done = self._pace(batch), 0
+        while done < steps:
+            workers, stretch = (
+                (self._engine.workers(batch, True), steps) if pace is None else pace.next(steps - done)
+            )
+            chosen = slice(done, done + stretch)
+            began = time.perf_counter()
+            taken = self._stretch(
+                x, y, order[done * batch : (done + stretch) * batch], batch, rates[chosen], scales[chosen],
+                samples + done * batch, losses[chosen], None if norms is None else norms[chosen], workers,
+            )  # fmt: skip
+            done += taken
+            if taken < stretch:
+                break
+            if pace is not None:
+                pace.note(stretch, time.perf_counter() - began)
+        return done
+
+    def _pace(self, rows: int) -> Pace | None:
+        """What chooses the number of workers for batches of so many rows; None where it is clear without measuring."""
+        work, most = self._engine.work(rows, True), get_threads()
+        if self._engine.threads is not None or most == 1 or not SHORTEST_NS < work < LONGEST_NS:
+            return None
+        if (rows, most) not in self._paces:
+            several = max(2, min(most, int(work // WORTH_A_WORKER)))
+            self._paces[rows, most] = Pace(several, 1e-9 * work)
+        return self._paces[rows, most]
+
+    def _stretch(self, x, y, order, batch, rates, scales, samples, losses, norms, workers) -> int:
+        """What `train` does, with so many workers."""
+        update, count = self._update, order.size
+        steps = -(-count // batch)
+        record = self._record(batch, count - (steps - 1) * batch, workers, y.dtype == np.int64)
+        record[_SET_BY_TRAIN] = (
+            update.step, steps, count, address(x), address(y), address(order), address(rates), address(scales),
+            address(losses), 0 if norms is None else address(norms),
+        )  # fmt: skip
+        self._arena.samples[0] = samples
+        self._done[0] = 0
+        run_job(train.address(self.dtype), address(record), workers)
+        done = int(self._done[0])
+        update.step += done
+        return done
+
+    def step(self, x, y, rate: float, scale: float, samples: int) -> Outcome:
+        """One step on the batch (x, y), as `train` does it, with as little Python as can be.
+
+        Where it was not done, nothing is changed.
+        """
+        rows, single = x.shape[0], self._single
+        if single is None or single.good_for != (self._arena.version, rows, get_threads()):
+            single = self._single = self._single_step(rows, y.dtype == np.int64)
+        update = self._update
+        if not set_step(single.place, address(x), address(y), update.step, rate, scale, samples):
+            return Outcome(math.nan, "label")
+        run_job(single.entry, single.place, single.workers)
+        value = single.loss.item()
+        if value != value:
+            return Outcome(value, "not finite")
+        update.step += 1
+        return Outcome(value)
+
+    def _single_step(self, rows: int, labels: bool) -> _Single:
+        """What `step` needs for batches of so many rows."""
+        self._engine.reserve(rows)
+        workers = self._engine.workers(rows, True)
+        order, rate, loss, scale = np.arange(rows), np.zeros(1), np.zeros(1), np.zeros(1)
+        record = self._record(rows, rows, workers, labels).copy()
+        places = (address(order), address(rate), address(scale), address(loss))
+        record[_SET_BY_TRAIN] = (0, 1, rows, 0, 0, *places, 0)
+        good_for = self._arena.version, rows, get_threads()
+        entry, keeps = train.address(self.dtype), (record, order, rate, scale)
+        return _Single(good_for, workers, entry, address(record), loss, keeps)

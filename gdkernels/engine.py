@@ -1,0 +1,53 @@
+"""What both engines promise, to the network and the trainer above them: passes for one's own loop, and training."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import LossCall, Plan, Update
+
+Numbers = NDArray[np.float64]
+
+
+class Outcome(NamedTuple):
+    """How a single step went: its loss, or NaN and why nothing was changed.
+
+    reason : "" where the step was done; "label" where one is out of range, which may be one to be ignored; "not finite"
+        where the loss or a gradient is not
+    """
+
+    loss: float
+    reason: str = ""
+
+
+class Training(Protocol):
+    """Steps of gradient descent on the parameters of an engine."""
+
+    def warm_up(self) -> None: ...
+    def train(
+        self, x: Any, y: Any, order: NDArray[np.int64], batch_size: int, rates: Numbers, scales: Numbers, samples: int,
+        losses: Numbers, norms: Numbers | None = None,
+    ) -> int: ...  # fmt: skip
+    def step(self, x: Any, y: Any, rate: float, scale: float, samples: int) -> Outcome: ...
+
+
+class Engine(Protocol):
+    """A plan over a network's flat buffers of parameters and gradients; see `cpu.engine.engine.Engine`."""
+
+    plan: Plan
+
+    def empty(self, rows: int) -> Any: ...
+    def forward(self, x: Any, train: bool = False, samples: int = 0) -> Any: ...
+    def backward(self, dy: Any, accumulate: bool = False) -> Any: ...
+    def training(self, loss: LossCall, update: Update, clip_norm: float | None = None) -> Training: ...
+
+
+class Uncopied:
+    """An engine, or training on it: what it holds are addresses, which mean nothing in a copy or another process."""
+
+    def __getstate__(self) -> None:
+        raise TypeError(
+            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
+            "save the network, and make a new Trainer"
+        )
