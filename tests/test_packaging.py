@@ -26,7 +26,7 @@ FLOORS = {
     "cli": {"scalar", "cpu", "cuda", "ops", "nn", "train", "testing", "reference"},
 }
 
-GROUND = {"cache", "files", "plan", "__version__"}  # files below all floors
+GROUND = {"cache", "check", "files", "plan", "ranges", "__version__"}  # files below all floors
 
 
 def folders_of(package):

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Weights = NDArray[Any]
+from ..check import FLOATS, whole
 
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+Weights = NDArray[Any]
 
 
 def xavier_uniform(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
@@ -55,16 +55,19 @@ def _normal(shape: tuple[int, int], variance: float, rng: np.random.Generator, d
 
 
 def _check(op: str, shape: object, rng: object, dtype: DTypeLike) -> None:
-    is_pair = isinstance(shape, tuple | list) and len(shape) == 2
-    if not is_pair or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):  # type: ignore[attr-defined]
-        raise ValueError(f"{op}: shape is {shape!r}, expected (fan_in, fan_out), two positive integers")
+    try:
+        fan_in, fan_out = (whole(op, "shape", n, at_least=1) for n in shape)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{op}: shape is {shape!r}, expected (fan_in, fan_out), two positive integers"
+        ) from None
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
             f"{op}: rng is of type {type(rng).__name__}, expected a numpy.random.Generator, as "
             "numpy.random.default_rng(seed) gives it"
         )
     try:
-        known = np.dtype(dtype) in _DTYPES
+        known = np.dtype(dtype) in FLOATS
     except TypeError:
         known = False
     if not known:

@@ -3,13 +3,13 @@
 Layers have no parameters and no state; a `Network` draws the parameters, so that one description serves many.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..check import choice, number, truth, whole
+from ..ranges import NOT_NEGATIVE, PROBABILITY
 from ..scalar.activation import SAVED
-from .check import choice, number, truth, whole
 
 INITS = ("auto", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal")
 
@@ -24,7 +24,7 @@ def _store(layer: object, **values: object) -> None:
 
 
 def _eps(op: str, value: object) -> float:
-    return number(op, "eps", value, math.ulp(0.0), 1.0, "a positive number up to 1")
+    return number(op, "eps", value, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Dropout:
     p: float
 
     def __post_init__(self) -> None:
-        _store(self, p=number("Dropout", "p", self.p, 0.0, 1.0, "a probability in [0, 1]"))
+        _store(self, p=number("Dropout", "p", self.p, PROBABILITY))
 
 
 @dataclass(frozen=True, init=False, repr=False)

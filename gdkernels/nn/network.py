@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..check import Array, choice, whole
 from ..files import replacing
 from ..plan import Plan
 from . import init
-from .check import Array, choice, whole
 from .layers import (
     Activation,
     Dropout,

@@ -8,7 +8,6 @@ gradient 0.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..nn.check import Array, matrix, number
+from ..check import Array, matrix, number
 from ..plan import LossCall
+from ..ranges import NOT_NEGATIVE, POSITIVE, UNIT
 
 Weights = float | NDArray[np.float64]  # of every sample in the mean: one number for all, or one each
 
@@ -129,15 +129,14 @@ class SoftmaxCrossEntropy(Loss):
 
     def __post_init__(self) -> None:
         op, smoothing = "SoftmaxCrossEntropy", self.label_smoothing
-        smoothing = number(op, "label_smoothing", smoothing, 0.0, 1.0, "a number in [0, 1]")
+        smoothing = number(op, "label_smoothing", smoothing, UNIT)
         object.__setattr__(self, "label_smoothing", smoothing)
         if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int | np.integer):
             raise TypeError(f"{op}: ignore_index is {self.ignore_index!r}, expected an integer")
         object.__setattr__(self, "ignore_index", int(self.ignore_index))
         if self.class_weight is not None:
-            finite = (0.0, sys.float_info.max, "a finite number from 0 on")
             weights = tuple(
-                number(op, f"class_weight[{c}]", w, *finite) for c, w in enumerate(self.class_weight)
+                number(op, f"class_weight[{c}]", w, NOT_NEGATIVE) for c, w in enumerate(self.class_weight)
             )
             object.__setattr__(self, "class_weight", weights)
 
@@ -219,7 +218,7 @@ def r2(output: Array, target: Array) -> float:
 
 
 def _positive(op: str, name: str, value: object) -> float:
-    return number(op, name, value, math.ulp(0.0), sys.float_info.max, "a positive number")
+    return number(op, name, value, POSITIVE)
 
 
 def _values(op: str, y: Array, rows: int, n_out: int, dtype: np.dtype[Any]) -> Array:

@@ -13,13 +13,13 @@ array([1.e-05, 2.e-05, 3.e-05])
 """
 
 import abc
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..nn.check import number, whole
+from ..check import number, whole
+from ..ranges import NOT_NEGATIVE, UNIT, Range
 from ..scalar.schedules import (
     constant,
     cosine,
@@ -154,7 +154,7 @@ class StepDecay(Schedule):
     def __post_init__(self) -> None:
         _store_rate(self, "peak")
         _store_whole(self, "every", 1)
-        factor = number(_name(self), "factor", self.factor, 0.0, 1.0, "a number in [0, 1]")
+        factor = number(_name(self), "factor", self.factor, UNIT)
         object.__setattr__(self, "factor", factor)
 
     def __call__(self, step: int) -> float:
@@ -186,14 +186,7 @@ def _name(schedule: Schedule) -> str:
 
 def _store_rate(schedule: Schedule, field: str) -> None:
     """A learning rate: a finite number, not negative."""
-    value = number(
-        _name(schedule),
-        field,
-        getattr(schedule, field),
-        0.0,
-        sys.float_info.max,
-        "a finite number from 0 on",
-    )
+    value = number(_name(schedule), field, getattr(schedule, field), NOT_NEGATIVE)
     object.__setattr__(schedule, field, value)
 
 
@@ -205,7 +198,7 @@ def _store_whole(schedule: Schedule, field: str, at_least: int) -> None:
 def _store_floor(schedule: "Cosine | WarmupCosine | WarmupLinear | CosineRestarts") -> None:
     """The lowest rate; it cannot be above the peak."""
     expected = f"a number in [0, {schedule.peak:g}] because peak is {schedule.peak:g}"
-    floor = number(_name(schedule), "floor", schedule.floor, 0.0, schedule.peak, expected)
+    floor = number(_name(schedule), "floor", schedule.floor, Range(0.0, schedule.peak, expected))
     object.__setattr__(schedule, "floor", floor)
 
 

@@ -162,9 +162,9 @@ X = np.ones((3, 4), "f4")
         (lambda: dropout(X, 1.5, 0), ValueError, r"dropout: p is 1.5, expected a probability in \[0, 1\]"),
         (lambda: dropout(X, float("nan"), 0), ValueError, "dropout: p is nan, expected a probability"),
         (lambda: dropout_backward(X, 2, 0), ValueError, "dropout_backward: p is 2, expected a probability"),
-        (lambda: dropout(X, "0.5", 0), TypeError, "dropout: p is of type str, expected a probability"),
-        (lambda: dropout(X, 0.5, 0.5), TypeError, "dropout: seed is of type float, expected an integer"),
-        (lambda: dropout(X, 0.5, 0, 1.0), TypeError, "dropout: offset is of type float, expected an integer"),
+        (lambda: dropout(X, "0.5", 0), TypeError, "dropout: p is '0.5', expected a probability"),
+        (lambda: dropout(X, 0.5, 0.5), TypeError, "dropout: seed is 0.5, expected an integer"),
+        (lambda: dropout(X, 0.5, 0, 1.0), TypeError, "dropout: offset is 1.0, expected an integer"),
         (
             lambda: dropout([1.0], 0.5, 0),
             TypeError,

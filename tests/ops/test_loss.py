@@ -265,10 +265,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(op, options, 
 
 def test_options_that_are_no_numbers_are_named():
     x = np.zeros(3)
-    with pytest.raises(TypeError, match="huber: delta is of type str, expected a number"):
+    with pytest.raises(TypeError, match="huber: delta is '1', expected a positive number"):
         huber(x, x, "1")
     with pytest.raises(
-        TypeError, match="binary_cross_entropy: pos_weight is of type NoneType, expected a number"
+        TypeError, match="binary_cross_entropy: pos_weight is None, expected a finite number > 0"
     ):
         binary_cross_entropy(x, x, pos_weight=None)
 
@@ -277,3 +277,16 @@ def test_options_that_are_no_numbers_are_named():
 def test_huber_asks_for_a_positive_delta(delta):
     with pytest.raises(ValueError, match=f"huber: delta is {delta}, expected a positive number"):
         huber(np.zeros(3), np.zeros(3), delta)
+
+
+def test_an_infinite_delta_is_half_the_squared_error(rng):
+    pred, target = pair(rng, "float64", (40,))
+    np.testing.assert_array_equal(
+        huber(pred, target, math.inf, reduction="none"), 0.5 * mse(pred, target, reduction="none")
+    )
+
+
+@pytest.mark.parametrize("pos_weight", [0.0, -1.0, math.inf, math.nan])
+def test_binary_cross_entropy_asks_for_a_positive_weight(pos_weight):
+    with pytest.raises(ValueError, match=f"pos_weight is {pos_weight}, expected a finite number > 0"):
+        binary_cross_entropy(np.zeros(3), np.zeros(3), pos_weight=pos_weight)

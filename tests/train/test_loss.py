@@ -243,9 +243,9 @@ def test_r2_is_one_for_the_target_and_zero_for_its_mean():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Huber(delta=0.0), ValueError, "Huber: delta is 0.0, expected a positive number"),
-        (lambda: Huber(delta="1"), TypeError, "Huber: delta is '1', expected a positive number"),
-        (lambda: BinaryCrossEntropy(-1), ValueError, "BinaryCrossEntropy: pos_weight is -1, expected a positive"),
+        (lambda: Huber(delta=0.0), ValueError, "Huber: delta is 0.0, expected a finite number > 0"),
+        (lambda: Huber(delta="1"), TypeError, "Huber: delta is '1', expected a finite number > 0"),
+        (lambda: BinaryCrossEntropy(-1), ValueError, "BinaryCrossEntropy: pos_weight is -1, expected a finite number > 0"),
         (lambda: SoftmaxCrossEntropy(1.5), ValueError, "label_smoothing is 1.5, expected a number in [0, 1]"),
         (lambda: SoftmaxCrossEntropy(class_weight=[1, -1]), ValueError, "class_weight[1] is -1, expected a finite"),
         (lambda: SoftmaxCrossEntropy(ignore_index=0.5), TypeError, "ignore_index is 0.5, expected an integer"),

@@ -332,7 +332,7 @@ WRONG_USE = {
     "half an epoch": (lambda t: fit(t, (X, Y), 0.5), TypeError, "Trainer.fit: epochs is 0.5, expected a positive integer"),
     "batch": (lambda t: fit(t, (X, Y), 1, 0), ValueError, "Trainer.fit: batch_size is 0, expected a positive integer"),
     "batch name": (lambda t: fit(t, (X, Y), 1, "all"), TypeError, "'all', expected a positive integer or 'full'"),
-    "seed": (lambda t: fit(t, (X, Y), seed=-1), ValueError, "Trainer.fit: seed is -1, expected an integer from 0 on"),
+    "seed": (lambda t: fit(t, (X, Y), seed=-1), ValueError, "Trainer.fit: seed is -1, expected an integer ≥ 0"),
     "shuffle": (lambda t: fit(t, (X, Y), shuffle="yes"), TypeError, "Trainer.fit: shuffle is 'yes', expected True or False"),
     "validation": (lambda t: fit(t, (X, Y), validation=X), TypeError, "validation is of type ndarray, expected a pair"),
     "validation x": (
@@ -345,7 +345,7 @@ WRONG_USE = {
     "net": (lambda t: Trainer("net"), TypeError, "Trainer: net is 'net', expected a Network"),
     "optimizer": (lambda t: Trainer(t.net, optimizer="adam"), TypeError, "optimizer is 'adam', expected an optimizer"),
     "schedule": (lambda t: Trainer(t.net, schedule=0.1), TypeError, "schedule is 0.1, expected None or a function"),
-    "clip_norm": (lambda t: Trainer(t.net, clip_norm=0), ValueError, "clip_norm is 0, expected None or a positive number"),
+    "clip_norm": (lambda t: Trainer(t.net, clip_norm=0), ValueError, "clip_norm is 0, expected a finite number > 0"),
     "threads": (lambda t: Trainer(t.net, threads=0), ValueError, "Trainer: threads is 0, expected a positive integer"),
     "many threads": (lambda t: Trainer(t.net, threads=300), ValueError, "threads is 300, expected at most 256"),
     "decay": (lambda t: Trainer(t.net, decay="w"), ValueError, "Trainer: decay is 'w', expected one of all, weights"),
