@@ -9,12 +9,8 @@ from typing import Any
 
 from ..check import choice, number, truth, whole
 from ..ranges import NOT_NEGATIVE, PROBABILITY
-from ..scalar.activation import SAVED
-
-INITS = ("auto", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal")
-
-# Activations that pass about half of their input on, which He's initialisation makes up for.
-RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "mish")
+from ..scalar.activation import ACTIVATIONS, SAVED
+from ..scalar.init import AUTO, INITS
 
 
 def _store(layer: object, **values: object) -> None:
@@ -34,10 +30,10 @@ class Linear:
     Parameters
     ----------
     n_in, n_out : columns of x and of a
-    activation : one of the eleven names of `gd.activation`
+    activation : a name that `gd.activation` lists
     bias : whether there is a b; it starts at zero
-    init : how w is drawn, a name of `gd.init`. "auto" is he_normal in front of relu-like activations (relu,
-        leaky_relu, elu, gelu, gelu_tanh, silu, softplus, mish) and xavier_uniform otherwise
+    init : how w is drawn, a name of `gd.init`. "auto" is xavier_uniform in front of identity, sigmoid and tanh, and
+        he_normal in front of those that let about half of their input through, such as relu and gelu
 
     Raises ValueError (TypeError for what is no number at all) that names the argument and what was expected.
     """
@@ -58,9 +54,7 @@ class Linear:
     @property
     def initializer(self) -> str:
         """The name of the function of `gd.init` that draws w."""
-        if self.init != "auto":
-            return self.init
-        return "he_normal" if self.activation in RELU_LIKE else "xavier_uniform"
+        return ACTIVATIONS[self.activation].init if self.init == AUTO else self.init
 
 
 @dataclass(frozen=True)

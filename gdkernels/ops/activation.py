@@ -17,8 +17,8 @@ def saved_for(kind: str) -> str:
     Returns
     -------
     str
-        "output" (a = act(z)) for identity, sigmoid, tanh, relu, leaky_relu and elu, whose slopes are short formulas of
-        a; "preactivation" (z) for gelu, gelu_tanh, silu, softplus and mish.
+        "output" (a = act(z)) where the slope is a short formula of a, such as tanh's 1 − a²; "preactivation" (z) where
+        it is not, as for gelu.
 
     Raises
     ------

@@ -1,12 +1,12 @@
 """The losses of elements, each with its gradient in the same pass."""
 
 from ..check import ABSENT, Array, array, choice, float_dtype, number, output
-from ..scalar.loss import LOSSES
+from ..scalar.loss import ELEMENT_LOSSES
 from .wings import everywhere, wing
 
 REDUCTIONS = ("mean", "sum", "none")
-DELTA = LOSSES["huber"].options["delta"].range
-POS_WEIGHT = LOSSES["binary_cross_entropy"].options["pos_weight"].range
+DELTA = ELEMENT_LOSSES["huber"].options["delta"].range
+POS_WEIGHT = ELEMENT_LOSSES["binary_cross_entropy"].options["pos_weight"].range
 Loss = float | Array
 
 
@@ -19,7 +19,7 @@ def _of_elements(
     options: tuple[float, ...] = (),
 ) -> Loss:
     """The loss of this name in `scalar.loss`; its options are checked already."""
-    name, inputs = LOSSES[op].prediction, (pred, target)
+    name, inputs = ELEMENT_LOSSES[op].prediction, (pred, target)
     dtype, why = float_dtype(op, name, pred), f"it must match {name}"
     pred = array(op, name, pred, dtype)
     target = array(op, "target", target, dtype, pred.shape, why)

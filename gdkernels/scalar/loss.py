@@ -1,7 +1,9 @@
 """The losses of one element, each with its derivative: (l, dl/dprediction).
 
-The pair comes from one function because both need the same difference or exponential. `LOSSES` holds what else is to be
-known of each: kernels, operations, the losses of a trainer and the command line derive from it.
+The pair comes from one function because both need the same difference or exponential.
+
+`ELEMENT_LOSSES` holds what else is to be known of each: kernels, operations, the losses of a trainer and the command line
+derive from it.
 """
 
 import math
@@ -61,8 +63,8 @@ class Option(NamedTuple):
     range: Range
 
 
-class ElementLoss(NamedTuple):
-    """A loss of elements.
+class Loss(NamedTuple):
+    """A loss.
 
     loss : function of (prediction, target, *options) that gives (l, dl/dprediction)
     prediction : what operations call the first argument: "pred", or "logits" where that is no prediction yet
@@ -76,13 +78,13 @@ class ElementLoss(NamedTuple):
     targets: Range | None = None
 
 
-LOSSES = {
-    "mse": ElementLoss(mse),
-    "huber": ElementLoss(huber, options={"delta": Option(1.0, Range(LEAST, math.inf, "a positive number"))}),
-    "binary_cross_entropy": ElementLoss(
+ELEMENT_LOSSES = {
+    "mse": Loss(mse),
+    "huber": Loss(huber, options={"delta": Option(1.0, Range(LEAST, math.inf, "a positive number"))}),
+    "binary_cross_entropy": Loss(
         binary_cross_entropy, "logits", {"pos_weight": Option(1.0, POSITIVE)}, targets=UNIT
     ),
 }
 
-# A decision among classes, of a row as a whole (`cross_entropy` in each wing).
+# The loss of whole rows, a decision among classes: `cross_entropy` in each wing.
 SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy"
