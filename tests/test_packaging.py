@@ -22,7 +22,7 @@ FLOORS = {
     "cuda": {"scalar"},
     "ops": {"scalar", "cpu", "cuda"},
     "nn": {"scalar", "cpu", "cuda"},
-    "train": {"scalar", "cpu", "cuda", "nn"},
+    "train": {"scalar", "cpu", "cuda", "ops", "nn"},
     "cli": {"scalar", "cpu", "cuda", "ops", "nn", "train", "testing", "reference"},
 }
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..check import Array, choice, number, truth, whole
+from ..check import INT64, Array, choice, number, truth, whole
 from ..nn.network import Network, in_chunks
 from ..nn.place import CPU, Engine
 from ..nn.plan import lower
 from ..ranges import POSITIVE
-from .loss import INT64, LOSSES, Loss, SoftmaxCrossEntropy, Weights
+from .loss import LOSSES, Loss, SoftmaxCrossEntropy, Weights
 from .optim import AdamW, Optimizer
 from .progress import progress as display
 

@@ -339,7 +339,7 @@ WRONG_USE = {
         lambda t: fit(t, (X, Y), validation=(X[:, :2], Y)), ValueError, "Trainer.fit: validation: x has shape (6, 2)",
     ),
     "validation y": (
-        lambda t: fit(t, (X, Y), validation=(X, Y + 5)), ValueError, "Trainer.fit: validation: y[0] is 5, expected a label",
+        lambda t: fit(t, (X, Y), validation=(X, Y + 5)), ValueError, "Trainer.fit: validation: y[0] is 5, expected a class",
     ),
     "callback": (lambda t: fit(t, (X, Y), callbacks=["stop"]), TypeError, "callbacks holds 'stop', expected functions"),
     "net": (lambda t: Trainer("net"), TypeError, "Trainer: net is 'net', expected a Network"),
