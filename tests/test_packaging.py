@@ -22,11 +22,11 @@ FLOORS = {
     "cuda": {"scalar"},
     "ops": {"scalar", "cpu", "cuda"},
     "nn": {"scalar", "cpu", "cuda"},
-    "train": {"scalar", "cpu", "cuda", "nn"},
+    "train": {"scalar", "cpu", "cuda", "ops", "nn"},
     "cli": {"scalar", "cpu", "cuda", "ops", "nn", "train", "testing", "reference"},
 }
 
-GROUND = {"cache", "engine", "files", "plan", "__version__"}  # files below all floors
+GROUND = {"cache", "check", "engine", "files", "plan", "ranges", "__version__"}  # files below all floors
 
 
 def folders_of(package):

@@ -1,22 +1,30 @@
-"""The options of `gdkernels train`: how each is read and what it may be."""
+"""The options of `gdkernels train`: how each is read and what it may be.
+
+Names come from the tables that the rest of the package derives from; `--help` reads them without NumPy and Numba.
+"""
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-ACTIVATIONS = (
-    "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus",
-    "mish",
-)  # fmt: skip
+from ..ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Range, integers
+from ..scalar.activation import ACTIVATIONS
+from ..scalar.init import AUTO, INITS
+from ..scalar.loss import ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY
+from ..scalar.schedules import SCHEDULES
+from .recipes import MOMENTUM, USUAL
+
+FOR_CLASSES, FOR_NUMBERS = SOFTMAX_CROSS_ENTROPY, "mse"  # what --loss auto is
+LOSSES = (AUTO, *ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY)
+OPTIMIZERS = tuple(USUAL)
+WITH_WARMUP = tuple(name for name, schedule in SCHEDULES.items() if "warmup" in schedule.counts)
+
+# What no table holds; a test compares them with the modules that they are meant for.
 NORMS = ("none", "layer", "rms")
-INITS = ("auto", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal")
-LOSSES = ("auto", "mse", "huber", "binary_cross_entropy", "softmax_cross_entropy")
-OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw", "amsgrad", "lion")
-SCHEDULES = (
-    "constant", "linear_warmup", "cosine", "warmup_cosine", "warmup_linear", "step_decay", "cosine_restarts"
-)  # fmt: skip
-WITH_WARMUP = ("linear_warmup", "warmup_cosine", "warmup_linear")
+TASKS = ("classification", "regression")
+DEVICES = ("cpu", "cuda")
+DTYPES = ("float32", "float64")  # that every kernel is compiled for
+STORAGES = (*DTYPES, "bfloat16")
 
 T = TypeVar("T")
 
@@ -25,39 +33,58 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Everything that a recipe holds. An option that is not given is None: the recipe decides."""
     model = parser.add_argument_group("network")
     model.add_argument("--layers", type=widths, metavar="N,N,…", help="widths of the hidden layers, or none")
-    _choice(model, "--activation", ACTIVATIONS, "activation of the hidden layers")
-    _choice(model, "--norm", NORMS, "normalisation before each hidden layer")
+    add_choice(model, "--activation", tuple(ACTIVATIONS), "activation of the hidden layers")
+    add_choice(model, "--norm", NORMS, "normalisation before each hidden layer")
     model.add_argument(
-        "--residual", action="store_true", default=None, help="add its input to each layer of equal widths"
+        "--residual",
+        action="store_true",
+        default=None,
+        help="add its input to the output of each hidden layer that keeps the width",
     )
     model.add_argument(
-        "--dropout", type=share, metavar="P", help="probability of dropping a value, from 0 to below 1"
+        "--dropout", type=share, metavar="P", help="probability of dropping a value, in [0, 1)"
     )
-    _choice(
-        model, "--init", INITS, "initial weights (auto is He for relu-like activations, otherwise Xavier)"
-    )
+    add_choice(model, "--init", INITS, "initial weights; auto is what suits the activation; one of")
 
     how = parser.add_argument_group("training")
-    _choice(how, "--loss", LOSSES, "auto is softmax_cross_entropy for classes and mse for numbers; one of")
-    _choice(how, "--optimizer", OPTIMIZERS, "with a momentum of 0.9 for sgd; one of")
-    how.add_argument("--lr", type=positive, metavar="RATE", help="(peak) learning rate")
+    add_choice(
+        how, "--loss", LOSSES, f"{AUTO} is {FOR_CLASSES} for classes and {FOR_NUMBERS} for numbers; one of"
+    )
+    add_choice(how, "--optimizer", OPTIMIZERS, f"sgd has a momentum of {MOMENTUM}; one of")
+    how.add_argument("--lr", type=positive, metavar="RATE", help="learning rate, or its peak")
     how.add_argument("--weight-decay", type=not_negative, metavar="RATE", help="weight decay")
-    _choice(
+    add_choice(
         how,
         "--schedule",
-        SCHEDULES,
-        "a tenth after each third for step_decay, four periods for cosine_restarts; one of",
+        tuple(SCHEDULES),
+        "step_decay falls to a tenth after each third of the steps, cosine_restarts has four periods; one of",
     )
     how.add_argument(
-        "--warmup", type=warmup, metavar="N", help="steps (100) or a fraction of all steps (0.1)"
+        "--warmup",
+        type=warmup,
+        metavar="N",
+        help=f"steps (100) or a fraction of all steps (0.1), for {', '.join(WITH_WARMUP)}",
     )
-    how.add_argument("--clip", type=positive, metavar="NORM", help="largest global norm of the gradient")
+    how.add_argument(
+        "--clip",
+        type=positive,
+        metavar="NORM",
+        help="largest norm of the whole gradient; a longer one is scaled down",
+    )
     how.add_argument("--batch", type=batch, metavar="N", help="samples in a step, or full")
     how.add_argument("--epochs", type=count, metavar="N", help="passes over the training part")
 
 
-def _choice(group: "argparse._ArgumentGroup", flag: str, names: Sequence[str], text: str) -> None:
-    group.add_argument(flag, type=one_of(names), metavar="NAME", help=f"{text}: {', '.join(names)}")
+def add_choice(
+    group: "argparse._ActionsContainer",
+    flag: str,
+    names: Sequence[str],
+    text: str,
+    metavar: str = "NAME",
+    **more: Any,
+) -> None:
+    """An option that takes one of these names, which its help lists behind the text."""
+    group.add_argument(flag, type=one_of(names), metavar=metavar, help=f"{text}: {', '.join(names)}", **more)
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -86,11 +113,13 @@ def _reader(convert: Callable[[str], T], holds: Callable[[T], bool], expected: s
     return read
 
 
-count = _reader(int, lambda n: n >= 1, "a whole number from 1 on")
-seed = _reader(int, lambda n: 0 <= n < 2**63, "a whole number from 0 on")
-positive = _reader(float, lambda v: 0 < v < math.inf, "a number above 0")
-not_negative = _reader(float, lambda v: 0 <= v < math.inf, "a number from 0 on")
-share = _reader(float, lambda p: 0 <= p < 1, "a number from 0 to below 1")
+def _number(among: Range) -> Callable[[str], float]:
+    return _reader(float, among.__contains__, among.words)
+
+
+count = _reader(int, lambda n: n >= 1, integers(at_least=1))
+seed = _reader(int, lambda n: 0 <= n < 2**63, integers(at_least=0))
+positive, not_negative, share = map(_number, (POSITIVE, NOT_NEGATIVE, BELOW_ONE))
 
 
 def widths(text: str) -> tuple[int, ...]:
@@ -110,7 +139,7 @@ def batch(text: str) -> int | Literal["full"]:
     try:
         return count(text)
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"is {text!r}, expected a whole number from 1 on, or full") from None
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected {integers(at_least=1)}, or full") from None
 
 
 def warmup(text: str) -> int | float:

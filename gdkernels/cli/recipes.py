@@ -48,10 +48,12 @@ RECIPES = {
     ),
 }
 
-# A file of one's own; small tables are the likely case.
+# A file of the user; small tables are the likely case.
 FILE = Recipe(dropout=0.1, weight_decay=0.05)
 
-# The learning rate and weight decay that an optimizer gets when it is not the recipe's own.
+MOMENTUM = 0.9  # of sgd
+
+# The learning rate and weight decay that an optimizer gets where it is not the recipe's own.
 USUAL = {
     "sgd": (0.005, 1e-4),  # with momentum; from 0.02 on the diabetes recipe diverges
     "rmsprop": (1e-3, 0.0),

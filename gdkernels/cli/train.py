@@ -1,8 +1,8 @@
 """Train a network on a data set and say how good it is on samples it has never seen.
 
-DATA is digits, wine, breast_cancer, diabetes, mnist5k, a .npz file with the arrays x and y, or a .csv file
-with --target COLUMN. It is split into 70 % for training, 15 % for validation and 15 % for the test; features
-are standardised by the training part. Options that are not given come from a recipe for the data set.
+DATA is the name of a data set, a .npz file with the arrays x and y, or a .csv file with --target COLUMN. It is
+split into 70 % for training, 15 % for validation and 15 % for the test; features are standardised by the training
+part. Options that are not given come from a recipe for the data set.
 
     gdkernels train digits
     gdkernels train digits --layers 256,256 --norm layer --residual --activation gelu --plot curves.png
@@ -18,61 +18,57 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import WITH_WARMUP, add_training_options, count, one_of, seed
-from .recipes import FILE, RECIPES, USUAL, Recipe
+from ..scalar.init import AUTO
+from ..scalar.loss import ELEMENT_LOSSES
+from ..scalar.schedules import SCHEDULES
+from .options import (
+    DEVICES,
+    FOR_CLASSES,
+    FOR_NUMBERS,
+    STORAGES,
+    TASKS,
+    WITH_WARMUP,
+    add_choice,
+    add_training_options,
+    count,
+    seed,
+)
+from .recipes import FILE, MOMENTUM, RECIPES, USUAL, Recipe
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from gdkernels.train.data import Dataset, Split, Standardizer
 
-MOMENTUM = 0.9
-
-REGRESSION_LOSSES = ("mse", "huber")
-
-# The classes of gd.schedules by their name on the command line.
-SCHEDULES = {
-    "constant": "Constant",
-    "linear_warmup": "LinearWarmup",
-    "cosine": "Cosine",
-    "warmup_cosine": "WarmupCosine",
-    "warmup_linear": "WarmupLinear",
-    "step_decay": "StepDecay",
-    "cosine_restarts": "CosineRestarts",
-}
-OPTIMIZERS = {
-    "sgd": "SGD",
-    "rmsprop": "RMSProp",
-    "adagrad": "AdaGrad",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "amsgrad": "AMSGrad",
-    "lion": "Lion",
-}
+# Those that compare with any numbers.
+REGRESSION_LOSSES = tuple(name for name, loss in ELEMENT_LOSSES.items() if loss.targets is None)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `gdkernels train`."""
-    parser.add_argument("data", metavar="DATA", help="name of a data set, or a .npz or .csv file")
+    parser.add_argument("data", metavar="DATA", help=f"{', '.join(RECIPES)}, or a .npz or .csv file")
     parser.add_argument("--target", metavar="COLUMN", help="the column of a .csv file that is to be learned")
-    parser.add_argument(
-        "--task",
-        type=one_of(("classification", "regression")),
-        help="classification or regression (a file tells)",
+    add_choice(
+        parser, "--task", TASKS, "what is learned from a file; without it the target decides", metavar="TASK"
     )
     add_training_options(parser)
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", type=one_of(("cpu", "cuda")), default="cpu", help="cpu or cuda")
-    machine.add_argument("--threads", type=count, metavar="N", help="the most threads to use")
-    machine.add_argument(
+    add_choice(machine, "--device", DEVICES, "where to train", metavar="DEVICE", default="cpu")
+    machine.add_argument("--threads", type=count, metavar="N", help="the most threads of the CPU to use")
+    add_choice(
+        machine,
         "--dtype",
-        type=one_of(("float32", "float64", "bfloat16")),
+        STORAGES,
+        "of the parameters and the data; bfloat16 on cuda only; one of",
+        metavar="DTYPE",
         default="float32",
-        help="float32, float64 or (on cuda) bfloat16",
     )
     machine.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="of the split, the weights and the order"
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="of the split, the initial weights and the order of the samples",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--plot", metavar="FILE.png", help="draw loss, quality and learning rate")
@@ -81,8 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.safetensors",
         help="save the trained network; the scaling that it expects of its input is in --json",
     )
-    output.add_argument("--json", metavar="FILE.json", help="save the result, with everything that led to it")
-    output.add_argument("--quiet", action="store_true", help="print the last line only")
+    output.add_argument("--json", metavar="FILE.json", help="save the result and everything that led to it")
+    output.add_argument("--quiet", action="store_true", help="print only the last line")
 
 
 @dataclass(frozen=True)
@@ -112,19 +108,11 @@ class Prepared:
         """Accuracy, or R² in the target's own units (the mean over several outputs)."""
         import numpy as np
 
+        from gdkernels.train.loss import accuracy, classes, r2
+
         if self.targets is None:
-            guess = outputs[:, 0] > 0 if self.outputs == 1 else outputs.argmax(axis=1)
-            return float(np.mean(guess == part.y))
+            return accuracy(classes(outputs), part.y)
         return r2(self.targets.inverse(outputs.astype(np.float64)), part.y)
-
-
-def r2(predicted: "NDArray[np.float64]", y: "NDArray[np.float64]") -> float:
-    """1 − Σ (y − predicted)² / Σ (y − mean)² of each column, averaged; NaN where a column does not vary."""
-    import numpy as np
-
-    left = np.sum((y - predicted) ** 2, axis=0)
-    total = np.sum((y - y.mean(axis=0)) ** 2, axis=0)
-    return float(np.mean(np.where(total > 0, 1 - left / np.where(total > 0, total, 1), np.nan)))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -238,8 +226,8 @@ def prepare(options: argparse.Namespace, recipe: Recipe) -> Prepared:
     dataset = load(options.data, target=options.target, task=options.task)
     classes = dataset.task == "classification"
     loss = recipe.loss
-    if loss == "auto":
-        loss = "softmax_cross_entropy" if classes else "mse"
+    if loss == AUTO:
+        loss = FOR_CLASSES if classes else FOR_NUMBERS
     if not classes and loss not in REGRESSION_LOSSES:
         expected = " or ".join(REGRESSION_LOSSES)
         raise ValueError(f"--loss is {loss}, expected {expected} because {dataset.name} is a regression")
@@ -256,28 +244,24 @@ def prepare(options: argparse.Namespace, recipe: Recipe) -> Prepared:
 
 def optimizer(recipe: Recipe) -> Any:
     """The recipe's optimizer with its rates."""
-    import gdkernels as gd
+    from gdkernels.train.optim import Optimizer
 
+    kinds: dict[str, Any] = {kind.kernel: kind for kind in Optimizer.__subclasses__()}
     extra = {"momentum": MOMENTUM} if recipe.optimizer == "sgd" else {}
-    make = getattr(gd, OPTIMIZERS[recipe.optimizer])
-    return make(lr=recipe.lr, weight_decay=recipe.weight_decay, **extra)
+    return kinds[recipe.optimizer](lr=recipe.lr, weight_decay=recipe.weight_decay, **extra)
 
 
 def schedule(recipe: Recipe, steps: int) -> Any:
     """The recipe's schedule over so many steps."""
-    import gdkernels as gd
+    from gdkernels.train.schedules import FORMULAS
 
+    asked = SCHEDULES[recipe.schedule].counts
     warmup = recipe.warmup if isinstance(recipe.warmup, int) else round(recipe.warmup * steps)
-    shape = {
-        "constant": {},
-        "linear_warmup": {"warmup": max(warmup, 1)},
-        "cosine": {"total": steps},
-        "warmup_cosine": {"warmup": min(warmup, steps), "total": steps},
-        "warmup_linear": {"warmup": min(warmup, steps), "total": steps},
-        "step_decay": {"every": max(steps // 3, 1)},
-        "cosine_restarts": {"period": max(steps // 4, 1)},
-    }
-    return getattr(gd.schedules, SCHEDULES[recipe.schedule])(recipe.lr, **shape[recipe.schedule])
+    if "total" in asked:  # of which the warm-up is a part
+        warmup = min(warmup, steps)
+    known = {"warmup": warmup, "total": steps, "every": max(steps // 3, 1), "period": max(steps // 4, 1)}
+    make: Any = FORMULAS[recipe.schedule]
+    return make(recipe.lr, **{name: known[name] for name in asked if name in known})
 
 
 def describe(data: Prepared, recipe: Recipe, options: argparse.Namespace, parameters: int) -> str:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .options import DTYPES
+
 if TYPE_CHECKING:
     from .checks import Case
-
-DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)

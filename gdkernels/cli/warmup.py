@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-DTYPES = ("float32", "float64")
+from .options import DTYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ BLOCK_ROWS, MOST_BLOCKS = 16, 64  # a shared sum is one of blocks of at least so
 
 
 def _forward(kind):
-    act, _, _ = ACTIVATIONS[kind]
+    act = ACTIVATIONS[kind].act
 
     def forward(z, a, count):
         noalias()
@@ -44,7 +44,7 @@ def _forward(kind):
 
 
 def _backward(kind):
-    _, slope, saved_is = ACTIVATIONS[kind]
+    _, slope, saved_is, _ = ACTIVATIONS[kind]
 
     def backward(da, saved, dz, count):
         noalias()

@@ -29,7 +29,7 @@ STRIP = 64  # rows whose sums are one partial result, at least
 
 
 def _forward(kind):
-    act, _, _ = ACTIVATIONS[kind]
+    act = ACTIVATIONS[kind].act
 
     def forward4(z, a, fours):
         place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
@@ -46,7 +46,7 @@ def _forward(kind):
 
 
 def _backward(kind):
-    _, slope, saved_is = ACTIVATIONS[kind]
+    _, slope, saved_is, _ = ACTIVATIONS[kind]
 
     def backward4(da, saved, dz, fours):
         place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
@@ -75,7 +75,7 @@ def _named(name, meaning, signature, *bodies):
 
 def _backward_sums(kind):
     """The kernels of dz = da ⊙ act′ with the sums of strips of it: of 128 columns a block (four a lane), or of 32."""
-    _, slope, _ = ACTIVATIONS[kind]
+    slope = ACTIVATIONS[kind].slope
 
     def sums4(da, saved, dz, partial, rows, n, height):
         warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31

@@ -16,56 +16,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Weights = NDArray[Any]
+from ..check import FLOATS, whole
+from ..scalar.init import INITIALIZERS
 
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+Weights = NDArray[Any]
 
 
 def xavier_uniform(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
     """w of shape (fan_in, fan_out), uniform in ±√(6 / (fan_in + fan_out))."""
-    _check("xavier_uniform", shape, rng, dtype)
-    return _uniform(shape, 2.0 / (shape[0] + shape[1]), rng, dtype)
+    return _draw("xavier_uniform", shape, rng, dtype)
 
 
 def xavier_normal(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
     """w of shape (fan_in, fan_out), normal with standard deviation √(2 / (fan_in + fan_out))."""
-    _check("xavier_normal", shape, rng, dtype)
-    return _normal(shape, 2.0 / (shape[0] + shape[1]), rng, dtype)
+    return _draw("xavier_normal", shape, rng, dtype)
 
 
 def he_uniform(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
     """w of shape (fan_in, fan_out), uniform in ±√(6 / fan_in)."""
-    _check("he_uniform", shape, rng, dtype)
-    return _uniform(shape, 2.0 / shape[0], rng, dtype)
+    return _draw("he_uniform", shape, rng, dtype)
 
 
 def he_normal(shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike = "float32") -> Weights:
     """w of shape (fan_in, fan_out), normal with standard deviation √(2 / fan_in)."""
-    _check("he_normal", shape, rng, dtype)
-    return _normal(shape, 2.0 / shape[0], rng, dtype)
+    return _draw("he_normal", shape, rng, dtype)
 
 
-def _uniform(shape: tuple[int, int], variance: float, rng: np.random.Generator, dtype: DTypeLike) -> Weights:
+def _draw(name: str, shape: tuple[int, int], rng: np.random.Generator, dtype: DTypeLike) -> Weights:
+    """Weights of mean 0 and of the distribution and variance of this initialiser."""
+    shape = _check(name, shape, rng, dtype)
+    distribution, variance_of = INITIALIZERS[name]
+    variance = variance_of(*shape)
+    if distribution == "normal":
+        return (math.sqrt(variance) * rng.standard_normal(shape)).astype(dtype)
     limit = math.sqrt(3.0 * variance)
     return rng.uniform(-limit, limit, shape).astype(dtype)
 
 
-def _normal(shape: tuple[int, int], variance: float, rng: np.random.Generator, dtype: DTypeLike) -> Weights:
-    return (math.sqrt(variance) * rng.standard_normal(shape)).astype(dtype)
-
-
-def _check(op: str, shape: object, rng: object, dtype: DTypeLike) -> None:
-    is_pair = isinstance(shape, tuple | list) and len(shape) == 2
-    if not is_pair or not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):  # type: ignore[attr-defined]
-        raise ValueError(f"{op}: shape is {shape!r}, expected (fan_in, fan_out), two positive integers")
+def _check(op: str, shape: tuple[int, int], rng: object, dtype: DTypeLike) -> tuple[int, int]:
+    """(fan_in, fan_out), if all arguments are right."""
+    try:
+        fan_in, fan_out = (whole(op, "shape", n, at_least=1) for n in shape)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{op}: shape is {shape!r}, expected (fan_in, fan_out), two positive integers"
+        ) from None
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
             f"{op}: rng is of type {type(rng).__name__}, expected a numpy.random.Generator, as "
             "numpy.random.default_rng(seed) gives it"
         )
     try:
-        known = np.dtype(dtype) in _DTYPES
+        known = np.dtype(dtype) in FLOATS
     except TypeError:
         known = False
     if not known:
         raise TypeError(f"{op}: dtype is {dtype!r}, expected float32 or float64")
+    return fan_in, fan_out

@@ -6,23 +6,19 @@ the backward pass (`plan`).
 """
 
 import abc
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import plan as calls
+from ..check import choice, number, truth, whole
 from ..plan import Buffer, Gradient
-from ..scalar.activation import SAVED
-from .check import choice, number, truth, whole
+from ..ranges import NOT_NEGATIVE, PROBABILITY
+from ..scalar.activation import ACTIVATIONS, SAVED
+from ..scalar.init import AUTO, INITS
 
 if TYPE_CHECKING:
     from .plan import Backward, Flow, Lowering
-
-INITS = ("auto", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal")
-
-# Activations that pass about half of their input on, which He's initialisation makes up for.
-RELU_LIKE = ("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "softplus", "mish")
 
 
 def _store(layer: object, **values: object) -> None:
@@ -32,7 +28,7 @@ def _store(layer: object, **values: object) -> None:
 
 
 def _eps(op: str, value: object) -> float:
-    return number(op, "eps", value, math.ulp(0.0), 1.0, "a positive number up to 1")
+    return number(op, "eps", value, NOT_NEGATIVE)
 
 
 class Layer(abc.ABC):
@@ -105,10 +101,10 @@ class Linear(Layer):
     Parameters
     ----------
     n_in, n_out : columns of x and of a
-    activation : one of the eleven names of `gd.activation`
+    activation : a name that `gd.activation` lists
     bias : whether there is a b; it starts at zero
-    init : how w is drawn, a name of `gd.init`. "auto" is he_normal in front of relu-like activations (relu,
-        leaky_relu, elu, gelu, gelu_tanh, silu, softplus, mish) and xavier_uniform otherwise
+    init : how w is drawn, a name of `gd.init`. "auto" is xavier_uniform in front of identity, sigmoid and tanh, and
+        he_normal in front of those that let about half of their input through, such as relu and gelu
 
     Raises ValueError (TypeError for what is no number at all) that names the argument and what was expected.
     """
@@ -141,9 +137,7 @@ class Linear(Layer):
     @property
     def initializer(self) -> str:
         """The name of the function of `gd.init` that draws w."""
-        if self.init != "auto":
-            return self.init
-        return "he_normal" if self.activation in RELU_LIKE else "xavier_uniform"
+        return ACTIVATIONS[self.activation].init if self.init == AUTO else self.init
 
     def lower(
         self, made: "Lowering", name: str, x: Buffer, residual: Buffer | None = None
@@ -269,7 +263,7 @@ class Dropout(Layer):
     p: float
 
     def __post_init__(self) -> None:
-        _store(self, p=number("Dropout", "p", self.p, 0.0, 1.0, "a probability in [0, 1]"))
+        _store(self, p=number("Dropout", "p", self.p, PROBABILITY))
 
     @property
     def is_identity(self) -> bool:

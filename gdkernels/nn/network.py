@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..check import Array, choice, whole
 from ..engine import Engine
 from ..files import replacing
 from ..plan import Plan
 from . import init
-from .check import Array, choice, whole
 from .layers import (
     Activation,
     Dropout,
@@ -299,7 +299,7 @@ def mlp(
     Parameters
     ----------
     sizes : number of inputs, of the outputs of every hidden layer, and of outputs
-    activation : one of the eleven names of `gd.activation`
+    activation : a name that `gd.activation` lists
     norm : None, "layer" or "rms"
     residual : whether blocks of equal width are wrapped in `Residual`
     dropout : probability p of `Dropout`; 0 for none

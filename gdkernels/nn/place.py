@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..check import Array, matrix
 from ..cpu.runtime.memory import aligned_zeros
-from .check import Array, matrix
 
 if TYPE_CHECKING:
     from ..engine import Engine

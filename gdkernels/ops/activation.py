@@ -1,7 +1,7 @@
 """The activations, element by element, and the chain rule through them."""
 
+from ..check import ABSENT, Array, array, choice, dimensions, float_dtype, output
 from ..scalar.activation import SAVED
-from .check import Array, array, deliver, dimensions, float_dtype, known, output
 from .wings import everywhere, wing
 
 KINDS = tuple(SAVED)
@@ -17,15 +17,15 @@ def saved_for(kind: str) -> str:
     Returns
     -------
     str
-        "output" (a = act(z)) for identity, sigmoid, tanh, relu, leaky_relu and elu, whose slopes are short formulas of
-        a; "preactivation" (z) for gelu, gelu_tanh, silu, softplus and mish.
+        "output" (a = act(z)) where the slope is a short formula of a, such as tanh's 1 − a²; "preactivation" (z) where
+        it is not, as for gelu.
 
     Raises
     ------
     ValueError
         Where the activation is unknown.
     """
-    known("saved_for", "kind", kind, KINDS)
+    choice("saved_for", "kind", kind, SAVED)
     return SAVED[kind]
 
 
@@ -71,11 +71,12 @@ def activation(z: Array, kind: str, out: Array | None = None) -> Array:
     `gdkernels.reference.activation`.
     """
     dtype = float_dtype("activation", "z", z, halves=True)
-    known("activation", "kind", kind, KINDS)
-    source = array("activation", "z", z, dtype)
-    result = output("activation", "out", out, source, z.shape, f"z has shape {z.shape}", in_place=(z,))
-    wing(source, "activation").forward(source, kind, result)
-    return deliver(result, out)
+    choice("activation", "kind", kind, SAVED)
+    inputs = (z,)
+    z = array("activation", "z", z, dtype)
+    a = output("activation", "out", out, z, z.shape, f"z has shape {z.shape}", in_place=inputs)
+    wing(z, "activation").forward(z, kind, a.array)
+    return a.deliver()
 
 
 @everywhere
@@ -113,20 +114,18 @@ def activation_backward(
     """
     op = "activation_backward"
     dtype = float_dtype(op, "da", da, halves=True)
-    known(op, "kind", kind, KINDS)
-    gradient = array(op, "da", da, dtype)
-    why = f"da has shape {da.shape}"
-    kept = None
+    choice(op, "kind", kind, SAVED)
+    inputs, why = (da, saved), f"da has shape {da.shape}"
+    da = array(op, "da", da, dtype)
     if saved is not None:
-        kept = array(op, "saved", saved, dtype, da.shape, why)
+        saved = array(op, "saved", saved, dtype, da.shape, why)
     elif kind != "identity":
         raise ValueError(f"{op}: saved is None, expected the {SAVED[kind]} of {kind}")
-    result = output(op, "out", out, gradient, da.shape, why, in_place=(da, saved))
-    sums = None
+    dz = output(op, "out", out, da, da.shape, why, in_place=inputs)
+    db_out = ABSENT
     if db is not None:
         dimensions(op, "da", da, 2)
-        sums = output(op, "db", db, gradient, da.shape[1:], why, apart_from=(da, saved, out))
-    wing(gradient, "activation").backward(gradient, kept, kind, result, sums)
-    if sums is not None:
-        deliver(sums, db)
-    return deliver(result, out)
+        db_out = output(op, "db", db, da, da.shape[1:], why, apart_from=(*inputs, out))
+    wing(da, "activation").backward(da, saved, kind, dz.array, db_out.array)
+    db_out.deliver()
+    return dz.deliver()

@@ -1,9 +1,14 @@
 """Clipping by global norm: one bound for the length of the whole gradient, so that its direction stays."""
 
-from .check import Array, array, float_dtype, overlap, writable
+import math
+
+from ..check import Array, address, array, float_dtype, number, overlap, writable
+from ..ranges import Range
 from .wings import everywhere, wing
 
 Norm = float | Array
+
+MAX_NORM = Range(0.0, math.inf, "a number ≥ 0")
 
 
 @everywhere
@@ -60,19 +65,14 @@ def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
     the difficulty of training recurrent neural networks, ICML 2013, arXiv 1211.5063.
     """
     op = "clip_by_global_norm"
-    try:
-        right = max_norm >= 0.0
-    except TypeError:
-        raise TypeError(f"{op}: max_norm is of type {type(max_norm).__name__}, expected a number") from None
-    if not right:
-        raise ValueError(f"{op}: max_norm is {max_norm!r}, expected a number not below 0")
+    max_norm = number(op, "max_norm", max_norm, MAX_NORM)
     flat = _checked(op, arrays)
     for index, one in enumerate(arrays):
         writable(op, f"arrays[{index}]", one, one.dtype, one.shape)
     _refuse_overlap(op, arrays)
     if not flat:
         return 0.0
-    norm: Norm = wing(flat[0], "clip").clip(float(max_norm), flat)
+    norm: Norm = wing(flat[0], "clip").clip(max_norm, flat)
     for given, one in zip(arrays, flat, strict=True):
         if one is not given:
             given[...] = one
@@ -90,7 +90,7 @@ def _checked(op: str, arrays: tuple[Array, ...]) -> list[Array]:
 
 def _bytes(one: Array) -> tuple[int, int]:
     """Between which addresses an array's elements lie."""
-    start: int = getattr(one, "shadow", one).__array_interface__["data"][0]
+    start = address(one)
     spans = [(n - 1) * stride for n, stride in zip(one.shape, one.strides, strict=True)]
     below, above = sum(min(span, 0) for span in spans), sum(max(span, 0) for span in spans)
     return start + below, start + above + one.itemsize

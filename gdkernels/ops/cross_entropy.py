@@ -2,11 +2,24 @@
 
 import numpy as np
 
-from .check import Array, array, contiguous, deliver, dimensions, float_dtype, known, number, output
+from ..check import (
+    ABSENT,
+    INT64,
+    Array,
+    array,
+    choice,
+    contiguous,
+    dimensions,
+    float_dtype,
+    number,
+    output,
+    whole,
+)
+from ..ranges import UNIT
 from .loss import REDUCTIONS, Loss
 from .wings import everywhere, wing
 
-INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)
+INT32 = np.dtype(np.int32)
 
 
 @everywhere
@@ -64,34 +77,30 @@ def softmax_cross_entropy(
     batch, classes = logits.shape
     if classes == 0:
         raise ValueError(f"{op}: logits has shape {logits.shape}, expected at least one class")
-    known(op, "reduction", reduction, REDUCTIONS)
-    if not 0.0 <= number(op, "label_smoothing", label_smoothing) <= 1.0:
-        raise ValueError(f"{op}: label_smoothing is {label_smoothing}, expected a number in [0, 1]")
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer):
-        raise TypeError(f"{op}: ignore_index is {ignore_index!r}, expected an integer")
-    weight = None
+    choice(op, "reduction", reduction, REDUCTIONS)
+    label_smoothing = number(op, "label_smoothing", label_smoothing, UNIT)
+    ignore_index = whole(op, "ignore_index", ignore_index)
+    inputs, why = (logits, target, class_weight), "it must match logits"
     if class_weight is not None:
-        weight = array(op, "class_weight", class_weight, dtype, (classes,), "it must match logits")
-    rows = array(op, "logits", logits, dtype)
+        class_weight = array(op, "class_weight", class_weight, dtype, (classes,), why)
+    logits = array(op, "logits", logits, dtype)
     if getattr(target, "dtype", None) in (INT64, INT32):
         if target.shape != (batch,):
             raise ValueError(
                 f"{op}: target has shape {target.shape}, expected {(batch,)} because it holds labels"
             )
-        goal = contiguous(target) if target.dtype == INT64 else target.astype(INT64, order="C")
+        target = contiguous(target) if target.dtype == INT64 else target.astype(INT64, order="C")
     else:
         if hasattr(target, "dtype") and target.dtype != dtype:
             raise TypeError(
                 f"{op}: target has dtype {target.dtype}, expected int32 or int64 labels, or {dtype} probabilities"
             )
-        goal = array(op, "target", target, dtype, logits.shape, "it holds probabilities")
-    slope = None
+        target = array(op, "target", target, dtype, logits.shape, "it holds probabilities")
+    grad_out = ABSENT
     if grad is not None:
-        others = (logits, target, class_weight)
-        slope = output(op, "grad", grad, rows, logits.shape, "it must match logits", apart_from=others)
-    result: Loss = wing(rows, "cross_entropy").rows(
-        op, rows, goal, slope, reduction, float(label_smoothing), weight, int(ignore_index)
+        grad_out = output(op, "grad", grad, logits, logits.shape, why, apart_from=inputs)
+    loss: Loss = wing(logits, "cross_entropy").rows(
+        op, logits, target, grad_out.array, reduction, label_smoothing, class_weight, ignore_index
     )
-    if slope is not None:
-        deliver(slope, grad)
-    return result
+    grad_out.deliver()
+    return loss

@@ -1,38 +1,24 @@
 """Dropout whose mask is a function of the seed and of the place of an element."""
 
-import operator
-from numbers import Real
-
-from .check import Array, array, deliver, float_dtype, output
+from ..check import Array, array, float_dtype, number, output, whole
+from ..ranges import PROBABILITY
 from .wings import everywhere, wing
-
-
-def _probability(op: str, p: object) -> float:
-    if not isinstance(p, Real):
-        raise TypeError(f"{op}: p is of type {type(p).__name__}, expected a probability in [0, 1]")
-    probability = float(p)
-    if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"{op}: p is {p}, expected a probability in [0, 1]")
-    return probability
 
 
 def _word(op: str, name: str, value: object) -> int:
     """An integer modulo 2^64, as the kernels hold it: in [−2^63, 2^63)."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected an integer") from None
-    return (number + 2**63) % 2**64 - 2**63
+    return (whole(op, name, value) + 2**63) % 2**64 - 2**63
 
 
 def _masked(op: str, name: str, x: Array, p: float, seed: int, offset: int, out: Array | None) -> Array:
     dtype = float_dtype(op, name, x)
-    probability = _probability(op, p)
-    key, begin = _word(op, "seed", seed), _word(op, "offset", offset)
-    source = array(op, name, x, dtype)
-    result = output(op, "out", out, source, x.shape, f"{name} has shape {x.shape}", in_place=(x,))
-    wing(source, "dropout").forward(source, probability, key, begin, result)
-    return deliver(result, out)
+    p = number(op, "p", p, PROBABILITY)
+    seed, offset = _word(op, "seed", seed), _word(op, "offset", offset)
+    inputs = (x,)
+    x = array(op, name, x, dtype)
+    y = output(op, "out", out, x, x.shape, f"{name} has shape {x.shape}", in_place=inputs)
+    wing(x, "dropout").forward(x, p, seed, offset, y.array)
+    return y.deliver()
 
 
 @everywhere

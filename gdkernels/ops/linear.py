@@ -1,7 +1,7 @@
 """The dense layer with its activation, forward and backward."""
 
-from .activation import KINDS, saved_for
-from .check import Array, array, deliver, dimensions, empty, float_dtype, known, output
+from ..check import ABSENT, Array, array, choice, dimensions, empty, float_dtype, output
+from ..scalar.activation import SAVED
 from .matmul import operand
 from .wings import everywhere, wing
 
@@ -24,7 +24,7 @@ def linear(
         With any strides: the transpose of an (n_out, n_in) weight is not copied.
     b : (n_out,) array, optional
     activation : str
-        identity, sigmoid, tanh, relu, leaky_relu, elu, gelu, gelu_tanh, silu, softplus or mish.
+        A name that `activation` lists.
     out : (batch, n_out) array, optional
         Receives the result.
     z : (batch, n_out) array, optional
@@ -42,24 +42,21 @@ def linear(
         Where shapes do not fit, the activation is unknown, or a result overlaps an input or the other result.
     """
     dtype = float_dtype("linear", "x", x, halves=True)
-    known("linear", "activation", activation, KINDS)
-    rows = operand("linear", "x", x, dtype, "x")
-    weights = operand("linear", "w", w, dtype, "x")
-    if weights.shape[0] != rows.shape[1]:
-        raise ValueError(
-            f"linear: w has shape {w.shape}, expected ({x.shape[1]}, n) because x has shape {x.shape}"
-        )
-    shape = (rows.shape[0], weights.shape[1])
-    bias = b
+    choice("linear", "activation", activation, SAVED)
+    inputs = (x, w, b)
+    x = operand("linear", "x", x, dtype, "x")
+    w = operand("linear", "w", w, dtype, "x")
+    (batch, n_in), (rows, n_out) = x.shape, w.shape
+    if rows != n_in:
+        raise ValueError(f"linear: w has shape {w.shape}, expected ({n_in}, n) because x has shape {x.shape}")
     if b is not None:
-        bias = array("linear", "b", b, dtype, shape[1:], f"w has shape {w.shape}")
-    why = f"x has shape {x.shape} and w {w.shape}"
-    result = output("linear", "out", out, rows, shape, why, apart_from=(x, w, b, z))
-    before = None if z is None else output("linear", "z", z, rows, shape, why, apart_from=(x, w, b))
-    wing(rows, "linear").run(rows, weights, bias, activation, result, before)
-    if before is not None:
-        deliver(before, z)
-    return deliver(result, out)
+        b = array("linear", "b", b, dtype, (n_out,), f"w has shape {w.shape}")
+    shape, why = (batch, n_out), f"x has shape {x.shape} and w {w.shape}"
+    a = output("linear", "out", out, x, shape, why, apart_from=(*inputs, z))
+    z_out = ABSENT if z is None else output("linear", "z", z, x, shape, why, apart_from=inputs)
+    wing(x, "linear").run(x, w, b, activation, a.array, z_out.array)
+    z_out.deliver()
+    return a.deliver()
 
 
 @everywhere
@@ -109,17 +106,17 @@ def linear_backward(
     """
     op = "linear_backward"
     dtype = float_dtype(op, "da", da, halves=True)
-    known(op, "activation", activation, KINDS)
+    choice(op, "activation", activation, SAVED)
     dimensions(op, "da", da, 2)
-    batch, n_out = da.shape
-    rows = operand(op, "x", x, dtype, "da")
-    weights = operand(op, "w", w, dtype, "da")
-    n_in = rows.shape[1]
-    if rows.shape[0] != batch:
+    inputs, (batch, n_out) = (da, x, w, saved), da.shape
+    x = operand(op, "x", x, dtype, "da")
+    w = operand(op, "w", w, dtype, "da")
+    rows, n_in = x.shape
+    if rows != batch:
         raise ValueError(
             f"{op}: x has shape {x.shape}, expected ({batch}, n) because da has shape {da.shape}"
         )
-    if weights.shape != (n_in, n_out):
+    if w.shape != (n_in, n_out):
         raise ValueError(
             f"{op}: w has shape {w.shape}, expected {(n_in, n_out)} because x has shape {x.shape} and da {da.shape}"
         )
@@ -127,28 +124,24 @@ def linear_backward(
         raise ValueError(
             f"{op}: accumulate is set but {'dw' if dw is None else 'db'} is not given, expected an array"
         )
-    gradient = array(op, "da", da, dtype)
-    kept = None
-    if activation != "identity":
-        if saved is None:
-            raise ValueError(f"{op}: saved is None, expected the {saved_for(activation)} of {activation}")
-        kept = array(op, "saved", saved, dtype, da.shape, f"da has shape {da.shape}")
-    inputs = (da, x, w, saved)
+    da = array(op, "da", da, dtype)
+    if activation == "identity":
+        saved, dz = None, da
+    elif saved is None:
+        raise ValueError(f"{op}: saved is None, expected the {SAVED[activation]} of {activation}")
+    else:
+        saved = array(op, "saved", saved, dtype, da.shape, f"da has shape {da.shape}")
+        dz = empty(da, da.shape)
     why = "of the inputs' shapes"
-    dx_result = None
-    if need_dx:
-        dx_result = output(op, "dx", dx, gradient, rows.shape, why, apart_from=(*inputs, dw, db))
-    dw_result = output(op, "dw", dw, gradient, weights.shape, why, apart_from=(*inputs, db))
-    db_result = output(op, "db", db, gradient, (n_out,), why, apart_from=inputs)
+    dx_out = output(op, "dx", dx, da, x.shape, why, apart_from=(*inputs, dw, db)) if need_dx else ABSENT
+    dw_out = output(op, "dw", dw, da, w.shape, why, apart_from=(*inputs, db))
+    db_out = output(op, "db", db, da, (n_out,), why, apart_from=inputs)
     if accumulate:
-        for result, given in ((dw_result, dw), (db_result, db)):
-            if result is not given:
-                result[...] = given
-    dz = gradient if kept is None else empty(gradient, gradient.shape)
-    wing(dz, "activation").backward(gradient, kept, activation, dz, db_result, accumulate)
+        dw_out.fill()
+        db_out.fill()
+    wing(dz, "activation").backward(da, saved, activation, dz, db_out.array, accumulate)
     product = wing(dz, "matmul")
-    product.matmul(rows.T, dz, dw_result, accumulate)
-    if dx_result is not None:
-        product.matmul(dz, weights.T, dx_result)
-        dx_result = deliver(dx_result, dx)
-    return dx_result, deliver(dw_result, dw), deliver(db_result, db)
+    product.matmul(x.T, dz, dw_out.array, accumulate)
+    if need_dx:
+        product.matmul(dz, w.T, dx_out.array)
+    return dx_out.deliver(), dw_out.deliver(), db_out.deliver()

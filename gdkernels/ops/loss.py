@@ -1,32 +1,35 @@
 """The losses of elements, each with its gradient in the same pass."""
 
-from .check import Array, array, deliver, float_dtype, known, number, output
+from ..check import ABSENT, Array, array, choice, float_dtype, number, output
+from ..scalar.loss import ELEMENT_LOSSES
 from .wings import everywhere, wing
 
 REDUCTIONS = ("mean", "sum", "none")
+DELTA = ELEMENT_LOSSES["huber"].options["delta"].range
+POS_WEIGHT = ELEMENT_LOSSES["binary_cross_entropy"].options["pos_weight"].range
 Loss = float | Array
 
 
 def _of_elements(
     op: str,
-    name: str,
     pred: Array,
     target: Array,
     grad: Array | None,
     reduction: str,
     options: tuple[float, ...] = (),
 ) -> Loss:
-    dtype = float_dtype(op, name, pred)
-    why = f"it must match {name}"
-    given, wanted = array(op, name, pred, dtype), array(op, "target", target, dtype, pred.shape, why)
-    known(op, "reduction", reduction, REDUCTIONS)
-    slope = None
+    """The loss of this name in `scalar.loss`; its options are checked already."""
+    name, inputs = ELEMENT_LOSSES[op].prediction, (pred, target)
+    dtype, why = float_dtype(op, name, pred), f"it must match {name}"
+    pred = array(op, name, pred, dtype)
+    target = array(op, "target", target, dtype, pred.shape, why)
+    choice(op, "reduction", reduction, REDUCTIONS)
+    grad_out = ABSENT
     if grad is not None:
-        slope = output(op, "grad", grad, given, pred.shape, why, apart_from=(pred, target))
-    result: Loss = wing(given, "loss").elements(op, given, wanted, slope, reduction, options)
-    if slope is not None:
-        deliver(slope, grad)
-    return result
+        grad_out = output(op, "grad", grad, pred, pred.shape, why, apart_from=inputs)
+    loss: Loss = wing(pred, "loss").elements(op, pred, target, grad_out.array, reduction, options)
+    grad_out.deliver()
+    return loss
 
 
 @everywhere
@@ -54,7 +57,7 @@ def mse(pred: Array, target: Array, grad: Array | None = None, reduction: str = 
     ValueError
         Where the shapes differ (nothing is broadcast), the reduction is unknown, or `grad` overlaps an input.
     """
-    return _of_elements("mse", "pred", pred, target, grad, reduction)
+    return _of_elements("mse", pred, target, grad, reduction)
 
 
 @everywhere
@@ -68,7 +71,7 @@ def huber(
     pred, target : arrays
         float32 or float64, of the same shape and dtype.
     delta : float
-        Positive: the error from which on the loss grows linearly, so that outliers pull with a bounded force.
+        > 0: the error from which on the loss grows linearly, so that outliers pull with a bounded force.
     grad : array like pred, optional
         Receives dL/dpred, e held in [−delta, delta], divided by n.
     reduction : str
@@ -87,9 +90,8 @@ def huber(
     ----------
     .. [1] P. J. Huber, Robust estimation of a location parameter, Ann. Math. Statist. 35 (1964).
     """
-    if not number("huber", "delta", delta) > 0:
-        raise ValueError(f"huber: delta is {delta}, expected a positive number")
-    return _of_elements("huber", "pred", pred, target, grad, reduction, (float(delta),))
+    delta = number("huber", "delta", delta, DELTA)
+    return _of_elements("huber", pred, target, grad, reduction, (delta,))
 
 
 @everywhere
@@ -114,7 +116,7 @@ def binary_cross_entropy(
     reduction : str
         "mean", "sum" or "none", as in `mse`.
     pos_weight : float
-        w, the weight of the positive part.
+        w, the weight of the positive part, > 0.
 
     Returns
     -------
@@ -123,8 +125,8 @@ def binary_cross_entropy(
     Raises
     ------
     TypeError, ValueError
-        As `mse`.
+        As `mse`; ValueError also where pos_weight is not positive and finite.
     """
     op = "binary_cross_entropy"
-    weight = number(op, "pos_weight", pos_weight)
-    return _of_elements(op, "logits", logits, target, grad, reduction, (weight,))
+    pos_weight = number(op, "pos_weight", pos_weight, POS_WEIGHT)
+    return _of_elements(op, logits, target, grad, reduction, (pos_weight,))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .check import Array, deliver, dimensions, float_dtype, output
+from ..check import Array, copied, dimensions, float_dtype, output
 from .wings import everywhere, wing
 
 
@@ -11,7 +11,7 @@ def strided(value: Array) -> Array:
     flags = value.flags
     if flags.aligned and (flags.c_contiguous or all(step % value.itemsize == 0 for step in value.strides)):
         return value
-    return np.array(value, order="C", copy=True) if isinstance(value, np.ndarray) else value.copy()
+    return copied(value)
 
 
 def operand(op: str, name: str, value: Array, dtype: "np.dtype[np.generic]", first: str) -> Array:
@@ -64,23 +64,20 @@ def matmul(
     .. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.5.
     """
     dtype = float_dtype("matmul", "a", a, halves=True)
-    left = operand("matmul", "a", a, dtype, "a")
-    right = operand("matmul", "b", b, dtype, "a")
-    if trans_a:
-        left = left.T
-    if trans_b:
-        right = right.T
-    if left.shape[1] != right.shape[0]:
-        expected = f"(n, {left.shape[1]})" if trans_b else f"({left.shape[1]}, n)"
+    inputs = (a, b)
+    a = operand("matmul", "a", a, dtype, "a")
+    b = operand("matmul", "b", b, dtype, "a")
+    m, k = reversed(a.shape) if trans_a else a.shape
+    rows, n = reversed(b.shape) if trans_b else b.shape
+    if rows != k:
         raise ValueError(
-            f"matmul: b has shape {b.shape}, expected {expected} because a has shape {a.shape}"
-            f"{' and trans_a is set' if trans_a else ''}"
+            f"matmul: b has shape {b.shape}, expected {f'(n, {k})' if trans_b else f'({k}, n)'} because a has shape "
+            f"{a.shape}{' and trans_a is set' if trans_a else ''}"
         )
     if accumulate and out is None:
         raise ValueError("matmul: accumulate is set but out is not given, expected an array to add to")
-    shape = (left.shape[0], right.shape[1])
-    result = output("matmul", "out", out, left, shape, "of the operands", apart_from=(a, b))
-    if accumulate and result is not out:
-        result[...] = out
-    wing(left, "matmul").matmul(left, right, result, accumulate)
-    return deliver(result, out)
+    product = output("matmul", "out", out, a, (m, n), "of the operands", apart_from=inputs)
+    if accumulate:
+        product.fill()
+    wing(a, "matmul").matmul(a.T if trans_a else a, b.T if trans_b else b, product.array, accumulate)
+    return product.deliver()

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .check import Array, array, deliver, dimensions, float_dtype, number, output
+from ..check import Array, array, dimensions, float_dtype, number, output
+from ..ranges import NOT_NEGATIVE
 from .wings import everywhere, wing
 
 PER_COLUMN = "it has one number for each column of x"
@@ -19,11 +20,6 @@ def _rows(op: str, x: Array, dtype: "np.dtype[np.generic]") -> Array:
 
 def _like(op: str, name: str, value: Array | None, x: Array) -> Array | None:
     return None if value is None else array(op, name, value, x.dtype, x.shape, LIKE_X)
-
-
-def _check_eps(op: str, eps: float) -> None:
-    if not number(op, "eps", eps) >= 0:
-        raise ValueError(f"{op}: eps is {eps}, expected a number from 0 on")
 
 
 @everywhere
@@ -71,19 +67,18 @@ def layernorm(
     .. [1] J. L. Ba, J. R. Kiros, G. E. Hinton, Layer Normalization, arXiv:1607.06450 (2016).
     """
     op = "layernorm"
-    dtype = float_dtype(op, "x", x)
-    rows = _rows(op, x, dtype)
-    batch, n = rows.shape
-    scale = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
-    shift = array(op, "beta", beta, dtype, (n,), PER_COLUMN)
-    added = _like(op, "residual", residual, rows)
-    _check_eps(op, eps)
-    result = output(op, "out", out, rows, (batch, n), LIKE_X, (gamma, beta), in_place=(x, residual))
-    others = (x, gamma, beta, residual, out)
-    moments = output(op, "stats", stats, rows, (batch, 2), PER_ROW, apart_from=others)
-    wing(rows, "norm").layernorm(rows, added, scale, shift, result, moments, eps)
-    deliver(moments, stats)
-    return deliver(result, out)
+    dtype, inputs, scales = float_dtype(op, "x", x), (x, residual), (gamma, beta)
+    x = _rows(op, x, dtype)
+    batch, n = x.shape
+    gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
+    beta = array(op, "beta", beta, dtype, (n,), PER_COLUMN)
+    residual = _like(op, "residual", residual, x)
+    eps = number(op, "eps", eps, NOT_NEGATIVE)
+    y = output(op, "out", out, x, (batch, n), LIKE_X, scales, inputs)
+    stats_out = output(op, "stats", stats, x, (batch, 2), PER_ROW, (*inputs, *scales, out))
+    wing(x, "norm").layernorm(x, residual, gamma, beta, y.array, stats_out.array, eps)
+    stats_out.deliver()
+    return y.deliver()
 
 
 @everywhere
@@ -125,19 +120,21 @@ def layernorm_backward(
         As `layernorm`.
     """
     op = "layernorm_backward"
-    dtype = float_dtype(op, "x", x)
-    rows = _rows(op, x, dtype)
-    batch, n = rows.shape
-    gradient = array(op, "dy", dy, dtype, (batch, n), LIKE_X)
-    scale = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
-    moments = array(op, "stats", stats, dtype, (batch, 2), PER_ROW)
-    added = _like(op, "residual", residual, rows)
-    inputs = (dy, x, gamma, stats, residual)
-    to_x = output(op, "dx", dx, rows, (batch, n), LIKE_X, (gamma, stats), in_place=(dy, x, residual))
-    to_gamma = output(op, "dgamma", dgamma, rows, (n,), PER_COLUMN, apart_from=(*inputs, dx))
-    to_beta = output(op, "dbeta", dbeta, rows, (n,), PER_COLUMN, apart_from=(*inputs, dx, dgamma))
-    wing(rows, "norm").layernorm_backward(gradient, rows, added, scale, moments, to_x, to_gamma, to_beta)
-    return deliver(to_x, dx), deliver(to_gamma, dgamma), deliver(to_beta, dbeta)
+    dtype, inputs, of_rows = float_dtype(op, "x", x), (dy, x, residual), (gamma, stats)
+    x = _rows(op, x, dtype)
+    batch, n = x.shape
+    dy = array(op, "dy", dy, dtype, (batch, n), LIKE_X)
+    gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
+    stats = array(op, "stats", stats, dtype, (batch, 2), PER_ROW)
+    residual = _like(op, "residual", residual, x)
+    dx_out = output(op, "dx", dx, x, (batch, n), LIKE_X, of_rows, inputs)
+    others = (*inputs, *of_rows, dx)
+    dgamma_out = output(op, "dgamma", dgamma, x, (n,), PER_COLUMN, others)
+    dbeta_out = output(op, "dbeta", dbeta, x, (n,), PER_COLUMN, (*others, dgamma))
+    wing(x, "norm").layernorm_backward(
+        dy, x, residual, gamma, stats, dx_out.array, dgamma_out.array, dbeta_out.array
+    )
+    return dx_out.deliver(), dgamma_out.deliver(), dbeta_out.deliver()
 
 
 @everywhere
@@ -180,17 +177,17 @@ def rmsnorm(
     .. [1] B. Zhang, R. Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467 (2019).
     """
     op = "rmsnorm"
-    dtype = float_dtype(op, "x", x)
-    rows = _rows(op, x, dtype)
-    batch, n = rows.shape
-    scale = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
-    added = _like(op, "residual", residual, rows)
-    _check_eps(op, eps)
-    result = output(op, "out", out, rows, (batch, n), LIKE_X, (gamma,), in_place=(x, residual))
-    moments = output(op, "stats", stats, rows, (batch,), PER_ROW, apart_from=(x, gamma, residual, out))
-    wing(rows, "norm").rmsnorm(rows, added, scale, result, moments, eps)
-    deliver(moments, stats)
-    return deliver(result, out)
+    dtype, inputs, scales = float_dtype(op, "x", x), (x, residual), (gamma,)
+    x = _rows(op, x, dtype)
+    batch, n = x.shape
+    gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
+    residual = _like(op, "residual", residual, x)
+    eps = number(op, "eps", eps, NOT_NEGATIVE)
+    y = output(op, "out", out, x, (batch, n), LIKE_X, scales, inputs)
+    stats_out = output(op, "stats", stats, x, (batch,), PER_ROW, (*inputs, *scales, out))
+    wing(x, "norm").rmsnorm(x, residual, gamma, y.array, stats_out.array, eps)
+    stats_out.deliver()
+    return y.deliver()
 
 
 @everywhere
@@ -230,15 +227,14 @@ def rmsnorm_backward(
         As `layernorm`.
     """
     op = "rmsnorm_backward"
-    dtype = float_dtype(op, "x", x)
-    rows = _rows(op, x, dtype)
-    batch, n = rows.shape
-    gradient = array(op, "dy", dy, dtype, (batch, n), LIKE_X)
-    scale = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
-    moments = array(op, "stats", stats, dtype, (batch,), PER_ROW)
-    added = _like(op, "residual", residual, rows)
-    to_x = output(op, "dx", dx, rows, (batch, n), LIKE_X, (gamma, stats), in_place=(dy, x, residual))
-    inputs = (dy, x, gamma, stats, residual, dx)
-    to_gamma = output(op, "dgamma", dgamma, rows, (n,), PER_COLUMN, apart_from=inputs)
-    wing(rows, "norm").rmsnorm_backward(gradient, rows, added, scale, moments, to_x, to_gamma)
-    return deliver(to_x, dx), deliver(to_gamma, dgamma)
+    dtype, inputs, of_rows = float_dtype(op, "x", x), (dy, x, residual), (gamma, stats)
+    x = _rows(op, x, dtype)
+    batch, n = x.shape
+    dy = array(op, "dy", dy, dtype, (batch, n), LIKE_X)
+    gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
+    stats = array(op, "stats", stats, dtype, (batch,), PER_ROW)
+    residual = _like(op, "residual", residual, x)
+    dx_out = output(op, "dx", dx, x, (batch, n), LIKE_X, of_rows, inputs)
+    dgamma_out = output(op, "dgamma", dgamma, x, (n,), PER_COLUMN, (*inputs, *of_rows, dx))
+    wing(x, "norm").rmsnorm_backward(dy, x, residual, gamma, stats, dx_out.array, dgamma_out.array)
+    return dx_out.deliver(), dgamma_out.deliver()

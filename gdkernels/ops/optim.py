@@ -5,11 +5,9 @@ at zero. L2 decay adds weight_decay · p to the gradient; decoupled decay (AdamW
 1 − lr · weight_decay. Nothing is written unless every argument is right.
 """
 
-import math
-import operator
-
+from ..check import Array, array, contiguous, float_dtype, number, overlap, whole, writable
+from ..ranges import BELOW_ONE, NOT_NEGATIVE
 from ..scalar.hyper import hyper as hyper_vector
-from .check import Array, array, contiguous, float_dtype, overlap, writable
 from .wings import everywhere, wing
 
 _WHY = "p has it"
@@ -52,9 +50,9 @@ def sgd_step(
     .. [1] I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
     """
     op = "sgd_step"
-    _number(op, "lr", lr)
-    _number(op, "momentum", momentum)
-    _number(op, "weight_decay", weight_decay)
+    number(op, "lr", lr, NOT_NEGATIVE)
+    number(op, "momentum", momentum, NOT_NEGATIVE)
+    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
     if velocity is None and momentum != 0:
         raise ValueError(f"{op}: velocity is None, expected an array because momentum is {momentum}")
     states = () if velocity is None else (("velocity", velocity),)
@@ -93,10 +91,10 @@ def rmsprop_step(
     T. Tieleman and G. Hinton, Neural networks for machine learning, lecture 6.5, 2012.
     """
     op = "rmsprop_step"
-    _number(op, "lr", lr)
-    _number(op, "alpha", alpha, below=1.0)
-    _number(op, "eps", eps)
-    _number(op, "weight_decay", weight_decay)
+    number(op, "lr", lr, NOT_NEGATIVE)
+    number(op, "alpha", alpha, BELOW_ONE)
+    number(op, "eps", eps, NOT_NEGATIVE)
+    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
     _step(op, "rmsprop", p, g, (("v", v),), hyper_vector("rmsprop", lr, weight_decay, alpha=alpha, eps=eps))
 
 
@@ -123,9 +121,9 @@ def adagrad_step(
     J. Duchi, E. Hazan and Y. Singer, Adaptive subgradient methods, JMLR 12, 2011.
     """
     op = "adagrad_step"
-    _number(op, "lr", lr)
-    _number(op, "eps", eps)
-    _number(op, "weight_decay", weight_decay)
+    number(op, "lr", lr, NOT_NEGATIVE)
+    number(op, "eps", eps, NOT_NEGATIVE)
+    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
     _step(op, "adagrad", p, g, (("v", v),), hyper_vector("adagrad", lr, weight_decay, eps=eps))
 
 
@@ -255,10 +253,10 @@ def lion_step(
     The sign of 0 is 0. X. Chen et al., Symbolic discovery of optimization algorithms, 2023, arXiv 2302.06675.
     """
     op = "lion_step"
-    _number(op, "lr", lr)
-    _number(op, "beta1", beta1, below=1.0)
-    _number(op, "beta2", beta2, below=1.0)
-    _number(op, "weight_decay", weight_decay)
+    number(op, "lr", lr, NOT_NEGATIVE)
+    number(op, "beta1", beta1, BELOW_ONE)
+    number(op, "beta2", beta2, BELOW_ONE)
+    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
     _step(op, "lion", p, g, (("m", m),), hyper_vector("lion", lr, weight_decay, beta1=beta1, beta2=beta2))
 
 
@@ -272,31 +270,13 @@ def _adam_hyper(
     eps: float,
     weight_decay: float,
 ) -> Array:
-    try:
-        count = operator.index(step)
-    except TypeError:
-        raise TypeError(
-            f"{op}: step is of type {type(step).__name__}, expected an integer from 1 on"
-        ) from None
-    if count < 1:
-        raise ValueError(f"{op}: step is {count}, expected an integer from 1 on: the first step is 1")
-    _number(op, "lr", lr)
-    _number(op, "beta1", beta1, below=1.0)
-    _number(op, "beta2", beta2, below=1.0)
-    _number(op, "eps", eps)
-    _number(op, "weight_decay", weight_decay)
+    count = whole(op, "step", step, at_least=1)
+    number(op, "lr", lr, NOT_NEGATIVE)
+    number(op, "beta1", beta1, BELOW_ONE)
+    number(op, "beta2", beta2, BELOW_ONE)
+    number(op, "eps", eps, NOT_NEGATIVE)
+    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
     return hyper_vector(name, lr, weight_decay, step=count, beta1=beta1, beta2=beta2, eps=eps)
-
-
-def _number(op: str, name: str, value: float, below: float = math.inf) -> None:
-    """A hyper-parameter must be a number in [0, below)."""
-    try:
-        right = 0.0 <= value < below
-    except TypeError:
-        raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a number") from None
-    if not right:
-        expected = "a finite number not below 0" if below == math.inf else f"a number in [0, {below:g})"
-        raise ValueError(f"{op}: {name} is {value!r}, expected {expected}")
 
 
 def _step(

@@ -1,6 +1,6 @@
 """Softmax and its logarithm."""
 
-from .check import Array, array, deliver, float_dtype, output
+from ..check import Array, array, float_dtype, output
 from .wings import everywhere, wing
 
 
@@ -8,10 +8,11 @@ def _over_rows(op: str, x: Array, out: Array | None) -> Array:
     dtype = float_dtype(op, "x", x)
     if x.ndim == 0:
         raise ValueError(f"{op}: x has shape (), expected at least 1 dimension")
-    rows = array(op, "x", x, dtype)
-    result = output(op, "out", out, rows, x.shape, "it must match x", in_place=(x,))
-    getattr(wing(rows, "softmax"), op)(rows, result)
-    return deliver(result, out)
+    inputs = (x,)
+    x = array(op, "x", x, dtype)
+    y = output(op, "out", out, x, x.shape, "it must match x", in_place=inputs)
+    getattr(wing(x, "softmax"), op)(x, y.array)
+    return y.deliver()
 
 
 @everywhere

@@ -1,4 +1,6 @@
-"""The eleven activations of one element, a = act(z), each with its derivative.
+"""The activations of one element, a = act(z), each with its derivative.
+
+`ACTIVATIONS` holds what else is to be known of each: kernels, operations, layers and the command line derive from it.
 
 A derivative is a function of what the forward pass keeps for it (`SAVED`): of the output a where act′ is a short
 formula of that, else of the pre-activation z. gelu, gelu_tanh, silu and mish are z times a gate that opens from 0 to
@@ -10,7 +12,7 @@ Choices are written as selections of two computed values: that is what vectorise
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import elementwise
 from .elementary import exp, expm1, log1p, normal_cdf, normal_pdf
@@ -208,19 +210,33 @@ def mish_grad(z):
     return above * part + z * (rise * part * part)
 
 
-# name: (act, act′, what act′ is a function of)
-ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], str]] = {
-    "identity": (identity, identity_grad, "output"),
-    "sigmoid": (sigmoid, sigmoid_grad, "output"),
-    "tanh": (tanh, tanh_grad, "output"),
-    "relu": (relu, relu_grad, "output"),
-    "leaky_relu": (leaky_relu, leaky_relu_grad, "output"),
-    "elu": (elu, elu_grad, "output"),
-    "gelu": (gelu, gelu_grad, "preactivation"),
-    "gelu_tanh": (gelu_tanh, gelu_tanh_grad, "preactivation"),
-    "silu": (silu, silu_grad, "preactivation"),
-    "softplus": (softplus, softplus_grad, "preactivation"),
-    "mish": (mish, mish_grad, "preactivation"),
+class Activation(NamedTuple):
+    """An activation.
+
+    act, slope : functions of one number, act and act′
+    saved : what act′ is a function of, "output" (a) or "preactivation" (z)
+    init : which initialiser (`scalar.init`) suits the weights in front of it: He's where it lets about half of its input
+        through, which the larger variance makes up for, Xavier's otherwise
+    """
+
+    act: Callable[[Any], Any]
+    slope: Callable[[Any], Any]
+    saved: str
+    init: str
+
+
+ACTIVATIONS = {
+    "identity": Activation(identity, identity_grad, "output", "xavier_uniform"),
+    "sigmoid": Activation(sigmoid, sigmoid_grad, "output", "xavier_uniform"),
+    "tanh": Activation(tanh, tanh_grad, "output", "xavier_uniform"),
+    "relu": Activation(relu, relu_grad, "output", "he_normal"),
+    "leaky_relu": Activation(leaky_relu, leaky_relu_grad, "output", "he_normal"),
+    "elu": Activation(elu, elu_grad, "output", "he_normal"),
+    "gelu": Activation(gelu, gelu_grad, "preactivation", "he_normal"),
+    "gelu_tanh": Activation(gelu_tanh, gelu_tanh_grad, "preactivation", "he_normal"),
+    "silu": Activation(silu, silu_grad, "preactivation", "he_normal"),
+    "softplus": Activation(softplus, softplus_grad, "preactivation", "he_normal"),
+    "mish": Activation(mish, mish_grad, "preactivation", "he_normal"),
 }
 
-SAVED = {kind: saved for kind, (_, _, saved) in ACTIVATIONS.items()}
+SAVED = {kind: row.saved for kind, row in ACTIVATIONS.items()}

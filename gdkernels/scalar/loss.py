@@ -1,8 +1,16 @@
 """The losses of one element, each with its derivative: (l, dl/dprediction).
 
 The pair comes from one function because both need the same difference or exponential.
+
+`ELEMENT_LOSSES` holds what else is to be known of each: kernels, operations, the losses of a trainer and the command line
+derive from it.
 """
 
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ..ranges import LEAST, POSITIVE, UNIT, Range
 from . import elementwise
 from .elementary import exp, log1p
 
@@ -46,3 +54,37 @@ def binary_cross_entropy(logit, target, pos_weight):
     loss = positive * ((zero if up else -logit) + tail) + negative * ((logit if up else zero) + tail)
     slope = negative * (larger if up else smaller) - positive * (smaller if up else larger)
     return loss, slope
+
+
+class Option(NamedTuple):
+    """A number that a loss is asked for besides its arrays."""
+
+    default: float
+    range: Range
+
+
+class Loss(NamedTuple):
+    """A loss.
+
+    loss : function of (prediction, target, *options) that gives (l, dl/dprediction)
+    prediction : what operations call the first argument: "pred", or "logits" where that is no prediction yet
+    options : by name, in the order of the function's arguments
+    targets : the range of the targets; None for any
+    """
+
+    loss: Callable[..., Any]
+    prediction: str = "pred"
+    options: Mapping[str, Option] = {}
+    targets: Range | None = None
+
+
+ELEMENT_LOSSES = {
+    "mse": Loss(mse),
+    "huber": Loss(huber, options={"delta": Option(1.0, Range(LEAST, math.inf, "a positive number"))}),
+    "binary_cross_entropy": Loss(
+        binary_cross_entropy, "logits", {"pos_weight": Option(1.0, POSITIVE)}, targets=UNIT
+    ),
+}
+
+# The loss of whole rows, a decision among classes: `cross_entropy` in each wing.
+SOFTMAX_CROSS_ENTROPY = "softmax_cross_entropy"

@@ -5,9 +5,15 @@ minimum the noise of mini-batches keeps the parameters at a distance that grows 
 
 These functions are plain Python: nothing here imports Numba, and ``numba.njit(cosine)`` compiles each as it stands.
 For that each is complete in itself and calls no other.
+
+`SCHEDULES` holds what else is to be known of each: the classes of `train.schedules` and the command line derive from it.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ..ranges import NOT_NEGATIVE, UNIT, Range
 
 
 def constant(step: int, lr: float) -> float:
@@ -64,3 +70,29 @@ def cosine_restarts(step: int, peak: float, period: int, factor: int = 1, floor:
         step -= period
         period *= factor
     return floor + (peak - floor) * (0.5 * (1.0 + math.cos(math.pi * step / period)))
+
+
+class Schedule(NamedTuple):
+    """A schedule.
+
+    rate : function of the step and of the parameters below
+    numbers : the range of each parameter that is a number
+    counts : the least value of each parameter that counts something, such as steps
+    """
+
+    rate: Callable[..., float]
+    numbers: Mapping[str, Range]
+    counts: Mapping[str, int] = {}
+
+
+PEAK, FROM_PEAK_TO_FLOOR = {"peak": NOT_NEGATIVE}, {"peak": NOT_NEGATIVE, "floor": NOT_NEGATIVE}
+
+SCHEDULES = {
+    "constant": Schedule(constant, {"lr": NOT_NEGATIVE}),
+    "linear_warmup": Schedule(linear_warmup, PEAK, {"warmup": 0}),
+    "cosine": Schedule(cosine, FROM_PEAK_TO_FLOOR, {"total": 1}),
+    "warmup_cosine": Schedule(warmup_cosine, FROM_PEAK_TO_FLOOR, {"warmup": 0, "total": 1}),
+    "warmup_linear": Schedule(warmup_linear, FROM_PEAK_TO_FLOOR, {"warmup": 0, "total": 1}),
+    "step_decay": Schedule(step_decay, {**PEAK, "factor": UNIT}, {"every": 1}),
+    "cosine_restarts": Schedule(cosine_restarts, FROM_PEAK_TO_FLOOR, {"period": 1, "factor": 1}),
+}

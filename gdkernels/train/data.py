@@ -12,10 +12,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..check import choice
 
 Task = Literal["classification", "regression"]
 
@@ -137,8 +139,8 @@ def load(
         )
     if not path.is_file():
         raise FileNotFoundError(f"load: there is no file {name}")
-    if task not in (None, "classification", "regression"):
-        raise ValueError(f"load: task is {task!r}, expected classification or regression")
+    if task is not None:
+        choice("load", "task", task, get_args(Task))
     if kind == ".npz":
         if target is not None:
             raise ValueError(f"load: target is {target!r}, but an .npz file holds its target as the array y")
@@ -194,7 +196,7 @@ def _dataset(path: Path, x: NDArray[np.float64], y: NDArray[np.generic], task: T
         task = "classification" if text or _few_whole_numbers(y) else "regression"
     if task == "regression":
         if text:
-            raise ValueError(f"load: {path}: the target is text, which is no regression")
+            raise ValueError(f"load: {path}: the target is text, expected numbers for a regression")
         return Dataset(path.name, x, y.astype(np.float64).reshape(len(x), -1), "regression")
     if y.ndim > 1 and y.shape[1] > 1:
         raise ValueError(f"load: {path}: y has shape {y.shape}, expected ({len(x)},) for a classification")
@@ -235,7 +237,7 @@ def _read_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
     except Exception as error:  # zipfile, zlib, tokenize and NumPy have many names for a broken file
         raise ValueError(f"load: {path}: {error}") from error
     if not (isinstance(x, np.ndarray) and isinstance(y, np.ndarray)):
-        raise ValueError(f"load: {path}: x or y is no NumPy array")
+        raise ValueError(f"load: {path}: x or y is not a NumPy array")
     if x.dtype.kind not in "biuf":
         raise ValueError(f"load: {path}: x has dtype {x.dtype}, expected numbers")
     if x.ndim != 2 or x.size == 0:

@@ -1,33 +1,48 @@
-"""The losses: their options, and what they ask of targets. The formulas stand in `reference/loss.py`, the kernels
-in `cpu/loss.py`.
+"""The losses: their options, and what they ask of targets. The formulas stand in `reference/loss.py` and
+`reference/cross_entropy.py`, the kernels in the files of these names in each wing.
 
-A loss is a mean: Σ of the terms of all samples / Σ of their weights. In a loss of elements (mse, huber,
-binary_cross_entropy) every sample weighs as many as the network has outputs; in softmax_cross_entropy it weighs 1,
-or as much as its class, or nothing where its label is ignored. A batch in which nothing counts has loss 0 and
-gradient 0.
+A loss is a mean: Σ of the terms of all samples / Σ of their weights. In a loss of elements (those of `scalar.loss`)
+every sample weighs as many as the network has outputs; in softmax_cross_entropy it weighs 1, or as much as its class,
+or nothing where its label is ignored. A batch in which nothing counts has loss 0 and gradient 0.
 """
 
 import math
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..nn.check import Array, matrix, number
+from ..check import INT64, Array, labels_in_range, matrix, number, whole
+from ..ops.cross_entropy import softmax_cross_entropy
+from ..ops.loss import binary_cross_entropy, huber, mse
 from ..plan import CrossEntropy, ElementLoss, LossCall
+from ..ranges import NOT_NEGATIVE, UNIT
+from ..scalar.loss import ELEMENT_LOSSES
+
+__all__ = ["MSE", "BinaryCrossEntropy", "Huber", "SoftmaxCrossEntropy"]
 
 Weights = float | NDArray[np.float64]  # of every sample in the mean: one number for all, or one each
 
-INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
-
 
 class Loss:
-    """What the losses have in common. Each is a frozen dataclass of its options."""
+    """What the losses have in common. Each is a frozen dataclass of its options.
 
-    name = ""
+    `op` is the operation that computes it, which also gives it its name. What stands here is for the losses of elements:
+    ranges of options and of targets are those of their row in `scalar.loss`.
+    """
+
+    op: ClassVar[Callable[..., Any]]
+
+    @property
+    def name(self) -> str:
+        return self.op.__name__
+
+    def __post_init__(self) -> None:
+        for name, option in ELEMENT_LOSSES[self.name].options.items():
+            value = number(type(self).__name__, name, getattr(self, name), option.range)
+            object.__setattr__(self, name, value)
 
     def check_outputs(self, n_out: int) -> None:
         """Raise ValueError unless the loss can be that of a network with so many outputs."""
@@ -37,21 +52,31 @@ class Loss:
 
         Raises TypeError and ValueError that name what is wrong with y: of an element, its row and value.
         """
-        return _values(op, y, rows, n_out, dtype), float(n_out)
+        values = _values(op, y, rows, n_out, dtype)
+        among = ELEMENT_LOSSES[self.name].targets
+        if among is not None and rows and not (values.min() in among and values.max() in among):
+            row, column = np.argwhere(~((values >= among.low) & (values <= among.high)))[0]
+            raise ValueError(
+                f"{op}: y[{row}, {column}] is {values[row, column]}, expected {among.words} for {self.name}"
+            )
+        return values, float(n_out)
 
     def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> LossCall:
         """The kernel for such targets, with its options."""
         return ElementLoss(self.name, self._options())
 
     def _options(self) -> tuple[float, ...]:
-        return ()
+        return tuple(getattr(self, name) for name in ELEMENT_LOSSES[self.name].options)
+
+    def _op_options(self, dtype: np.dtype[Any]) -> dict[str, Any]:
+        """What the operation is asked for besides its arrays."""
+        return dict(zip(ELEMENT_LOSSES[self.name].options, self._options(), strict=True))
 
     def value(self, output: Array, target: Array, weights: Weights) -> float:
         """The loss of outputs; NaN where nothing counts. Arguments as `target` gives them."""
-        from ..cpu import loss as kernels
-
-        terms = kernels.of_elements(self.name, output, target, None, 1.0, self._options())
-        return float(terms.sum()) / output.size
+        total = len(output) * weights if isinstance(weights, float) else float(weights.sum())
+        terms = self.op(output, target, reduction="sum", **self._op_options(output.dtype))
+        return float(terms) / total if total else math.nan
 
     def quality(self, output: Array, target: Array) -> tuple[str, float]:
         """What a person looks at: the name of a measure and its value for outputs of the network."""
@@ -62,7 +87,7 @@ class Loss:
 class MSE(Loss):
     """(1/n) Σ (y − target)², n = number of elements. Targets: (batch, n_out), or (batch,) for one output."""
 
-    name = "mse"
+    op = staticmethod(mse)
 
 
 @dataclass(frozen=True)
@@ -70,13 +95,7 @@ class Huber(Loss):
     """(1/n) Σ of e²/2 where |e| ≤ delta, else delta (|e| − delta/2), e = y − target (Huber 1964). As `MSE`."""
 
     delta: float = 1.0
-    name = "huber"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "delta", _positive("Huber", "delta", self.delta))
-
-    def _options(self) -> tuple[float, ...]:
-        return (self.delta,)
+    op = staticmethod(huber)
 
 
 @dataclass(frozen=True)
@@ -87,26 +106,10 @@ class BinaryCrossEntropy(Loss):
     """
 
     pos_weight: float = 1.0
-    name = "binary_cross_entropy"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pos_weight", _positive("BinaryCrossEntropy", "pos_weight", self.pos_weight))
-
-    def _options(self) -> tuple[float, ...]:
-        return (self.pos_weight,)
-
-    def target(self, op: str, y: Array, rows: int, n_out: int, dtype: np.dtype[Any]) -> tuple[Array, Weights]:
-        values = _values(op, y, rows, n_out, dtype)
-        if rows and not (values.min() >= 0.0 and values.max() <= 1.0):
-            row, column = np.argwhere(~((values >= 0.0) & (values <= 1.0)))[0]
-            raise ValueError(
-                f"{op}: y[{row}, {column}] is {values[row, column]}, expected a number in [0, 1] "
-                "for binary_cross_entropy"
-            )
-        return values, float(n_out)
+    op = staticmethod(binary_cross_entropy)
 
     def quality(self, output: Array, target: Array) -> tuple[str, float]:
-        return "accuracy", float(np.mean((output > 0) == (target > 0.5)))
+        return "accuracy", accuracy(output > 0, target > 0.5)
 
 
 @dataclass(frozen=True)
@@ -118,28 +121,27 @@ class SoftmaxCrossEntropy(Loss):
     Parameters
     ----------
     label_smoothing : ε in [0, 1]: q = (1 − ε) target + ε / n_out
-    class_weight : None, or n_out numbers from 0 on
+    class_weight : None, or n_out numbers ≥ 0
     ignore_index : samples with this label do not count
     """
 
     label_smoothing: float = 0.0
     class_weight: Sequence[float] | Array | None = None
     ignore_index: int = -100
-    name = "softmax_cross_entropy"
+    op = staticmethod(softmax_cross_entropy)
 
     def __post_init__(self) -> None:
-        op, smoothing = "SoftmaxCrossEntropy", self.label_smoothing
-        smoothing = number(op, "label_smoothing", smoothing, 0.0, 1.0, "a number in [0, 1]")
-        object.__setattr__(self, "label_smoothing", smoothing)
-        if isinstance(self.ignore_index, bool) or not isinstance(self.ignore_index, int | np.integer):
-            raise TypeError(f"{op}: ignore_index is {self.ignore_index!r}, expected an integer")
-        object.__setattr__(self, "ignore_index", int(self.ignore_index))
-        if self.class_weight is not None:
-            finite = (0.0, sys.float_info.max, "a finite number from 0 on")
-            weights = tuple(
-                number(op, f"class_weight[{c}]", w, *finite) for c, w in enumerate(self.class_weight)
+        op, weight = "SoftmaxCrossEntropy", self.class_weight
+        checked: dict[str, Any] = {
+            "label_smoothing": number(op, "label_smoothing", self.label_smoothing, UNIT),
+            "ignore_index": whole(op, "ignore_index", self.ignore_index),
+        }
+        if weight is not None:
+            checked["class_weight"] = tuple(
+                number(op, f"class_weight[{c}]", w, NOT_NEGATIVE) for c, w in enumerate(weight)
             )
-            object.__setattr__(self, "class_weight", weights)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def check_outputs(self, n_out: int) -> None:
         if n_out < 2:
@@ -168,44 +170,49 @@ class SoftmaxCrossEntropy(Loss):
             raise ValueError(f"{op}: y has shape {y.shape}, expected ({rows},) because x has {rows} rows")
         if y.dtype != INT64 or not (y.flags.c_contiguous and y.flags.aligned):
             y = np.array(y, INT64, order="C")
-        # As unsigned numbers negative labels are the largest: one look at the maximum tells that all are in range.
-        if rows == 0 or np.maximum.reduce(y.view(UINT64)) < n_out:
-            if self.counts_alike(n_out):
-                return y, 1.0
-            counts = y != self.ignore_index
-        else:
-            counts = y != self.ignore_index
-            wrong = counts & ((y < 0) | (y >= n_out))
-            if wrong.any():
-                row = int(wrong.argmax())
-                raise ValueError(f"{op}: y[{row}] is {y[row]}, expected a label in [0, {n_out})")
+        if labels_in_range(op, "y", y, n_out, self.ignore_index) and self.counts_alike(n_out):
+            return y, 1.0
+        counts = y != self.ignore_index
         if self.class_weight is None:
             return y, counts.astype(np.float64)
         return y, np.where(counts, np.asarray(self.class_weight)[np.where(counts, y, 0)], 0.0)
 
     def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> LossCall:
-        weight = None if self.class_weight is None else np.asarray(self.class_weight, dtype)
-        return CrossEntropy(target.ndim == 1, self.label_smoothing, weight, self.ignore_index)
+        smoothing, weight, ignored = self._op_options(dtype).values()
+        return CrossEntropy(target.ndim == 1, smoothing, weight, ignored)
 
-    def value(self, output: Array, target: Array, weights: Weights) -> float:
-        from ..cpu import cross_entropy as kernels
-
-        weight = None if self.class_weight is None else np.asarray(self.class_weight, output.dtype)
-        terms = kernels.of_rows(output, target, None, 1.0, self.label_smoothing, weight, self.ignore_index)
-        total = len(output) * weights if isinstance(weights, float) else float(weights.sum())
-        return float(terms.sum()) / total if total else math.nan
+    def _op_options(self, dtype: np.dtype[Any]) -> dict[str, Any]:
+        return {
+            "label_smoothing": self.label_smoothing,
+            "class_weight": None if self.class_weight is None else np.asarray(self.class_weight, dtype),
+            "ignore_index": self.ignore_index,
+        }
 
     def quality(self, output: Array, target: Array) -> tuple[str, float]:
-        found = output.argmax(axis=1)
+        found = classes(output)
         if target.ndim == 2:
-            return "accuracy", float(np.mean(found == target.argmax(axis=1)))
+            return "accuracy", accuracy(found, classes(target))
         counts = target != self.ignore_index
-        return "accuracy", float(np.mean(found[counts] == target[counts])) if counts.any() else math.nan
+        return "accuracy", accuracy(found[counts], target[counts])
 
 
-LOSSES: dict[str, type[Loss]] = {
-    loss.name: loss for loss in (MSE, Huber, BinaryCrossEntropy, SoftmaxCrossEntropy)
-}
+LOSSES: dict[str, type[Loss]] = {loss.op.__name__: loss for loss in Loss.__subclasses__()}
+
+
+# What qualities are called: in records, and where a person reads them.
+MEASURES = {"accuracy": "accuracy", "r2": "R²"}
+
+
+def classes(output: Array) -> NDArray[np.int64]:
+    """The class that each row stands for: that of its largest number; of a single number, 1 where it is positive."""
+    if output.shape[1] == 1:
+        return (output[:, 0] > 0).astype(np.int64)
+    return output.argmax(axis=1)
+
+
+def accuracy(found: Array, wanted: Array) -> float:
+    """The part of the decisions that are right; NaN where there are none."""
+    return float(np.mean(found == wanted)) if len(found) else math.nan
 
 
 def r2(output: Array, target: Array) -> float:
@@ -214,10 +221,6 @@ def r2(output: Array, target: Array) -> float:
     left = np.sum((y - output) ** 2, axis=0)
     total = np.sum((y - y.mean(axis=0)) ** 2, axis=0)
     return float(np.mean(np.where(total > 0, 1.0 - left / np.where(total > 0, total, 1.0), np.nan)))
-
-
-def _positive(op: str, name: str, value: object) -> float:
-    return number(op, name, value, math.ulp(0.0), sys.float_info.max, "a positive number")
 
 
 def _values(op: str, y: Array, rows: int, n_out: int, dtype: np.dtype[Any]) -> Array:

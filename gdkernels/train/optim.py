@@ -5,22 +5,19 @@ The formulas stand in `reference/optim.py`, the kernels in `cpu/optim.py`. An op
 L2, added to the gradient, except in AdamW and Lion, which shrink the parameters directly.
 """
 
-import math
-import sys
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..nn.check import number, truth
+from ..check import number, truth
 from ..nn.place import CPU, Place
 from ..plan import Plan, Update
+from ..ranges import BELOW_ONE, NOT_NEGATIVE
 from ..scalar.hyper import STATES, hyper
 
-# What each hyper-parameter may be: the largest value and the words. Each may be 0.
-_MEMORY = (math.nextafter(1.0, 0.0), "a number in [0, 1)")
-_SIZE = (sys.float_info.max, "a finite number from 0 on")
-_RANGES = {"momentum": _MEMORY, "alpha": _MEMORY, "beta1": _MEMORY, "beta2": _MEMORY}
+# What each hyper-parameter may be that is not just NOT_NEGATIVE.
+_RANGES = {"momentum": BELOW_ONE, "alpha": BELOW_ONE, "beta1": BELOW_ONE, "beta2": BELOW_ONE}
 
 
 class Optimizer:
@@ -37,8 +34,8 @@ class Optimizer:
             if name == "nesterov":
                 truth(op, name, value)
             else:
-                highest, expected = _RANGES.get(name, _SIZE)
-                object.__setattr__(self, name, number(op, name, value, 0.0, highest, expected))
+                among = _RANGES.get(name, NOT_NEGATIVE)
+                object.__setattr__(self, name, number(op, name, value, among))
 
     def update(self, plan: Plan, dtype: np.dtype[Any], decay: str, place: Place = CPU) -> Update:
         """The optimizer at work on the parameters of a plan: state of zeros in `place`, no step done.

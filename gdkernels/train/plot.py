@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..files import replacing
+from .loss import MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,8 +96,8 @@ def _draw_loss(axes: "Axes", history: Recorded, ends: NDArray[np.float64]) -> No
 
 
 def _draw_quality(axes: "Axes", epochs: Sequence[Mapping[str, Any]]) -> None:
-    for key, name in (("validation_accuracy", "validation accuracy"), ("validation_r2", "validation R²")):
-        values = _series(epochs, key)
+    for measure, label in MEASURES.items():
+        values = _series(epochs, f"validation_{measure}")
         if values is None:
             continue
         numbers = np.arange(1, len(values) + 1)
@@ -104,7 +105,7 @@ def _draw_quality(axes: "Axes", epochs: Sequence[Mapping[str, Any]]) -> None:
         axes.annotate(
             f"{values[-1]:.3f}", (numbers[-1], values[-1]), (-4, -14), textcoords="offset points", ha="right"
         )
-        axes.set(title=name, xlabel="epoch")
+        axes.set(title=f"validation {label}", xlabel="epoch")
         # The first epochs of a regression may lie far below zero and would flatten all that follows.
         axes.set_ylim(bottom=max(float(np.min(values)), -1.0) - 0.02)
         return

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Protocol, TextIO
 
+from .loss import MEASURES
+
 # A run prints about this many plain lines, however many epochs it has.
 MOST_LINES = 20
 
@@ -19,8 +21,7 @@ MOST_LINES = 20
 SHOWN = {
     "train_loss": "loss",
     "validation_loss": "validation loss",
-    "validation_accuracy": "accuracy",
-    "validation_r2": "R²",
+    **{f"validation_{measure}": label for measure, label in MEASURES.items()},
 }
 
 

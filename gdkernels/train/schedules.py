@@ -13,14 +13,16 @@ array([1.e-05, 2.e-05, 3.e-05])
 """
 
 import abc
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..nn.check import number, whole
+from ..check import number, whole
+from ..ranges import Range
 from ..scalar.schedules import (
+    SCHEDULES,
     constant,
     cosine,
     cosine_restarts,
@@ -62,159 +64,123 @@ class Schedule(abc.ABC):
         return np.fromiter(map(self, range(first, first + count)), np.float64, count)
 
 
+class Formula(Schedule):
+    """A schedule of this name in `scalar.schedules`: a frozen dataclass of the parameters of its function.
+
+    Its row there says what they may be; besides, no floor is above the peak, and a warm-up is a part of the total.
+    """
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        op, row = type(self).__name__, SCHEDULES[self.name]
+        given = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        for name, among in row.numbers.items():
+            given[name] = number(op, name, given[name], among)
+        for name, least in row.counts.items():
+            given[name] = whole(op, name, given[name], least)
+        if "floor" in given:
+            peak = given["peak"]
+            words = f"a number in [0, {peak:g}] because peak is {peak:g}"
+            number(op, "floor", given["floor"], Range(0.0, peak, words))
+        if "warmup" in given and "total" in given and given["warmup"] > given["total"]:
+            raise ValueError(
+                f"{op}: warmup is {given['warmup']}, expected at most {given['total']} because total is "
+                f"{given['total']}"
+            )
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+
+
 @dataclass(frozen=True)
-class Constant(Schedule):
+class Constant(Formula):
     """lr, at every step."""
 
     lr: float
-
-    def __post_init__(self) -> None:
-        _store_rate(self, "lr")
+    name = "constant"
 
     def __call__(self, step: int) -> float:
         return constant(step, self.lr)
 
 
 @dataclass(frozen=True)
-class LinearWarmup(Schedule):
+class LinearWarmup(Formula):
     """From peak / warmup at step 0 in equal steps to peak, which stays. warmup = 0 is none."""
 
     peak: float
     warmup: int
-
-    def __post_init__(self) -> None:
-        _store_rate(self, "peak")
-        _store_whole(self, "warmup", 0)
+    name = "linear_warmup"
 
     def __call__(self, step: int) -> float:
         return linear_warmup(step, self.peak, self.warmup)
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(Formula):
     """Half a wave from peak at step 0 down to floor at step `total`, which stays."""
 
     peak: float
     total: int
     floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        _store_rate(self, "peak")
-        _store_whole(self, "total", 1)
-        _store_floor(self)
+    name = "cosine"
 
     def __call__(self, step: int) -> float:
         return cosine(step, self.peak, self.total, self.floor)
 
 
 @dataclass(frozen=True)
-class WarmupCosine(Schedule):
+class WarmupCosine(Formula):
     """Linear warm-up for `warmup` steps, then half a wave down to floor at step `total`, which stays."""
 
     peak: float
     warmup: int
     total: int
     floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        _store_rate(self, "peak")
-        _store_warmup_and_total(self)
-        _store_floor(self)
+    name = "warmup_cosine"
 
     def __call__(self, step: int) -> float:
         return warmup_cosine(step, self.peak, self.warmup, self.total, self.floor)
 
 
 @dataclass(frozen=True)
-class WarmupLinear(Schedule):
+class WarmupLinear(Formula):
     """Linear warm-up for `warmup` steps, then a line down to floor at step `total`, which stays."""
 
     peak: float
     warmup: int
     total: int
     floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        _store_rate(self, "peak")
-        _store_warmup_and_total(self)
-        _store_floor(self)
+    name = "warmup_linear"
 
     def __call__(self, step: int) -> float:
         return warmup_linear(step, self.peak, self.warmup, self.total, self.floor)
 
 
 @dataclass(frozen=True)
-class StepDecay(Schedule):
+class StepDecay(Formula):
     """peak, multiplied by `factor` after every `every` steps."""
 
     peak: float
     every: int
     factor: float = 0.1
-
-    def __post_init__(self) -> None:
-        _store_rate(self, "peak")
-        _store_whole(self, "every", 1)
-        factor = number(_name(self), "factor", self.factor, 0.0, 1.0, "a number in [0, 1]")
-        object.__setattr__(self, "factor", factor)
+    name = "step_decay"
 
     def __call__(self, step: int) -> float:
         return step_decay(step, self.peak, self.every, self.factor)
 
 
 @dataclass(frozen=True)
-class CosineRestarts(Schedule):
+class CosineRestarts(Formula):
     """Half a wave from peak to floor over `period` steps, again and again, each `factor` times as long as the last."""
 
     peak: float
     period: int
     factor: int = 1
     floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        _store_rate(self, "peak")
-        _store_whole(self, "period", 1)
-        _store_whole(self, "factor", 1)
-        _store_floor(self)
+    name = "cosine_restarts"
 
     def __call__(self, step: int) -> float:
         return cosine_restarts(step, self.peak, self.period, self.factor, self.floor)
 
 
-def _name(schedule: Schedule) -> str:
-    return type(schedule).__name__
-
-
-def _store_rate(schedule: Schedule, field: str) -> None:
-    """A learning rate: a finite number, not negative."""
-    value = number(
-        _name(schedule),
-        field,
-        getattr(schedule, field),
-        0.0,
-        sys.float_info.max,
-        "a finite number from 0 on",
-    )
-    object.__setattr__(schedule, field, value)
-
-
-def _store_whole(schedule: Schedule, field: str, at_least: int) -> None:
-    """A number of steps."""
-    object.__setattr__(schedule, field, whole(_name(schedule), field, getattr(schedule, field), at_least))
-
-
-def _store_floor(schedule: "Cosine | WarmupCosine | WarmupLinear | CosineRestarts") -> None:
-    """The lowest rate; it cannot be above the peak."""
-    expected = f"a number in [0, {schedule.peak:g}] because peak is {schedule.peak:g}"
-    floor = number(_name(schedule), "floor", schedule.floor, 0.0, schedule.peak, expected)
-    object.__setattr__(schedule, "floor", floor)
-
-
-def _store_warmup_and_total(schedule: WarmupCosine | WarmupLinear) -> None:
-    """The warm-up is a part of the total."""
-    _store_whole(schedule, "warmup", 0)
-    _store_whole(schedule, "total", 1)
-    if schedule.warmup > schedule.total:
-        raise ValueError(
-            f"{_name(schedule)}: warmup is {schedule.warmup}, expected at most {schedule.total} because total is"
-            f" {schedule.total}"
-        )
+FORMULAS: dict[str, type[Formula]] = {kind.name: kind for kind in Formula.__subclasses__()}

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from ..check import INT64, Array, choice, number, truth, whole
 from ..engine import Engine, Training
-from ..nn.check import Array, choice, number, truth, whole
 from ..nn.network import Network, in_chunks
 from ..nn.place import CPU
 from ..nn.plan import lower
-from .loss import INT64, LOSSES, Loss, SoftmaxCrossEntropy, Weights
+from ..ranges import POSITIVE
+from .loss import LOSSES, Loss, SoftmaxCrossEntropy, Weights
 from .optim import AdamW, Optimizer
 from .progress import progress as display
 
@@ -119,8 +120,7 @@ class Trainer:
         loss.check_outputs(net.n_out)
         self.net, self.loss, self.optimizer, self.schedule = net, loss, optimizer, schedule
         if clip_norm is not None:
-            positive = (math.ulp(0.0), sys.float_info.max, "None or a positive number")
-            clip_norm = number("Trainer", "clip_norm", clip_norm, *positive)
+            clip_norm = number("Trainer", "clip_norm", clip_norm, POSITIVE)
         self.clip_norm = clip_norm
         if threads is not None:
             threads = whole("Trainer", "threads", threads, at_least=1)

@@ -13,7 +13,6 @@ import gdkernels as gd
 from gdkernels.cli import options as known
 from gdkernels.cli import recipes, train
 from gdkernels.cli.main import main, parser
-from gdkernels.train.data import BUNDLED
 
 KEYS = {
     "data", "task", "epochs", "train_loss", "validation_loss", "seconds", "steps_per_second", "threads", "seed", "version",
@@ -229,33 +228,10 @@ def test_another_optimizer_brings_its_usual_rates():
     assert choose("diabetes", "--optimizer", "adamw") == choose("diabetes")
 
 
-def test_every_bundled_set_has_a_recipe_and_every_optimizer_its_rates():
-    assert set(recipes.RECIPES) == set(BUNDLED)
-    assert set(recipes.USUAL) == set(known.OPTIMIZERS) == set(train.OPTIMIZERS)
-    assert set(train.SCHEDULES) == set(known.SCHEDULES)
-
-
 @pytest.mark.parametrize(("warmup", "steps"), [("0.25", 25), ("10", 10)])
 def test_warmup_is_a_fraction_or_a_number_of_steps(warmup, steps):
     rates = train.schedule(choose("digits", "--warmup", warmup, "--lr", "1"), steps=100)
     assert rates(steps - 2) < rates(steps - 1) == 1.0
-
-
-# R²
-
-
-def test_r2_is_one_zero_and_undefined():
-    y = np.array([[1.0], [2.0], [3.0]])
-    assert train.r2(y, y) == 1.0
-    assert train.r2(np.full_like(y, 2.0), y) == 0.0
-    assert np.isnan(train.r2(y, np.ones_like(y)))
-
-
-def test_r2_is_that_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(0)
-    y, predicted = rng.normal(size=(20, 3)), rng.normal(size=(20, 3))
-    assert train.r2(predicted, y) == pytest.approx(metrics.r2_score(y, predicted), rel=1e-12)
 
 
 # Accidents

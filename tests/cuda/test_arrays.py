@@ -52,6 +52,20 @@ def test_results_are_of_the_kind_of_the_first_input(device):
         np.testing.assert_array_equal(gd.cuda.to_numpy(result), np.maximum(x, 0))
 
 
+def test_rows_and_whole_arrays_can_be_set_whatever_their_strides(device):
+    x, expected = values(5, 4), np.zeros((9, 8), "f4")
+    whole = device.put(expected)
+    whole[2:7] = device.put(np.zeros((5, 8), "f4"))  # contiguous
+    rows = whole.T[2:6]  # columns of the whole
+    rows[1:3] = device.put(values(2, 9))
+    expected[:, 3:5] = values(2, 9).T
+    np.testing.assert_array_equal(whole.to_numpy(), expected)
+    rows[...] = device.put(np.zeros((4, 9), "f4"))
+    assert not whole.to_numpy().any()
+    whole[2:7].T[:4] = device.put(x.T.copy())
+    np.testing.assert_array_equal(whole.to_numpy()[2:7, :4], x)
+
+
 def test_dlpack_keeps_shape_strides_and_bfloat16(device):
     x = values(6, 4)
     for storage in ("float32", "bfloat16"):

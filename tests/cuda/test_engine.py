@@ -243,7 +243,7 @@ def test_what_is_wrong_is_named(device):
         net.forward([[0.0] * 5])
     with pytest.raises(TypeError, match=r"Network\.forward: x is of type .*, expected a NumPy array"):
         gd.mlp([5, 7, 3]).forward(device.put(np.zeros((2, 5), "f4")).owner)
-    with pytest.raises(ValueError, match=r"Trainer.step: y\[1\] is 3, expected a label in \[0, 3\)"):
+    with pytest.raises(ValueError, match=r"Trainer.step: y\[1\] is 3, expected a class in \[0, 3\)"):
         gd.Trainer(net).step(np.zeros((2, 5), "f4"), np.array([0, 3]))
 
 

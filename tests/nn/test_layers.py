@@ -42,8 +42,16 @@ def test_repr_makes_the_layer_again(layer):
         (lambda: Linear(3, 2, init="he"), ValueError, f"init is 'he', expected one of {', '.join(INITS)}"),
         (lambda: Linear(3, 2, bias=1), TypeError, "Linear: bias is 1, expected True or False"),
         (lambda: LayerNorm("4"), TypeError, "LayerNorm: n is '4', expected a positive integer"),
-        (lambda: LayerNorm(4, eps=0.0), ValueError, "LayerNorm: eps is 0.0, expected a positive number"),
-        (lambda: RMSNorm(4, eps=float("nan")), ValueError, "RMSNorm: eps is nan, expected a positive number"),
+        (
+            lambda: LayerNorm(4, eps=-1e-5),
+            ValueError,
+            "LayerNorm: eps is -1e-05, expected a finite number ≥ 0",
+        ),
+        (
+            lambda: RMSNorm(4, eps=float("nan")),
+            ValueError,
+            "RMSNorm: eps is nan, expected a finite number ≥ 0",
+        ),
         (lambda: Activation("swish"), ValueError, "Activation: kind is 'swish', expected one of"),
         (lambda: Dropout(1.5), ValueError, "Dropout: p is 1.5, expected a probability in [0, 1]"),
         (lambda: Dropout("half"), TypeError, "Dropout: p is 'half', expected a probability in [0, 1]"),

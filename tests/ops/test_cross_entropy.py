@@ -377,7 +377,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(rng):
     refuse(ValueError, "reduction is 'median', expected one of mean, sum, none", reduction="median")
     for smoothing in (-0.1, 1.5, math.nan):
         refuse(ValueError, f"label_smoothing is {smoothing}, expected a number in", label_smoothing=smoothing)
-    refuse(TypeError, "label_smoothing is of type str, expected a number", label_smoothing="0.1")
+    refuse(TypeError, "label_smoothing is '0.1', expected a number", label_smoothing="0.1")
     for label in (1.0, True, None):
         refuse(TypeError, f"ignore_index is {label}, expected an integer", ignore_index=label)
     refuse(ValueError, r"class_weight has shape \(4,\), expected \(5,\)", class_weight=weight[:4])

@@ -218,16 +218,12 @@ def test_the_kernel_scales_the_gradient_and_not_the_loss_of_a_row(n, op, options
     grad, unscaled, row_loss = np.empty_like(pred), np.empty_like(pred), np.full(5, np.nan)
     op(pred, target, grad=unscaled, reduction="sum", **options)
     scale = np.array([0.25])  # a power of 2: the products are exact
-    given_options = {"pos_weight": 1.0} | options if op is binary_cross_entropy else options
-    words = map(team.float_bits, given_options.values())
-    kernel = cpu_loss.KERNELS[op.__name__]
-    place = team.address
-    operands = (place(pred), place(target), place(grad), place(row_loss), n, place(scale), *words)
+    given = {"pos_weight": 1.0} | options if op is binary_cross_entropy else options
+    numbers = np.array([*given.values(), 0.0])
     for start in (0, 3):  # a part of the rows gives the same as all of them
-        skip = start * n * 4
-        part = (*(word + skip for word in operands[:3]), operands[3] + 8 * start, *operands[4:])
         grad[start:], row_loss[start:] = np.nan, np.nan
-        team.launch(kernel, "float32", part, 5 - start)
+        parts = (array[start:] for array in (pred, target, grad, row_loss))
+        team.run(cpu_loss.row_op(op.__name__, *parts, scale, numbers, 5 - start, n))
         np.testing.assert_array_equal(grad, np.float32(0.25) * unscaled)
         for row in range(5):
             exact, _ = getattr(reference, op.__name__)(pred[row], target[row], reduction="sum", **options)
@@ -265,10 +261,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(op, options, 
 
 def test_options_that_are_no_numbers_are_named():
     x = np.zeros(3)
-    with pytest.raises(TypeError, match="huber: delta is of type str, expected a number"):
+    with pytest.raises(TypeError, match="huber: delta is '1', expected a positive number"):
         huber(x, x, "1")
     with pytest.raises(
-        TypeError, match="binary_cross_entropy: pos_weight is of type NoneType, expected a number"
+        TypeError, match="binary_cross_entropy: pos_weight is None, expected a finite number > 0"
     ):
         binary_cross_entropy(x, x, pos_weight=None)
 
@@ -277,3 +273,16 @@ def test_options_that_are_no_numbers_are_named():
 def test_huber_asks_for_a_positive_delta(delta):
     with pytest.raises(ValueError, match=f"huber: delta is {delta}, expected a positive number"):
         huber(np.zeros(3), np.zeros(3), delta)
+
+
+def test_an_infinite_delta_is_half_the_squared_error(rng):
+    pred, target = pair(rng, "float64", (40,))
+    np.testing.assert_array_equal(
+        huber(pred, target, math.inf, reduction="none"), 0.5 * mse(pred, target, reduction="none")
+    )
+
+
+@pytest.mark.parametrize("pos_weight", [0.0, -1.0, math.inf, math.nan])
+def test_binary_cross_entropy_asks_for_a_positive_weight(pos_weight):
+    with pytest.raises(ValueError, match=f"pos_weight is {pos_weight}, expected a finite number > 0"):
+        binary_cross_entropy(np.zeros(3), np.zeros(3), pos_weight=pos_weight)

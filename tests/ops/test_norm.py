@@ -455,9 +455,9 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(rng):
         rmsnorm(np.zeros((2, 2), np.int64), gamma)
     with pytest.raises(TypeError, match="layernorm: x is of type list, expected a NumPy or CUDA array"):
         layernorm([[1.0]], gamma, beta)
-    with pytest.raises(ValueError, match="layernorm: eps is -1, expected a number from 0 on"):
+    with pytest.raises(ValueError, match="layernorm: eps is -1, expected a finite number ≥ 0"):
         layernorm(x, gamma, beta, eps=-1, out=out)
-    with pytest.raises(TypeError, match="rmsnorm: eps is of type NoneType, expected a number"):
+    with pytest.raises(TypeError, match="rmsnorm: eps is None, expected a finite number ≥ 0"):
         rmsnorm(x, gamma, eps=None, out=out)
     with pytest.raises(ValueError, match="rmsnorm: eps is nan"):
         rmsnorm(x, gamma, eps=float("nan"), out=out)

@@ -8,7 +8,7 @@ import pytest
 
 from gdkernels.nn.layers import Linear
 from gdkernels.nn.network import Network
-from gdkernels.train.loss import MSE, BinaryCrossEntropy, Huber, SoftmaxCrossEntropy, r2
+from gdkernels.train.loss import MSE, BinaryCrossEntropy, Huber, SoftmaxCrossEntropy, classes, r2
 from gdkernels.train.optim import SGD
 from gdkernels.train.trainer import Trainer
 from tests.layouts import LAYOUTS, laid_out
@@ -174,8 +174,8 @@ def with_one(y, place, value):
 
 CE, BCE = "softmax_cross_entropy", "binary_cross_entropy"
 WRONG = {
-    "label too large": (CE, with_one(array(9, dtype=np.int64), 7, 3), ValueError, "y[7] is 3, expected a label in [0, 3)"),
-    "label negative": (CE, with_one(array(9, dtype=np.int32), 2, -1), ValueError, "y[2] is -1, expected a label in [0, 3)"),
+    "label too large": (CE, with_one(array(9, dtype=np.int64), 7, 3), ValueError, "y[7] is 3, expected a class in [0, 3)"),
+    "label negative": (CE, with_one(array(9, dtype=np.int32), 2, -1), ValueError, "y[2] is -1, expected a class in [0, 3)"),
     "ignored is not out of range": (
         SoftmaxCrossEntropy(ignore_index=-1), with_one(np.full(9, -1), 5, -100), ValueError, "y[5] is -100",
     ),
@@ -237,6 +237,18 @@ def test_r2_is_one_for_the_target_and_zero_for_its_mean():
     assert math.isnan(r2(y, np.ones_like(y)))
 
 
+def test_r2_is_that_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    y, output = rng.normal(size=(20, 3)), rng.normal(size=(20, 3))
+    assert r2(output, y) == pytest.approx(metrics.r2_score(y, output), rel=1e-12)
+
+
+def test_a_single_output_decides_by_its_sign():
+    assert classes(np.array([[-0.5], [0.0], [2.0]])).tolist() == [0, 0, 1]
+    assert classes(np.array([[1.0, 3.0], [2.0, -1.0]])).tolist() == [1, 0]
+
+
 # ---------------------------------------------------------------------------------------------- options
 
 
@@ -245,7 +257,7 @@ def test_r2_is_one_for_the_target_and_zero_for_its_mean():
     [
         (lambda: Huber(delta=0.0), ValueError, "Huber: delta is 0.0, expected a positive number"),
         (lambda: Huber(delta="1"), TypeError, "Huber: delta is '1', expected a positive number"),
-        (lambda: BinaryCrossEntropy(-1), ValueError, "BinaryCrossEntropy: pos_weight is -1, expected a positive"),
+        (lambda: BinaryCrossEntropy(-1), ValueError, "BinaryCrossEntropy: pos_weight is -1, expected a finite number > 0"),
         (lambda: SoftmaxCrossEntropy(1.5), ValueError, "label_smoothing is 1.5, expected a number in [0, 1]"),
         (lambda: SoftmaxCrossEntropy(class_weight=[1, -1]), ValueError, "class_weight[1] is -1, expected a finite"),
         (lambda: SoftmaxCrossEntropy(ignore_index=0.5), TypeError, "ignore_index is 0.5, expected an integer"),

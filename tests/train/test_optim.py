@@ -208,16 +208,16 @@ def test_a_rate_of_zero_changes_nothing(batches):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: SGD(lr=-0.1), ValueError, "SGD: lr is -0.1, expected a finite number from 0 on"),
-        (lambda: Adam(lr=float("nan")), ValueError, "Adam: lr is nan, expected a finite number from 0 on"),
-        (lambda: Adam(lr="1e-3"), TypeError, "Adam: lr is '1e-3', expected a finite number from 0 on"),
+        (lambda: SGD(lr=-0.1), ValueError, "SGD: lr is -0.1, expected a finite number ≥ 0"),
+        (lambda: Adam(lr=float("nan")), ValueError, "Adam: lr is nan, expected a finite number ≥ 0"),
+        (lambda: Adam(lr="1e-3"), TypeError, "Adam: lr is '1e-3', expected a finite number ≥ 0"),
         (lambda: AdamW(beta1=1.0), ValueError, "AdamW: beta1 is 1.0, expected a number in [0, 1)"),
         (lambda: AMSGrad(beta2=-0.5), ValueError, "AMSGrad: beta2 is -0.5, expected a number in [0, 1)"),
         (lambda: RMSProp(alpha=2), ValueError, "RMSProp: alpha is 2, expected a number in [0, 1)"),
         (
             lambda: AdaGrad(eps=-1e-8),
             ValueError,
-            "AdaGrad: eps is -1e-08, expected a finite number from 0 on",
+            "AdaGrad: eps is -1e-08, expected a finite number ≥ 0",
         ),
         (lambda: Lion(weight_decay=-1), ValueError, "Lion: weight_decay is -1, expected a finite number"),
         (lambda: SGD(momentum=1.0), ValueError, "SGD: momentum is 1.0, expected a number in [0, 1)"),

@@ -142,13 +142,13 @@ def test_objects_are_frozen_compare_by_value_and_pickle():
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: Constant(-1.0), ValueError, "Constant: lr is -1.0, expected a finite number from 0 on"),
+        (lambda: Constant(-1.0), ValueError, "Constant: lr is -1.0, expected a finite number ≥ 0"),
         (lambda: Constant(float("nan")), ValueError, "Constant: lr is nan, expected a finite number"),
         (lambda: Cosine("0.1", 10), TypeError, "Cosine: peak is '0.1', expected a finite number"),
         (lambda: Cosine(0.1, 0), ValueError, "Cosine: total is 0, expected a positive integer"),
         (lambda: Cosine(0.1, 10.0), TypeError, "Cosine: total is 10.0, expected a positive integer"),
         (lambda: Cosine(0.1, 10, 0.2), ValueError, r"Cosine: floor is 0.2, expected a number in \[0, 0.1\] because peak"),
-        (lambda: LinearWarmup(0.1, -1), ValueError, "LinearWarmup: warmup is -1, expected an integer from 0 on"),
+        (lambda: LinearWarmup(0.1, -1), ValueError, "LinearWarmup: warmup is -1, expected an integer ≥ 0"),
         (lambda: WarmupCosine(0.1, 11, 10), ValueError, "warmup is 11, expected at most 10 because total is 10"),
         (lambda: WarmupLinear(0.1, 5, 10, -0.1), ValueError, "WarmupLinear: floor is -0.1"),
         (lambda: StepDecay(0.1, 0), ValueError, "StepDecay: every is 0, expected a positive integer"),
@@ -156,8 +156,8 @@ def test_objects_are_frozen_compare_by_value_and_pickle():
         (lambda: CosineRestarts(0.1, 0), ValueError, "CosineRestarts: period is 0"),
         (lambda: CosineRestarts(0.1, 5, 1.5), TypeError, "CosineRestarts: factor is 1.5, expected a positive integer"),
         (lambda: schedules.cosine_restarts(7, 0.1, 5, 0), ValueError, "cosine_restarts: period and factor must be"),
-        (lambda: Constant(0.1).rates(-1, 5), ValueError, "rates: first_step is -1, expected an integer from 0 on"),
-        (lambda: Constant(0.1).rates(0, 2.5), TypeError, "rates: count is 2.5, expected an integer from 0 on"),
+        (lambda: Constant(0.1).rates(-1, 5), ValueError, "rates: first_step is -1, expected an integer ≥ 0"),
+        (lambda: Constant(0.1).rates(0, 2.5), TypeError, "rates: count is 2.5, expected an integer ≥ 0"),
     ],
 )  # fmt: skip
 def test_wrong_parameters_are_named(make, error, words):

@@ -23,7 +23,7 @@ def epilogue(kind: str):
 
     `out` and `z` point to the row and `add` to the row of the second summand; bias, add and z may be absent.
     """
-    act, _, _ = ACTIVATIONS[kind]
+    act = ACTIVATIONS[kind].act
 
     @device
     def finish4(v0, v1, v2, v3, column, bias, add, z, out, accumulate):

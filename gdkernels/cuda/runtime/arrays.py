@@ -39,7 +39,7 @@ class _Memory:
 
 
 class Array:
-    """An array of the device.
+    """An array of the device, a `check.DeviceArray`.
 
     `shadow` is a NumPy array at the same address: good for shapes, strides and overlaps; its elements cannot be read.
     `owner` is the array that the user knows, `library` what it belongs to.
@@ -53,6 +53,14 @@ class Array:
     @cached_property
     def address(self) -> int:
         return self.shadow.__array_interface__["data"][0]
+
+    def overlaps(self, other: "Array") -> bool:
+        """Whether the two have an element in common."""
+        return np.may_share_memory(self.shadow, other.shadow) and np.shares_memory(self.shadow, other.shadow)
+
+    def same_memory(self, other: "Array") -> bool:
+        """Whether the two are the same elements in the same order."""
+        return self.address == other.address and self.strides == other.strides and self.shape == other.shape
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -124,12 +132,11 @@ class Array:
         """A range of rows, the same memory."""
         return Array(self.shadow[rows], self.dtype, self.library, self.owner)
 
-    def __setitem__(self, everything: Any, source: "Array") -> None:
-        """``target[...] = source``, for any strides."""
+    def __setitem__(self, rows: Any, source: "Array") -> None:
+        """``target[...] = source`` or ``target[start:stop] = source``, for any strides."""
         from . import strided
 
-        assert everything is Ellipsis
-        strided.copy(source, self)
+        strided.copy(source, self if rows is Ellipsis else self[rows])
 
     def to_numpy(self) -> np.ndarray:
         """A copy on the host; bfloat16 becomes float32."""
