@@ -277,13 +277,13 @@ LossCall = ElementLoss | CrossEntropy
 
 @dataclass
 class Update:
-    """An optimizer at work: its name, hyper-parameters (`scalar.hyper`), state buffers and the number of steps done.
+    """An optimizer at work: its rule, the rule's options in their order (`scalar.optim`), state buffers, steps done.
 
     `decay` lists (start, stop, weight_decay): segments of the flat parameter buffer, in elements.
     """
 
     name: str
-    hyper: NDArray[Any]
+    options: tuple[float, ...]
     states: list[Any]
     step: int
     decay: list[tuple[int, int, float]]

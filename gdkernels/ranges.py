@@ -6,6 +6,7 @@ Tables of options (`scalar.loss`, `scalar.schedules`), the checks of arguments (
 import math
 import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LEAST, MOST = math.ulp(0.0), sys.float_info.max  # the smallest positive number, the largest finite one
 
@@ -27,6 +28,14 @@ NOT_NEGATIVE = Range(0.0, MOST, "a finite number ≥ 0")
 UNIT = Range(0.0, 1.0, "a number in [0, 1]")
 BELOW_ONE = Range(0.0, math.nextafter(1.0, 0.0), "a number in [0, 1)")
 PROBABILITY = Range(0.0, 1.0, "a probability in [0, 1]")
+TRUTH = Range(0.0, 1.0, "True or False")
+
+
+class Option(NamedTuple):
+    """A number that a loss or an optimizer is asked for besides its arrays."""
+
+    default: float
+    range: Range
 
 
 def integers(at_least: int | None = None) -> str:

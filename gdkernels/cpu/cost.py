@@ -19,9 +19,9 @@ NS = {
     "norm backward": 0.4,
     "norm, blocks": 0.1,  # to add up the blocks of a parameter's gradient
     "softmax": 0.8,  # also its logarithm
+    "loss": 1.4,  # of elements, where nothing else is said: an exponential and a logarithm
     "mse": 0.2,
     "huber": 0.2,
-    "binary_cross_entropy": 1.4,
     "cross-entropy": 1.0,
     "update": 0.32,  # of a parameter, by any optimizer
     "squares": 0.08,  # of a gradient

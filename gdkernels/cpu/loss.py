@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ..scalar import loss as losses
+from ..scalar.loss import ELEMENT_LOSSES
 from .cost import NS
 from .runtime.jit import Kernel, Op, kernel, native
 from .runtime.layout import Doubles, Floats, Int
@@ -75,14 +75,7 @@ def _kernel(name: str, loss, options: int) -> Kernel:
     return kernel(rows)
 
 
-KERNELS = {
-    name: _kernel(name, loss, count)
-    for name, loss, count in (
-        ("mse", losses.mse, 0),
-        ("huber", losses.huber, 1),
-        ("binary_cross_entropy", losses.binary_cross_entropy, 1),
-    )
-}
+KERNELS = {name: _kernel(name, row.loss, len(row.options)) for name, row in ELEMENT_LOSSES.items()}
 
 # ---------------------------------------------------------------------------------------------- ops
 
@@ -95,7 +88,7 @@ def row_op(name: str, pred, target, grad, row_loss, scale, options, rows: int, n
     `options` is a float64 array of what the loss is asked for besides.
     """
     return KERNELS[name].op(
-        pred.dtype, rows, work=NS[name] * rows * n * pred.itemsize / 4,
+        pred.dtype, rows, work=NS.get(name, NS["loss"]) * rows * n * pred.itemsize / 4,
         pred=pred, target=target, grad=grad, row_loss=row_loss, n=n, scale=scale, options=options,
     )  # fmt: skip
 

@@ -1,199 +1,146 @@
 """Optimizer steps over flat arrays, in place.
 
 One pass over memory does the clipping, the decay, the state and the parameter. What is the same for all elements (bias
-corrections, 1 − beta) is computed once a call, in float64. Adam is bound by the root and the division, which leave
-room for everything else: estimates refined by Newton steps (vrsqrt14ps, vrcp14ps) were tried in their place and are
-slower by 5 to 25 % on Zen 4.
-
-The kernels take the hyper-parameters as the vector that `scalar.hyper` makes.
+corrections, 1 − beta) is computed once a step, in float64: the row of numbers that `scalar.optim` gives. Adam is bound by
+the root and the division, which leave room for everything else: estimates refined by Newton steps (vrsqrt14ps, vrcp14ps)
+were tried in their place and are slower by 5 to 25 % on Zen 4.
 """
+
+from typing import Any
 
 import numpy as np
 
-from ..scalar import optim as optimizers
+from ..scalar.optim import ROW, ROWS, RULES, Rule, decayed, shrunk
 from .cost import work
-from .runtime.jit import Op, kernel, native
+from .runtime.jit import Kernel, Native, Op, inlined, kernel, native
 from .runtime.layout import Doubles, Floats
-from .runtime.simd import noalias, offset
+from .runtime.memory import LINE
+from .runtime.simd import noalias, offset, taken
 from .runtime.team import run
 
 QUANTUM = 64  # elements; a range of them is dealt out in multiples of this
 
+# What a kernel reads of a step: the row of its rule, and behind it the factor of the gradient, which clipping makes.
+SCALE = ROW
+READ = ROW + 1
+ROW_WORDS = 2 * LINE // 8  # a row lies on cache lines of its own
 
-# ---------------------------------------------------------------------------------------------- loops
-
-
-@native("F*, F*, i8, f8*")
-def descend(p, g, count, hyper):
-    """Gradient descent without memory."""
-    noalias()
-    real = type(p[0])
-    rate, decay, scale = real(hyper[0]), real(hyper[1]), real(hyper[2])
-    for i in range(count):
-        p[i] -= rate * optimizers.decayed(g[i], p[i], scale, decay)
+# What the row of a step is computed from: these, and then the options of the rule.
+STEP, LR, DECAY, FIRST = range(4)
+SETTINGS = 8  # numbers kept for them
 
 
-@native("F*, F*, F*, i8, f8*")
-def descend_with_momentum(p, g, velocity, count, hyper):
-    noalias()
-    real = type(p[0])
-    rate, decay, scale = real(hyper[0]), real(hyper[1]), real(hyper[2])
-    momentum, nesterov = real(hyper[4]), hyper[5] != 0.0
-    for i in range(count):
-        gradient = optimizers.decayed(g[i], p[i], scale, decay)
-        p[i], velocity[i] = optimizers.sgd(p[i], gradient, velocity[i], rate, momentum, nesterov)
+def _numbers(name: str, rule: Rule) -> Native:
+    """The row of a step of an optimizer."""
+    row, options = inlined(ROWS[name]), taken(len(rule.options))
+
+    def numbers(settings, into):
+        given = options(settings, offset(settings, FIRST))
+        values = row(settings[STEP], settings[LR], settings[DECAY], given)
+        for place in range(ROW):
+            into[place] = values[place]
+
+    numbers.__name__ = f"{name}_numbers"
+    numbers.__doc__ = f"into = the row of a step of {name}, from its settings."
+    return native("f8*, f8*")(numbers)
 
 
-@native("F*, F*, F*, i8, f8*, f8, f8, f8")
-def divide_by_size(p, g, v, count, hyper, keep, gain, eps):
-    """RMSprop and Adagrad."""
-    noalias()
-    real = type(p[0])
-    rate, decay, scale = real(hyper[0]), real(hyper[1]), real(hyper[2])
-    keep_, gain_, eps_ = real(keep), real(gain), real(eps)
-    for i in range(count):
-        gradient = optimizers.decayed(g[i], p[i], scale, decay)
-        p[i], v[i] = optimizers.rmsprop(p[i], gradient, v[i], rate, keep_, gain_, eps_)
+@inlined
+def _coupled(p, g, i, scale, decay):
+    """(p, gradient) of element i, with L2 decay."""
+    gradient = decayed(g[i], p[i], scale, decay)
+    return p[i], gradient
 
 
-@native("F*, F*, F*, F*, i8, f8*, i8")
-def adam_elements(p, g, m, v, count, hyper, decoupled):
-    """Adam with L2 decay, or AdamW."""
-    noalias()
-    real = type(p[0])
-    rate, eps = optimizers.adam_rates(hyper[3], hyper[0], hyper[4], hyper[5], hyper[6])
-    rate_, eps_, scale = real(rate), real(eps), real(hyper[2])
-    decay = real(0.0 if decoupled else hyper[1])
-    share = real(hyper[0] * hyper[1] if decoupled else 0.0)
-    keep1, gain1, keep2, gain2 = real(hyper[4]), real(1.0 - hyper[4]), real(hyper[5]), real(1.0 - hyper[5])
-    for i in range(count):
-        gradient = optimizers.decayed(g[i], p[i], scale, decay)
-        kept = optimizers.shrunk(p[i], share)
-        p[i], m[i], v[i] = optimizers.adam(
-            kept, gradient, m[i], v[i], rate_, keep1, gain1, keep2, gain2, eps_
-        )
+@inlined
+def _decoupled(p, g, i, scale, decay):
+    """(p, gradient) of element i, with decoupled decay."""
+    return shrunk(p[i], decay), scale * g[i]
 
 
-@native("F*, F*, F*, F*, F*, i8, f8*")
-def amsgrad_elements(p, g, m, v, vmax, count, hyper):
-    noalias()
-    real = type(p[0])
-    rate, eps = optimizers.adam_rates(hyper[3], hyper[0], hyper[4], hyper[5], hyper[6])
-    rate_, eps_, decay, scale = real(rate), real(eps), real(hyper[1]), real(hyper[2])
-    keep1, gain1, keep2, gain2 = real(hyper[4]), real(1.0 - hyper[4]), real(hyper[5]), real(1.0 - hyper[5])
-    for i in range(count):
-        gradient = optimizers.decayed(g[i], p[i], scale, decay)
-        p[i], m[i], v[i], vmax[i] = optimizers.amsgrad(
-            p[i], gradient, m[i], v[i], vmax[i], rate_, keep1, gain1, keep2, gain2, eps_
-        )
+_row = taken(READ)
 
 
-@native("F*, F*, F*, i8, f8*")
-def lion_elements(p, g, m, count, hyper):
-    noalias()
-    real = type(p[0])
-    rate, scale, share = real(hyper[0]), real(hyper[2]), real(hyper[0] * hyper[1])
-    keep1, gain1, keep2, gain2 = real(hyper[4]), real(1.0 - hyper[4]), real(hyper[5]), real(1.0 - hyper[5])
-    for i in range(count):
-        kept = optimizers.shrunk(p[i], share)
-        p[i], m[i] = optimizers.lion(kept, scale * g[i], m[i], rate, keep1, gain1, keep2, gain2)
+def _loop(name: str, rule: Rule) -> Native:
+    """A step of an optimizer on some elements; the number of states decides the arrays."""
+    update, seen = rule.update, _decoupled if rule.decoupled else _coupled
+
+    def without_state(p, g, count, row):
+        noalias()
+        given = _row(p, row)
+        decay, numbers, scale = given[0], given[1:ROW], given[SCALE]
+        for i in range(count):
+            here, gradient = seen(p, g, i, scale, decay)
+            p[i] = update(here, gradient, numbers)
+
+    def with_one(p, g, a, count, row):
+        noalias()
+        given = _row(p, row)
+        decay, numbers, scale = given[0], given[1:ROW], given[SCALE]
+        for i in range(count):
+            here, gradient = seen(p, g, i, scale, decay)
+            p[i], a[i] = update(here, gradient, a[i], numbers)
+
+    def with_two(p, g, a, b, count, row):
+        noalias()
+        given = _row(p, row)
+        decay, numbers, scale = given[0], given[1:ROW], given[SCALE]
+        for i in range(count):
+            here, gradient = seen(p, g, i, scale, decay)
+            p[i], a[i], b[i] = update(here, gradient, a[i], b[i], numbers)
+
+    def with_three(p, g, a, b, c, count, row):
+        noalias()
+        given = _row(p, row)
+        decay, numbers, scale = given[0], given[1:ROW], given[SCALE]
+        for i in range(count):
+            here, gradient = seen(p, g, i, scale, decay)
+            p[i], a[i], b[i], c[i] = update(here, gradient, a[i], b[i], c[i], numbers)
+
+    states = len(rule.states)
+    loop = (without_state, with_one, with_two, with_three)[states]
+    loop.__name__, loop.__doc__ = f"{name}_elements", f"A step of {name} by a row of numbers."
+    return native(f"F*, F*, {'F*, ' * states}i8, f8*")(loop)
 
 
-# ---------------------------------------------------------------------------------------------- kernels
+def _kernel(name: str, rule: Rule) -> Kernel:
+    """The kernel of an optimizer over its loop."""
+    step: Any = _loop(name, rule)
+
+    def without_state(p: Floats, g: Floats, row: Doubles, start, stop):
+        step(offset(p, start), offset(g, start), stop - start, row)
+
+    def with_one(p: Floats, g: Floats, a: Floats, row: Doubles, start, stop):
+        step(offset(p, start), offset(g, start), offset(a, start), stop - start, row)
+
+    def with_two(p: Floats, g: Floats, a: Floats, b: Floats, row: Doubles, start, stop):
+        step(offset(p, start), offset(g, start), offset(a, start), offset(b, start), stop - start, row)
+
+    def with_three(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):
+        step(
+            offset(p, start), offset(g, start), offset(a, start), offset(b, start), offset(c, start), stop - start, row
+        )  # fmt: skip
+
+    update = (without_state, with_one, with_two, with_three)[len(rule.states)]
+    update.__name__ = f"update_{name}"
+    update.__doc__ = f"A step of {name} on elements [start, stop); its states are {rule.states or 'none'}."
+    return kernel(update)
 
 
-@kernel
-def update_sgd(p: Floats, g: Floats, velocity: Floats, hyper: Doubles, start, stop):
-    """(velocity); velocity is not read without momentum."""
-    if hyper[4] == 0.0:
-        descend(offset(p, start), offset(g, start), stop - start, hyper)
-    else:
-        descend_with_momentum(
-            offset(p, start), offset(g, start), offset(velocity, start), stop - start, hyper
-        )
-
-
-@kernel
-def update_rmsprop(p: Floats, g: Floats, v: Floats, hyper: Doubles, start, stop):
-    """(v)."""
-    alpha = hyper[4]
-    divide_by_size(
-        offset(p, start),
-        offset(g, start),
-        offset(v, start),
-        stop - start,
-        hyper,
-        alpha,
-        1.0 - alpha,
-        hyper[5],
-    )
-
-
-@kernel
-def update_adagrad(p: Floats, g: Floats, v: Floats, hyper: Doubles, start, stop):
-    """(v)."""
-    divide_by_size(
-        offset(p, start), offset(g, start), offset(v, start), stop - start, hyper, 1.0, 1.0, hyper[4]
-    )
-
-
-@kernel
-def update_adam(p: Floats, g: Floats, m: Floats, v: Floats, hyper: Doubles, start, stop):
-    """(m, v)."""
-    adam_elements(
-        offset(p, start), offset(g, start), offset(m, start), offset(v, start), stop - start, hyper, 0
-    )
-
-
-@kernel
-def update_adamw(p: Floats, g: Floats, m: Floats, v: Floats, hyper: Doubles, start, stop):
-    """(m, v)."""
-    adam_elements(
-        offset(p, start), offset(g, start), offset(m, start), offset(v, start), stop - start, hyper, 1
-    )
-
-
-@kernel
-def update_amsgrad(p: Floats, g: Floats, m: Floats, v: Floats, vmax: Floats, hyper: Doubles, start, stop):
-    """(m, v, vmax)."""
-    amsgrad_elements(
-        offset(p, start),
-        offset(g, start),
-        offset(m, start),
-        offset(v, start),
-        offset(vmax, start),
-        stop - start,
-        hyper,
-    )
-
-
-@kernel
-def update_lion(p: Floats, g: Floats, m: Floats, hyper: Doubles, start, stop):
-    """(m)."""
-    lion_elements(offset(p, start), offset(g, start), offset(m, start), stop - start, hyper)
-
-
-UPDATE = {
-    "sgd": update_sgd,
-    "rmsprop": update_rmsprop,
-    "adagrad": update_adagrad,
-    "adam": update_adam,
-    "adamw": update_adamw,
-    "amsgrad": update_amsgrad,
-    "lion": update_lion,
-}
+NUMBERS_OF = {name: _numbers(name, rule) for name, rule in RULES.items()}
+UPDATE = {name: _kernel(name, rule) for name, rule in RULES.items()}
 
 # ---------------------------------------------------------------------------------------------- ops
 
 
-def step_op(name: str, arrays: tuple, hyper: np.ndarray) -> Op:
-    """One step of an optimizer on p, g and its states: C-contiguous arrays of the same size."""
-    kernel, p = UPDATE[name], arrays[0]
-    operands = dict(zip(kernel.words, (*arrays, None), strict=False))  # without momentum there is no velocity
-    operands["hyper"] = hyper
-    return kernel.op(p.dtype, p.size, quantum=QUANTUM, work=work("update", p), **operands)
+def step_op(name: str, p, g, states: tuple, row: np.ndarray) -> Op:
+    """One step of an optimizer on C-contiguous arrays of the same size, by a row and the factor of the gradient (READ)."""
+    named = dict(zip("abc", states, strict=False))
+    return UPDATE[name].op(
+        p.dtype, p.size, quantum=QUANTUM, work=work("update", p), keeps=(row,), p=p, g=g, row=row, **named
+    )
 
 
-def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
-    """See `step_op`."""
-    run(step_op(name, arrays, hyper))
+def step(name: str, p, g, states: tuple, row: tuple) -> None:
+    """One step of an optimizer on C-contiguous arrays of the same size, by a row of `scalar.optim.ROWS`."""
+    run(step_op(name, p, g, states, np.array((*row, 1.0))))

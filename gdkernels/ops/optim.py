@@ -6,8 +6,8 @@ at zero. L2 decay adds weight_decay · p to the gradient; decoupled decay (AdamW
 """
 
 from ..check import Array, array, contiguous, float_dtype, number, overlap, whole, writable
-from ..ranges import BELOW_ONE, NOT_NEGATIVE
-from ..scalar.hyper import hyper as hyper_vector
+from ..ranges import NOT_NEGATIVE
+from ..scalar.optim import PLAIN, ROWS, RULES
 from .wings import everywhere, wing
 
 _WHY = "p has it"
@@ -50,14 +50,11 @@ def sgd_step(
     .. [1] I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
     """
     op = "sgd_step"
-    number(op, "lr", lr, NOT_NEGATIVE)
-    number(op, "momentum", momentum, NOT_NEGATIVE)
-    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
+    row = _row(op, "sgd", 1, lr, weight_decay, momentum, bool(nesterov))
     if velocity is None and momentum != 0:
         raise ValueError(f"{op}: velocity is None, expected an array because momentum is {momentum}")
-    states = () if velocity is None else (("velocity", velocity),)
-    hyper = hyper_vector("sgd", lr, weight_decay, momentum=momentum, nesterov=bool(nesterov))
-    _step(op, "sgd", p, g, states, hyper)
+    states = {} if velocity is None else {"velocity": velocity}
+    _step(op, "sgd" if momentum != 0 else PLAIN, p, g, states, row)
 
 
 @everywhere
@@ -90,12 +87,8 @@ def rmsprop_step(
     -----
     T. Tieleman and G. Hinton, Neural networks for machine learning, lecture 6.5, 2012.
     """
-    op = "rmsprop_step"
-    number(op, "lr", lr, NOT_NEGATIVE)
-    number(op, "alpha", alpha, BELOW_ONE)
-    number(op, "eps", eps, NOT_NEGATIVE)
-    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
-    _step(op, "rmsprop", p, g, (("v", v),), hyper_vector("rmsprop", lr, weight_decay, alpha=alpha, eps=eps))
+    row = _row("rmsprop_step", "rmsprop", 1, lr, weight_decay, alpha, eps)
+    _step("rmsprop_step", "rmsprop", p, g, {"v": v}, row)
 
 
 @everywhere
@@ -120,11 +113,8 @@ def adagrad_step(
     -----
     J. Duchi, E. Hazan and Y. Singer, Adaptive subgradient methods, JMLR 12, 2011.
     """
-    op = "adagrad_step"
-    number(op, "lr", lr, NOT_NEGATIVE)
-    number(op, "eps", eps, NOT_NEGATIVE)
-    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
-    _step(op, "adagrad", p, g, (("v", v),), hyper_vector("adagrad", lr, weight_decay, eps=eps))
+    row = _row("adagrad_step", "adagrad", 1, lr, weight_decay, eps)
+    _step("adagrad_step", "adagrad", p, g, {"v": v}, row)
 
 
 @everywhere
@@ -167,8 +157,8 @@ def adam_step(
     A step is within a few roundings of the formula in the arrays' dtype; 1 − beta^step is computed in float64.
     D. P. Kingma and J. Ba, Adam, ICLR 2015, arXiv 1412.6980.
     """
-    hyper = _adam_hyper("adam_step", "adam", step, lr, beta1, beta2, eps, weight_decay)
-    _step("adam_step", "adam", p, g, (("m", m), ("v", v)), hyper)
+    row = _row("adam_step", "adam", step, lr, weight_decay, beta1, beta2, eps)
+    _step("adam_step", "adam", p, g, {"m": m, "v": v}, row)
 
 
 @everywhere
@@ -192,8 +182,8 @@ def adamw_step(
     -----
     I. Loshchilov and F. Hutter, Decoupled weight decay regularization, ICLR 2019, arXiv 1711.05101.
     """
-    hyper = _adam_hyper("adamw_step", "adamw", step, lr, beta1, beta2, eps, weight_decay)
-    _step("adamw_step", "adamw", p, g, (("m", m), ("v", v)), hyper)
+    row = _row("adamw_step", "adamw", step, lr, weight_decay, beta1, beta2, eps)
+    _step("adamw_step", "adamw", p, g, {"m": m, "v": v}, row)
 
 
 @everywhere
@@ -218,8 +208,8 @@ def amsgrad_step(
     -----
     S. Reddi, S. Kale and S. Kumar, On the convergence of Adam and beyond, ICLR 2018, arXiv 1904.09237; PyTorch's form.
     """
-    hyper = _adam_hyper("amsgrad_step", "amsgrad", step, lr, beta1, beta2, eps, weight_decay)
-    _step("amsgrad_step", "amsgrad", p, g, (("m", m), ("v", v), ("vmax", vmax)), hyper)
+    row = _row("amsgrad_step", "amsgrad", step, lr, weight_decay, beta1, beta2, eps)
+    _step("amsgrad_step", "amsgrad", p, g, {"m": m, "v": v, "vmax": vmax}, row)
 
 
 @everywhere
@@ -252,51 +242,35 @@ def lion_step(
     -----
     The sign of 0 is 0. X. Chen et al., Symbolic discovery of optimization algorithms, 2023, arXiv 2302.06675.
     """
-    op = "lion_step"
-    number(op, "lr", lr, NOT_NEGATIVE)
-    number(op, "beta1", beta1, BELOW_ONE)
-    number(op, "beta2", beta2, BELOW_ONE)
-    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
-    _step(op, "lion", p, g, (("m", m),), hyper_vector("lion", lr, weight_decay, beta1=beta1, beta2=beta2))
+    row = _row("lion_step", "lion", 1, lr, weight_decay, beta1, beta2)
+    _step("lion_step", "lion", p, g, {"m": m}, row)
 
 
-def _adam_hyper(
-    op: str,
-    name: str,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-) -> Array:
+def _row(op: str, name: str, step: int, lr: float, weight_decay: float, *options: float) -> tuple[float, ...]:
+    """What the kernels are given for a step of an optimizer; its options in their order in `scalar.optim`."""
     count = whole(op, "step", step, at_least=1)
-    number(op, "lr", lr, NOT_NEGATIVE)
-    number(op, "beta1", beta1, BELOW_ONE)
-    number(op, "beta2", beta2, BELOW_ONE)
-    number(op, "eps", eps, NOT_NEGATIVE)
-    number(op, "weight_decay", weight_decay, NOT_NEGATIVE)
-    return hyper_vector(name, lr, weight_decay, step=count, beta1=beta1, beta2=beta2, eps=eps)
+    rate = number(op, "lr", lr, NOT_NEGATIVE)
+    named = zip(RULES[name].options.items(), options, strict=True)
+    given = [number(op, key, value, option.range) for (key, option), value in named]
+    return ROWS[name](float(count), rate, number(op, "weight_decay", weight_decay, NOT_NEGATIVE), given)
 
 
-def _step(
-    op: str, kind: str, p: Array, g: Array, states: tuple[tuple[str, Array], ...], hyper: Array
-) -> None:
-    """Check the arrays and run the kernel; arrays that are not contiguous go through a copy."""
+def _step(op: str, name: str, p: Array, g: Array, states: dict[str, Array], row: tuple[float, ...]) -> None:
+    """Check the arrays and run the kernel on those of its rule; arrays that are not contiguous go through a copy."""
     dtype = float_dtype(op, "p", p)
     shape = p.shape
     writable(op, "p", p, dtype, shape)
     gradient = array(op, "g", g, dtype, shape, _WHY)
-    for name, state in states:
-        writable(op, name, state, dtype, shape, _WHY)
-    named = (("p", p), ("g", g), *states)
-    for index, (name, one) in enumerate(named):
+    for key, state in states.items():
+        writable(op, key, state, dtype, shape, _WHY)
+    named = [("p", p), ("g", g), *states.items()]
+    for index, (key, one) in enumerate(named):
         for before, other in named[:index]:
             if overlap(one, other):
-                raise ValueError(f"{op}: {name} overlaps {before}, expected memory of its own")
-    written = (p, *(state for _, state in states))
-    flat = tuple(contiguous(one) for one in written)
-    wing(p, "optim").step(kind, (flat[0], gradient, *flat[1:]), hyper)
-    for one, copy in zip(written, flat, strict=True):
+                raise ValueError(f"{op}: {key} overlaps {before}, expected memory of its own")
+    given = p, *(states[key] for key in RULES[name].states)
+    flat = tuple(contiguous(one) for one in given)
+    wing(p, "optim").step(name, flat[0], gradient, flat[1:], row)
+    for one, copy in zip(given, flat, strict=True):
         if one is not copy:
             one[...] = copy

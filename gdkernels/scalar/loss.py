@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..ranges import LEAST, POSITIVE, UNIT, Range
+from ..ranges import LEAST, POSITIVE, UNIT, Option, Range
 from . import elementwise
 from .elementary import exp, log1p
 
@@ -54,13 +54,6 @@ def binary_cross_entropy(logit, target, pos_weight):
     loss = positive * ((zero if up else -logit) + tail) + negative * ((logit if up else zero) + tail)
     slope = negative * (larger if up else smaller) - positive * (smaller if up else larger)
     return loss, slope
-
-
-class Option(NamedTuple):
-    """A number that a loss is asked for besides its arrays."""
-
-    default: float
-    range: Range
 
 
 class Loss(NamedTuple):

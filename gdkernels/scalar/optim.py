@@ -1,13 +1,24 @@
 """The optimizers: one element of a parameter, its gradient and its state, one step further.
 
-The gradient that comes in is already clipped and carries its L2 decay (`decayed`); decoupled decay has already shrunk
-p (`shrunk`). Running means are ``keep · old + gain · new`` with gain = 1 − keep, both rounded once from float64: 1 − beta2
-computed in float32 would be wrong by 10⁻⁵. The derivations stand in the reference.
+An optimizer is a row of `RULES`: the kernels of both wings derive from it, and what operations, trainers and the command
+line check and hand on. A rule has two functions:
+
+    update(p, g, state…, numbers) → (p, state…)    of an element; p alone for a rule without state
+    numbers(step, lr, option…) → numbers           of a step: what is the same for all elements, in float64
+
+The gradient that comes into an update is already clipped and carries its L2 decay (`decayed`), or decoupled decay has
+already shrunk p (`shrunk`). Running means are ``keep · old + gain · new`` with gain = 1 − keep, both rounded once from
+float64: 1 − beta2 computed in float32 would be wrong by 10⁻⁵. The derivations stand in the reference.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+from ..ranges import BELOW_ONE, NOT_NEGATIVE, TRUTH, Option
 from . import elementwise
+
+NUMBERS = 7  # that an update may be given
 
 
 @elementwise
@@ -23,42 +34,79 @@ def shrunk(p, share):
     return p - share * p if share != 0 else p
 
 
+# ---------------------------------------------------------------------------------------------- rules
+
+
 @elementwise
-def sgd(p, g, velocity, rate, momentum, nesterov):
-    """(p, velocity): v = momentum v + g; p − rate v, or with Nesterov p − rate (g + momentum v)."""
+def descent(p, g, numbers):
+    """p − rate g."""
+    return p - numbers[0] * g
+
+
+@elementwise
+def descent_numbers(step, lr):
+    """(rate)."""
+    return lr, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+
+
+@elementwise
+def sgd(p, g, velocity, numbers):
+    """v = momentum v + g; p − rate v, or with Nesterov p − rate (g + momentum v)."""
+    rate, momentum, nesterov = numbers[0], numbers[1], numbers[2]
     velocity = momentum * velocity + g
-    return p - rate * (g + momentum * velocity if nesterov else velocity), velocity
+    return p - rate * (g + momentum * velocity if nesterov != 0 else velocity), velocity
 
 
 @elementwise
-def rmsprop(p, g, v, rate, keep, gain, eps):
-    """(p, v): v = keep v + gain g²; p − rate g / (√v + eps). With keep = gain = 1 this is Adagrad."""
+def sgd_numbers(step, lr, momentum, nesterov):
+    """(rate, momentum, whether Nesterov)."""
+    return lr, momentum, nesterov, 0.0, 0.0, 0.0, 0.0
+
+
+@elementwise
+def rmsprop(p, g, v, numbers):
+    """v = keep v + gain g²; p − rate g / (√v + eps). With keep = gain = 1 this is Adagrad."""
+    rate, eps, keep, gain = numbers[0], numbers[1], numbers[2], numbers[3]
     v = keep * v + gain * g * g
     return p - rate * g / (math.sqrt(v) + eps), v
 
 
 @elementwise
-def adam_rates(step, lr, beta1, beta2, eps):
-    """(rate, eps) of a step, counted from 1, with the bias corrections of m and v taken in.
-
-    lr m̂ / (√v̂ + eps) with m̂ = m / (1 − beta1^step) and v̂ = v / r², r = √(1 − beta2^step), is the same as
-    (lr r / (1 − beta1^step)) m / (√v + r eps): no division but one is left for the element. In float64.
-    """
-    root = math.sqrt(1.0 - beta2**step)
-    return lr * root / (1.0 - beta1**step), root * eps
+def rmsprop_numbers(step, lr, alpha, eps):
+    """(rate, eps, keep, gain)."""
+    return lr, eps, alpha, 1.0 - alpha, 0.0, 0.0, 0.0
 
 
 @elementwise
-def adam(p, g, m, v, rate, keep1, gain1, keep2, gain2, eps):
-    """(p, m, v): m = keep1 m + gain1 g; v = keep2 v + gain2 g²; p − rate m / (√v + eps)."""
+def adagrad_numbers(step, lr, eps):
+    """(rate, eps, keep, gain)."""
+    return lr, eps, 1.0, 1.0, 0.0, 0.0, 0.0
+
+
+@elementwise
+def adam(p, g, m, v, numbers):
+    """m = keep1 m + gain1 g; v = keep2 v + gain2 g²; p − rate m / (√v + eps)."""
+    rate, eps, keep1, gain1, keep2, gain2, _ = numbers
     m = keep1 * m + gain1 * g
     v = keep2 * v + gain2 * g * g
     return p - rate * m / (math.sqrt(v) + eps), m, v
 
 
 @elementwise
-def amsgrad(p, g, m, v, vmax, rate, keep1, gain1, keep2, gain2, eps):
-    """(p, m, v, vmax): Adam with the largest v so far under the root; a NaN in v goes into vmax."""
+def adam_numbers(step, lr, beta1, beta2, eps):
+    """(rate, eps, keep1, gain1, keep2, gain2) of a step, counted from 1, with the bias corrections of m and v taken in.
+
+    lr m̂ / (√v̂ + eps) with m̂ = m / (1 − beta1^step) and v̂ = v / r², r = √(1 − beta2^step), is the same as
+    (lr r / (1 − beta1^step)) m / (√v + r eps): no division but one is left for the element.
+    """
+    root = math.sqrt(1.0 - beta2**step)
+    return lr * root / (1.0 - beta1**step), root * eps, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 0.0
+
+
+@elementwise
+def amsgrad(p, g, m, v, vmax, numbers):
+    """Adam with the largest v so far under the root; a NaN in v goes into vmax."""
+    rate, eps, keep1, gain1, keep2, gain2, _ = numbers
     m = keep1 * m + gain1 * g
     v = keep2 * v + gain2 * g * g
     vmax = vmax if vmax >= v else v
@@ -66,11 +114,89 @@ def amsgrad(p, g, m, v, vmax, rate, keep1, gain1, keep2, gain2, eps):
 
 
 @elementwise
-def lion(p, g, m, rate, keep1, gain1, keep2, gain2):
-    """(p, m): p − rate sign(keep1 m + gain1 g); m = keep2 m + gain2 g. The sign of 0 is 0, of NaN NaN."""
+def lion(p, g, m, numbers):
+    """p − rate sign(keep1 m + gain1 g); m = keep2 m + gain2 g. The sign of 0 is 0, of NaN NaN."""
+    rate, keep1, gain1, keep2, gain2 = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
     move = keep1 * m + gain1 * g
     if move > 0:
         move = rate
     elif move < 0:
         move = -rate
     return p - move, keep2 * m + gain2 * g
+
+
+@elementwise
+def lion_numbers(step, lr, beta1, beta2):
+    """(rate, keep1, gain1, keep2, gain2)."""
+    return lr, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 0.0, 0.0
+
+
+# ---------------------------------------------------------------------------------------------- the table
+
+
+class Rule(NamedTuple):
+    """An optimizer.
+
+    Attributes
+    ----------
+    update, numbers : see the module
+    states : what is remembered of each element, in the order of `update`; all begin at zero
+    options : by name, with default and range, in the order of `numbers`
+    lr : the usual rate
+    weight_decay : the usual decay; it is L2, or `decoupled`
+    """
+
+    update: Callable[..., Any]
+    numbers: Callable[..., tuple[float, ...]]
+    states: tuple[str, ...]
+    options: Mapping[str, Option]
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    decoupled: bool = False
+
+
+def _betas(beta1: float, beta2: float) -> dict[str, Option]:
+    """The weights of the past in two running means."""
+    return {"beta1": Option(beta1, BELOW_ONE), "beta2": Option(beta2, BELOW_ONE)}
+
+
+_MOMENTUM = {"momentum": Option(0.0, BELOW_ONE), "nesterov": Option(False, TRUTH)}
+_ADAM = {**_betas(0.9, 0.999), "eps": Option(1e-8, NOT_NEGATIVE)}
+
+PLAIN = "descent"  # sgd where it has no momentum and needs no memory
+
+RULES: dict[str, Rule] = {
+    PLAIN: Rule(descent, descent_numbers, (), {}),
+    "sgd": Rule(sgd, sgd_numbers, ("velocity",), _MOMENTUM),
+    "rmsprop": Rule(
+        rmsprop,
+        rmsprop_numbers,
+        ("v",),
+        {"alpha": Option(0.99, BELOW_ONE), "eps": Option(1e-8, NOT_NEGATIVE)},
+        lr=1e-2,
+    ),
+    "adagrad": Rule(rmsprop, adagrad_numbers, ("v",), {"eps": Option(1e-10, NOT_NEGATIVE)}, lr=1e-2),
+    "adam": Rule(adam, adam_numbers, ("m", "v"), _ADAM),
+    "adamw": Rule(adam, adam_numbers, ("m", "v"), _ADAM, weight_decay=0.01, decoupled=True),
+    "amsgrad": Rule(amsgrad, adam_numbers, ("m", "v", "vmax"), _ADAM),
+    "lion": Rule(lion, lion_numbers, ("m",), _betas(0.9, 0.99), lr=1e-4, decoupled=True),
+}
+
+OPTIMIZERS = tuple(name for name in RULES if name != PLAIN)
+
+
+def row_of(rule: Rule) -> Callable[..., tuple[float, ...]]:
+    """``row(step, lr, weight_decay, options)``: what the kernels of a rule are given for a step, counted from 1.
+
+    First the decay, weight_decay or, where it is decoupled, its product with the rate; then the numbers.
+    """
+    numbers, is_decoupled = rule.numbers, rule.decoupled
+
+    def row(step, lr, weight_decay, options):
+        return (lr * weight_decay if is_decoupled else weight_decay, *numbers(step, lr, *options))
+
+    return row
+
+
+ROWS = {name: row_of(rule) for name, rule in RULES.items()}
+ROW = 1 + NUMBERS  # numbers of a row

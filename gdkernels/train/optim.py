@@ -13,50 +13,52 @@ import numpy as np
 from ..check import number, truth
 from ..nn.place import CPU, Place
 from ..plan import Plan, Update
-from ..ranges import BELOW_ONE, NOT_NEGATIVE
-from ..scalar.hyper import STATES, hyper
-
-# What each hyper-parameter may be that is not just NOT_NEGATIVE.
-_RANGES = {"momentum": BELOW_ONE, "alpha": BELOW_ONE, "beta1": BELOW_ONE, "beta2": BELOW_ONE}
+from ..ranges import NOT_NEGATIVE
+from ..scalar.optim import PLAIN, RULES, Rule
 
 
 class Optimizer:
-    """What the optimizers have in common. Each is a frozen dataclass of its hyper-parameters."""
+    """What the optimizers have in common. Each is a frozen dataclass of the hyper-parameters of a rule (`scalar.optim`)."""
 
     lr: float
     weight_decay: float
-    kernel: ClassVar[str]
+    name: ClassVar[str]  # of the rule, whose options are the fields
+
+    @property
+    def rule(self) -> Rule:
+        return RULES[self.name]
 
     def __post_init__(self) -> None:
         op = type(self).__name__
         for field in fields(self):  # type: ignore[arg-type]
             name, value = field.name, getattr(self, field.name)
-            if name == "nesterov":
+            if isinstance(field.default, bool):
                 truth(op, name, value)
             else:
-                among = _RANGES.get(name, NOT_NEGATIVE)
+                among = self.rule.options[name].range if name in self.rule.options else NOT_NEGATIVE
                 object.__setattr__(self, name, number(op, name, value, among))
 
     def update(self, plan: Plan, dtype: np.dtype[Any], decay: str, place: Place = CPU) -> Update:
         """The optimizer at work on the parameters of a plan: state of zeros in `place`, no step done.
 
-        `decay` says which parameters decay: "all", or "weights" for those named "w" alone.
+        `decay` says which parameters decay: "all", or "weights" for the weights alone.
         """
-        options = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        name = self.kernel
         return Update(
-            name=self.kernel,
-            hyper=hyper(self.kernel, **options),
+            name=name,
+            options=tuple(float(getattr(self, option)) for option in RULES[name].options),
             states=[
                 place.zeros(plan.size, dtype, line=24 + 12 * state)
-                for state in range(self._states(STATES[self.kernel]))
+                for state in range(len(RULES[name].states))
             ],
             step=0,
             decay=_segments(plan, self.weight_decay, decay),
         )
 
-    def _states(self, most: int) -> int:
-        """How many state buffers are needed of those that the kernel can have."""
-        return most
+    @property
+    def kernel(self) -> str:
+        """The name of the rule that is carried out."""
+        return self.name
 
 
 def _segments(plan: Plan, weight_decay: float, decay: str) -> list[tuple[int, int, float]]:
@@ -80,15 +82,16 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
-    kernel: ClassVar[str] = "sgd"
+    name = "sgd"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nesterov and self.momentum == 0.0:
             raise ValueError("SGD: nesterov is True, expected False because momentum is 0")
 
-    def _states(self, most: int) -> int:
-        return most if self.momentum else 0
+    @property
+    def kernel(self) -> str:
+        return self.name if self.momentum else PLAIN
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class RMSProp(Optimizer):
     alpha: float = 0.99
     eps: float = 1e-8
     weight_decay: float = 0.0
-    kernel: ClassVar[str] = "rmsprop"
+    name = "rmsprop"
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class AdaGrad(Optimizer):
     lr: float = 1e-2
     eps: float = 1e-10
     weight_decay: float = 0.0
-    kernel: ClassVar[str] = "adagrad"
+    name = "adagrad"
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Adam(Optimizer):
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.0
-    kernel: ClassVar[str] = "adam"
+    name = "adam"
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class AdamW(Optimizer):
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.01
-    kernel: ClassVar[str] = "adamw"
+    name = "adamw"
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class AMSGrad(Optimizer):
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.0
-    kernel: ClassVar[str] = "amsgrad"
+    name = "amsgrad"
 
 
 @dataclass(frozen=True)
@@ -159,4 +162,4 @@ class Lion(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.99
     weight_decay: float = 0.0
-    kernel: ClassVar[str] = "lion"
+    name = "lion"

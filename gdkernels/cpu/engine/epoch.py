@@ -14,15 +14,16 @@ number of ops, then (kernel address, record address, total, quantum) for each.
 
 import math
 
-from ...scalar.hyper import HYPER
 from ..gemm.tile import ROWS
+from ..optim import LR, ROW_WORDS, SCALE, SETTINGS, STEP
 from ..runtime.dispatch import dispatcher
 from ..runtime.emit import prefetch
 from ..runtime.jit import kernel, native
-from ..runtime.layout import Double, Doubles, Floats, Int, Ints
+from ..runtime.layout import Code, Double, Doubles, Floats, Int, Ints
 from ..runtime.memory import LINE
 from ..runtime.simd import (
     address_of,
+    apply,
     float64_at,
     flush_denormals,
     int64_at,
@@ -121,7 +122,9 @@ def train(
     blocks: Int,
     first_blocks: Ints,  # of each parameter
     parameters: Int,
-    hypers: Doubles,  # one vector for each segment of the parameters
+    numbers: Code,  # computes the row of a step from its settings (`optim`)
+    settings: Doubles,  # of each segment of the parameters
+    table: Doubles,  # its rows, likewise
     segments: Int,
     scale: Doubles,  # what the loss kernel reads
     counter: Ints,  # what dropout reads: samples seen before the step
@@ -163,10 +166,10 @@ def train(
         if clip > 0.0:
             factor = min(1.0, clip / (math.sqrt(squares) + 1e-6))
         for segment in range(segments):
-            hyper = offset(hypers, segment * HYPER)
-            hyper[0] = rates[step]
-            hyper[2] = factor
-            hyper[3] = float(first + step + 1)
+            own, into = offset(settings, segment * SETTINGS), offset(table, segment * ROW_WORDS)
+            own[STEP], own[LR] = float(first + step + 1), rates[step]
+            apply(numbers, own, into)
+            into[SCALE] = factor
         if worker == 0:
             losses[step] = value
             done[0] = step + 1

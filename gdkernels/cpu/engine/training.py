@@ -9,7 +9,6 @@ import numpy as np
 
 from ...engine import Outcome, Uncopied
 from ...plan import CrossEntropy, ElementLoss, Gradient, LossCall, Update
-from ...scalar.hyper import HYPER
 from .. import clip, cross_entropy, loss, optim
 from ..gemm.tile import ROWS
 from ..runtime.dispatch import address
@@ -64,11 +63,11 @@ class Training(Uncopied):
         blocks = [Deal.of(*parameter.shape).blocks for parameter in self.plan.parameters]
         self._first_blocks = np.cumsum([0, *blocks]).astype(np.int64)
         self._sums = aligned_zeros(int(self._first_blocks[-1]), np.float64)
-        self._hypers = aligned_zeros(HYPER * len(update.decay), np.float64)
-        for index, (_, _, decay) in enumerate(update.decay):
-            hyper = self._hypers[HYPER * index : HYPER * (index + 1)]
-            hyper[:] = update.hyper
-            hyper[1] = decay
+        segments = len(update.decay)
+        self._settings = np.zeros((segments, optim.SETTINGS))
+        self._settings[:, optim.FIRST : optim.FIRST + len(update.options)] = update.options
+        self._settings[:, optim.DECAY] = [decay for _, _, decay in update.decay]
+        self._rows = aligned_zeros(optim.ROW_WORDS * segments, np.float64).reshape(segments, -1)
         self._programs = Programs(self._arena)
         self._paces: dict[tuple[int, int], Pace] = {}  # by number of rows and the limit of threads
         self._records: dict[tuple, np.ndarray] = {}  # of the job of training
@@ -122,11 +121,11 @@ class Training(Uncopied):
 
     def _update_ops(self) -> Iterator[Op]:
         """The optimizer on what is updated together."""
-        update, buffers = self._update, (self._arena.params, self._arena.grads, *self._update.states)
+        arena, update = self._arena, self._update
         for start, stop, quantum, segment in self._stretches():
-            arrays = tuple(buffer[start:stop] for buffer in buffers)
-            op = optim.step_op(update.name, arrays, self._hypers[HYPER * segment :])
-            yield op._replace(quantum=quantum)
+            p, g = arena.params[start:stop], arena.grads[start:stop]
+            states = tuple(state[start:stop] for state in update.states)
+            yield optim.step_op(update.name, p, g, states, self._rows[segment])._replace(quantum=quantum)
 
     def _stretches(self) -> Iterator[tuple[int, int, int, int]]:
         """(start, stop, quantum, segment) of what is updated together: large parameters each by itself, dealt out as its
@@ -157,7 +156,9 @@ class Training(Uncopied):
                 program=program.table, last_program=last_program.table,
                 batch_x=arena.view(plan.input, rows), batch_y=address(arena.target), row_loss=arena.row_loss,
                 sums=self._sums, blocks=self._sums.size, first_blocks=self._first_blocks,
-                parameters=len(plan.parameters), hypers=self._hypers, segments=len(self._update.decay),
+                parameters=len(plan.parameters),
+                numbers=optim.NUMBERS_OF[self._update.name], settings=self._settings, table=self._rows,
+                segments=len(self._rows),
                 scale=self._scale, counter=arena.samples, clip=self._clip, done=self._done,
                 n_in=plan.input.columns, n_out=plan.output.columns, labels=int(labels),
                 first=0, steps=0, samples=0, x=None, y=0, order=None, rates=None, scales=None, losses=None, norms=None,
