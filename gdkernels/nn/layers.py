@@ -12,6 +12,8 @@ from ..ranges import NOT_NEGATIVE, PROBABILITY
 from ..scalar.activation import ACTIVATIONS, SAVED
 from ..scalar.init import AUTO, INITS
 
+__all__ = ["Activation", "Dropout", "LayerNorm", "Linear", "RMSNorm", "Residual"]
+
 
 def _store(layer: object, **values: object) -> None:
     """Set fields of a frozen dataclass while it is being made."""

@@ -10,6 +10,8 @@ from ..ranges import BELOW_ONE, NOT_NEGATIVE
 from ..scalar.hyper import hyper as hyper_vector
 from .wings import everywhere, wing
 
+__all__ = ["adagrad_step", "adam_step", "adamw_step", "amsgrad_step", "lion_step", "rmsprop_step", "sgd_step"]
+
 _WHY = "p has it"
 
 

@@ -16,6 +16,8 @@ from ..plan import Plan, Update
 from ..ranges import BELOW_ONE, NOT_NEGATIVE
 from ..scalar.hyper import STATES, hyper
 
+__all__ = ["SGD", "AMSGrad", "AdaGrad", "Adam", "AdamW", "Lion", "RMSProp"]
+
 # What each hyper-parameter may be that is not just NOT_NEGATIVE.
 _RANGES = {"momentum": BELOW_ONE, "alpha": BELOW_ONE, "beta1": BELOW_ONE, "beta2": BELOW_ONE}
 
