@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -30,11 +31,13 @@ def typed_names() -> dict[str, str]:
     found = {}
     for line in block.body:
         assert isinstance(line, ast.ImportFrom)
-        if line.module == "typing":
-            continue
-        for alias in line.names:
+        (alias,) = line.names
+        module = f".{line.module or ''}"
+        if alias.name == "*":
+            found |= dict.fromkeys(importlib.import_module(module, "gdkernels").__all__, module)
+        else:
             assert alias.asname == alias.name, "type checkers take `x as x` for a public name"
-            found[alias.name] = f".{line.module}" if line.module else "."
+            found[alias.name] = module
     return found
 
 
@@ -73,6 +76,27 @@ def test_type_checkers_see_the_same_names_from_the_same_modules():
     assert sorted(typed) == gd.__all__
     for name, module in typed.items():
         assert getattr(importlib.import_module(module, "gdkernels"), name) is getattr(gd, name)
+
+
+def test_a_listing_holds_what_is_public_and_nothing_else():
+    assert dir(gd) == sorted([*gd.__all__, "__version__"])
+    for name in ("importlib", "TYPE_CHECKING", "check", "plan"):
+        assert name not in dir(gd)
+
+
+def test_threads_that_ask_at_once_for_a_first_name_all_get_it():
+    code = """
+        import threading, gdkernels as gd
+        start, found = threading.Barrier(8), []
+        def ask():
+            start.wait()
+            found.append(gd.schedules.Cosine)
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert len(found) == 8
+    """
+    modules_after(textwrap.dedent(code))
 
 
 def test_functions_of_the_reference_are_public_under_the_same_names():

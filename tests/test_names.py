@@ -11,6 +11,7 @@ import gdkernels as gd
 import reference
 from gdkernels.cli import options, recipes
 from gdkernels.cli.main import parser
+from gdkernels.nn import layers
 from gdkernels.nn.network import DTYPES, NORMS
 from gdkernels.ops.activation import KINDS
 from gdkernels.scalar.activation import ACTIVATIONS
@@ -156,8 +157,13 @@ def test_a_schedule_has_the_same_parameters_and_defaults_everywhere(name):
 
 def test_every_bundled_set_has_a_recipe_and_every_optimizer_its_rates():
     assert list(recipes.RECIPES) == list(data.BUNDLED)
-    assert set(options.OPTIMIZERS) == {kind.kernel for kind in optim.Optimizer.__subclasses__()}
+    assert set(options.OPTIMIZERS) == set(optim.BY_NAME)
     assert set(options.OPTIMIZERS) <= help_of("--optimizer")
+
+
+def test_every_optimizer_and_layer_is_public():
+    for kind in (*optim.BY_NAME.values(), *layers.LAYERS.values()):
+        assert getattr(gd, kind.__name__) is kind
 
 
 def test_lists_of_the_command_line_are_those_of_the_modules():

@@ -5,13 +5,14 @@ of the absolute values that the formula adds up. A bound then is the number of r
 (N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.5); it does not depend on the data.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gdkernels as gd
+from gdkernels.scalar.loss import ELEMENT_LOSSES
 
 Array = NDArray[Any]
 
@@ -49,8 +50,18 @@ def ratio(case: Case) -> float:
     return case.error / case.bound
 
 
+def for_each(names: Iterable[str]) -> Callable[[Any], Any]:
+    """Mark a check that takes one of these names: each is a row of the table."""
+
+    def mark(check: Any) -> Any:
+        check.names = tuple(names)
+        return check
+
+    return mark
+
+
 class Checks:
-    """The checks of one element type; each method is a row of the table and gives its cases."""
+    """The checks of one element type; each method is a row of the table, or one for each name, and gives its cases."""
 
     def __init__(self, reference: Any, dtype: str, ops: Any = gd) -> None:
         self.gd = ops  # the package, or what computes elsewhere
@@ -223,24 +234,18 @@ class Checks:
                 str(x.shape), self.gd.log_softmax(x), exact, 1 + below + abs(exact), n + ELEMENTARY
             )
 
-    def mse(self) -> Iterator[Case]:
-        """A sum of squares."""
+    @for_each(ELEMENT_LOSSES)
+    def element_loss(self, name: str) -> Iterator[Case]:
+        """Targets in their range, options that are not the defaults. Terms are made of errors, or of numbers of size 1."""
+        row = ELEMENT_LOSSES[name]
+        options: dict[str, Any] = {option: 0.7 * default for option, (default, _) in row.options.items()}
+        bounded = row.targets is not None
         for rows, n in ROWS:
-            pred, target = self.normal(rows, n), self.normal(rows, n)
-            yield from self.loss("mse", (pred, target), abs(pred) + abs(target))
-
-    def huber(self) -> Iterator[Case]:
-        """A sum of squares and absolute values."""
-        for rows, n in ROWS:
-            pred, target = 2 * self.normal(rows, n), self.normal(rows, n)
-            yield from self.loss("huber", (pred, target), abs(pred) + abs(target), delta=0.7)
-
-    def binary_cross_entropy(self) -> Iterator[Case]:
-        """Two logarithms and two sigmoids, both weighted by numbers that are not negative."""
-        for rows, n in ROWS:
-            logits, target = 5 * self.normal(rows, n), self.rng.random((rows, n)).astype(self.dtype)
-            size = 1 + 3 * np.ones((rows, n))
-            yield from self.loss("binary_cross_entropy", (logits, target), size, pos_weight=3.0)
+            pred, target = 3 * self.normal(rows, n), self.normal(rows, n)
+            if bounded:
+                target = abs(np.tanh(target))
+            size = np.full((rows, n), 4.0) if bounded else abs(pred) + abs(target)
+            yield from self.loss(name, (pred, target), size, **options)
 
     def softmax_cross_entropy(self) -> Iterator[Case]:
         """Those of log_softmax, and a sum over the classes; the gradient is p Σ w q − w q."""

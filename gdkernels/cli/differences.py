@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gdkernels as gd
+from gdkernels.scalar.loss import ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY
 from gdkernels.testing import gradcheck
 
 from .checks import Case
@@ -109,13 +110,15 @@ class Differences:
         soft = np.abs(target) / np.abs(target).sum(axis=1, keepdims=True)
         weight = np.abs(self.normal(N_OUT)) + 0.5
         chances = 1 / (1 + np.exp(-target))
-        for name, wanted, options in (
-            ("mse", target, {}),
-            ("huber", target, {"delta": 0.7}),
-            ("binary_cross_entropy", chances, {"pos_weight": 2.0}),
-            ("softmax_cross_entropy", labels, {"label_smoothing": 0.1, "class_weight": weight}),
-            ("softmax_cross_entropy", soft, {"label_smoothing": 0.1, "class_weight": weight}),
-        ):
+        every = {"label_smoothing": 0.1, "class_weight": weight}
+        given: list[tuple[str, Any, dict[str, Any]]] = [
+            (SOFTMAX_CROSS_ENTROPY, labels, every),
+            (SOFTMAX_CROSS_ENTROPY, soft, every),
+        ]
+        for name, row in ELEMENT_LOSSES.items():
+            options = {option: 0.7 * default for option, (default, _) in row.options.items()}
+            given.append((name, target if row.targets is None else chances, options))
+        for name, wanted, options in given:
             for reduction in ("mean", "sum"):
 
                 def through(pred: Array, name: str = name, wanted: Any = wanted, **given: Any) -> Any:
@@ -123,10 +126,10 @@ class Differences:
                     value = getattr(self.gd, name)(pred, wanted, grad=grad, **given)
                     return value, [grad]
 
-                given = {**options, "reduction": reduction}
+                asked = {**options, "reduction": reduction}
                 yield self.case(
                     f"{name} {reduction}",
-                    lambda pred, f=through, given=given: f(pred, **given),
+                    lambda pred, f=through, asked=asked: f(pred, **asked),
                     self.normal(BATCH, N_OUT),
                 )
 

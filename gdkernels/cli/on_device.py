@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 import gdkernels
 
 Array = NDArray[Any]
-NETWORKS = ("mlp", "Network", "Trainer")
 
 
 class OnDevice:

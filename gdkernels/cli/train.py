@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..scalar.init import AUTO
-from ..scalar.loss import ELEMENT_LOSSES
+from ..scalar.loss import ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY
 from ..scalar.schedules import SCHEDULES
 from .options import (
     DEVICES,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from gdkernels.train.data import Dataset, Split, Standardizer
 
-# Those that compare with any numbers.
+# Those whose targets may be any numbers.
 REGRESSION_LOSSES = tuple(name for name, loss in ELEMENT_LOSSES.items() if loss.targets is None)
 
 
@@ -98,7 +98,7 @@ class Prepared:
         x = self.features.transform(part.x).astype(dtype)
         if self.targets is not None:
             return x, self.targets.transform(part.y).astype(dtype)
-        if self.loss == "softmax_cross_entropy":
+        if self.loss == SOFTMAX_CROSS_ENTROPY:
             return x, part.y
         if self.outputs == 1:
             return x, part.y[:, None].astype(dtype)
@@ -244,11 +244,10 @@ def prepare(options: argparse.Namespace, recipe: Recipe) -> Prepared:
 
 def optimizer(recipe: Recipe) -> Any:
     """The recipe's optimizer with its rates."""
-    from gdkernels.train.optim import Optimizer
+    from gdkernels.train.optim import BY_NAME
 
-    kinds: dict[str, Any] = {kind.kernel: kind for kind in Optimizer.__subclasses__()}
     extra = {"momentum": MOMENTUM} if recipe.optimizer == "sgd" else {}
-    return kinds[recipe.optimizer](lr=recipe.lr, weight_decay=recipe.weight_decay, **extra)
+    return BY_NAME[recipe.optimizer](lr=recipe.lr, weight_decay=recipe.weight_decay, **extra)
 
 
 def schedule(recipe: Recipe, steps: int) -> Any:

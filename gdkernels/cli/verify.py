@@ -97,10 +97,18 @@ def table(reference: Any, device: str) -> Iterator[tuple[str, Callable[[], Row]]
 
 
 def _rows(checks: Any, dtype: str, device: str, against: str) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """A row for each method that gives cases, in the order in which they are written."""
+    """A row for each check."""
+    for name, cases in checks_of(checks):
+        yield f"{name} {dtype}", partial(summarise, name, dtype, device, against, cases)
+
+
+def checks_of(checks: Any) -> Iterator[tuple[str, "Iterator[Case]"]]:
+    """Names and cases, in the order in which the checks are written: of a method, or of one `for_each` name."""
     for name, check in vars(type(checks)).items():
+        for one in getattr(check, "names", ()):
+            yield one, check(checks, one)
         if inspect.isgeneratorfunction(check) and list(inspect.signature(check).parameters) == ["self"]:
-            yield f"{name} {dtype}", partial(summarise, name, dtype, device, against, check(checks))
+            yield name, check(checks)
 
 
 def summarise(op: str, dtype: str, device: str, against: str, cases: Iterable["Case"]) -> Row:

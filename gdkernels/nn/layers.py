@@ -17,6 +17,8 @@ from ..ranges import NOT_NEGATIVE, PROBABILITY
 from ..scalar.activation import ACTIVATIONS, SAVED
 from ..scalar.init import AUTO, INITS
 
+__all__ = ["Activation", "Dropout", "LayerNorm", "Linear", "RMSNorm", "Residual"]
+
 if TYPE_CHECKING:
     from .plan import Backward, Flow, Lowering
 

@@ -31,6 +31,8 @@ from .layers import (
 from .place import CPU, Cuda, Place
 from .plan import lower
 
+__all__ = ["Network", "load", "mlp"]
+
 DTYPES = ("float32", "float64", "bfloat16")
 NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}
 

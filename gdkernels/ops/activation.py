@@ -4,6 +4,8 @@ from ..check import ABSENT, Array, array, choice, dimensions, float_dtype, outpu
 from ..scalar.activation import SAVED
 from .wings import everywhere, wing
 
+__all__ = ["activation", "activation_backward", "saved_for"]
+
 KINDS = tuple(SAVED)
 
 

@@ -6,6 +6,8 @@ from ..check import Array, address, array, float_dtype, number, overlap, writabl
 from ..ranges import Range
 from .wings import everywhere, wing
 
+__all__ = ["clip_by_global_norm", "global_norm"]
+
 Norm = float | Array
 
 MAX_NORM = Range(0.0, math.inf, "a number ≥ 0")

@@ -19,6 +19,8 @@ from ..ranges import UNIT
 from .loss import REDUCTIONS, Loss
 from .wings import everywhere, wing
 
+__all__ = ["softmax_cross_entropy"]
+
 INT32 = np.dtype(np.int32)
 
 

@@ -4,6 +4,8 @@ from ..check import Array, array, float_dtype, number, output, whole
 from ..ranges import PROBABILITY
 from .wings import everywhere, wing
 
+__all__ = ["dropout", "dropout_backward"]
+
 
 def _word(op: str, name: str, value: object) -> int:
     """An integer modulo 2^64, as the kernels hold it: in [−2^63, 2^63)."""

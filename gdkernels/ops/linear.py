@@ -5,6 +5,8 @@ from ..scalar.activation import SAVED
 from .matmul import operand
 from .wings import everywhere, wing
 
+__all__ = ["linear", "linear_backward"]
+
 
 @everywhere
 def linear(

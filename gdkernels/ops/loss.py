@@ -4,6 +4,8 @@ from ..check import ABSENT, Array, array, choice, float_dtype, number, output
 from ..scalar.loss import ELEMENT_LOSSES
 from .wings import everywhere, wing
 
+__all__ = ["binary_cross_entropy", "huber", "mse"]
+
 REDUCTIONS = ("mean", "sum", "none")
 DELTA = ELEMENT_LOSSES["huber"].options["delta"].range
 POS_WEIGHT = ELEMENT_LOSSES["binary_cross_entropy"].options["pos_weight"].range

@@ -5,6 +5,8 @@ import numpy as np
 from ..check import Array, copied, dimensions, float_dtype, output
 from .wings import everywhere, wing
 
+__all__ = ["matmul"]
+
 
 def strided(value: Array) -> Array:
     """An operand whose strides are whole elements: any view of an aligned array, else a copy."""

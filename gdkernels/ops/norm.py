@@ -6,6 +6,8 @@ from ..check import Array, array, dimensions, float_dtype, number, output
 from ..ranges import NOT_NEGATIVE
 from .wings import everywhere, wing
 
+__all__ = ["layernorm", "layernorm_backward", "rmsnorm", "rmsnorm_backward"]
+
 PER_COLUMN = "it has one number for each column of x"
 PER_ROW = "it has the statistics of each row of x"
 LIKE_X = "it must match x"

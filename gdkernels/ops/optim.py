@@ -10,6 +10,8 @@ from ..ranges import NOT_NEGATIVE
 from ..scalar.optim import PLAIN, ROWS, RULES
 from .wings import everywhere, wing
 
+__all__ = ["adagrad_step", "adam_step", "adamw_step", "amsgrad_step", "lion_step", "rmsprop_step", "sgd_step"]
+
 _WHY = "p has it"
 
 

@@ -3,6 +3,8 @@
 from ..check import Array, array, float_dtype, output
 from .wings import everywhere, wing
 
+__all__ = ["log_softmax", "softmax"]
+
 
 def _over_rows(op: str, x: Array, out: Array | None) -> Array:
     dtype = float_dtype(op, "x", x)

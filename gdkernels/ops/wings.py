@@ -80,7 +80,7 @@ def _refuse_mixture(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 
 
 def _wherever(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call an operation whose first argument is no NumPy array."""
+    """Call an operation whose first argument is not a NumPy array."""
     if not any(map(_on_device, args)) and not any(map(_on_device, kwargs.values())):
         return op(*args, **kwargs)
     _refuse_mixture(op, args, kwargs)

@@ -202,7 +202,7 @@ def _dataset(path: Path, x: NDArray[np.float64], y: NDArray[np.generic], task: T
         raise ValueError(f"load: {path}: y has shape {y.shape}, expected ({len(x)},) for a classification")
     values, labels = np.unique(y.ravel(), return_inverse=True)
     if len(values) < 2:
-        raise ValueError(f"load: {path}: the target has one class only, expected two or more")
+        raise ValueError(f"load: {path}: the target has only one class, expected two or more")
     names = tuple(f"{value:g}" if values.dtype.kind == "f" else str(value) for value in values.tolist())
     return Dataset(path.name, x, labels.astype(np.int64), "classification", names)
 
@@ -261,7 +261,7 @@ def _read_csv(path: Path, target: str | None) -> tuple[NDArray[np.float64], NDAr
         given = "is missing" if target is None else f"is {target!r}"
         raise ValueError(f"load: {path}: the target {given}, expected one of the columns {', '.join(names)}")
     if len(names) < 2:
-        raise ValueError(f"load: {path}: there is no column beside the target {target}")
+        raise ValueError(f"load: {path}: there is no column besides the target {target}")
     at = names.index(target)
     features = names[:at] + names[at + 1 :]
     labels = [row.pop(at).strip() for row in rows]

@@ -5,6 +5,7 @@ The formulas stand in `reference/optim.py`, the kernels in `cpu/optim.py`. An op
 L2, added to the gradient, except in AdamW and Lion, which shrink the parameters directly.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -15,6 +16,8 @@ from ..nn.place import CPU, Place
 from ..plan import Plan, Update
 from ..ranges import NOT_NEGATIVE
 from ..scalar.optim import PLAIN, RULES, Rule
+
+__all__ = ["SGD", "AMSGrad", "AdaGrad", "Adam", "AdamW", "Lion", "RMSProp"]
 
 
 class Optimizer:
@@ -163,3 +166,6 @@ class Lion(Optimizer):
     beta2: float = 0.99
     weight_decay: float = 0.0
     name = "lion"
+
+
+BY_NAME: dict[str, Callable[..., Optimizer]] = {kind.name: kind for kind in Optimizer.__subclasses__()}

@@ -24,6 +24,8 @@ from .loss import LOSSES, Loss, SoftmaxCrossEntropy, Weights
 from .optim import AdamW, Optimizer
 from .progress import progress as display
 
+__all__ = ["History", "Trainer"]
+
 Schedule = Callable[[int], float]
 Record = dict[str, Any]
 Callback = Callable[["Trainer", Record], object]

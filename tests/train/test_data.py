@@ -152,8 +152,8 @@ BROKEN = [
     ("a,b,a,y\n1,2,3,4\n", "two columns have the name 'a'"),
     ("a,b,y\n", "there is a header, but no data"),
     ("", "the file is empty"),
-    ("y\n1\n2\n", "no column beside the target y"),
-    ("a,y\n1,one\n2,one\n", "the target has one class only"),
+    ("y\n1\n2\n", "no column besides the target y"),
+    ("a,y\n1,one\n2,one\n", "the target has only one class"),
 ]
 
 

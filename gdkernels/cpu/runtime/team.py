@@ -33,6 +33,8 @@ from .simd import (
     relax,
 )
 
+__all__ = ["get_threads", "set_threads"]
+
 _libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.windll.kernel32
 _yield = _libc.sched_yield if os.name == "posix" else _libc.SwitchToThread
 llvm.add_symbol("gdkernels.yield", ctypes.cast(_yield, ctypes.c_void_p).value)
