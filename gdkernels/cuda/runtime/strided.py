@@ -1,11 +1,12 @@
-"""Copies between arrays of any strides."""
+"""Copies of memory with any strides: what arrays are made contiguous by. It knows addresses, not arrays."""
 
-import numpy as np
+import math
+from collections.abc import Sequence
 
-from .arrays import BFLOAT16, Array
-from .jit import Launch, kernel, run
+from .jit import Launch, kernel
 from .target import cuda
 
+Strides = Sequence[int]
 AXES = 6
 BLOCK = 256
 _CARRIERS = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}  # integers that carry the bits
@@ -42,38 +43,25 @@ def blocks(count: int, size: int = BLOCK) -> tuple[int, int, int]:
     return -(-count // size), 1, 1
 
 
-def copy(source: Array, target: Array) -> None:
-    """target[...] = source, of one shape and element type."""
-    assert source.shape == target.shape and source.dtype == target.dtype
-    if source.ndim > AXES:
+def copy(
+    size: int, shape: tuple[int, ...], source: int, source_strides: Strides, target: int, target_strides: Strides
+) -> Launch:  # fmt: skip
+    """target[...] = source, of elements of `size` bytes at these addresses; strides in elements.
+
+    ValueError where there are more than `AXES` axes.
+    """
+    if len(shape) > AXES:
         raise ValueError(
-            f"gdkernels: a strided array of shape {source.shape} on the GPU, expected at most {AXES} axes"
+            f"gdkernels: a strided array of shape {shape} on the GPU, expected at most {AXES} axes"
         )
-    step = source.itemsize
-    lead = AXES - source.ndim
-    sizes = (1,) * lead + source.shape
-    strides = [(0,) * lead + tuple(s // step for s in array.strides) for array in (source, target)]
-    operands = (source.address, target.address, *sizes, *strides[0], *strides[1], source.size)
-    run([Launch(copy_elements, _CARRIERS[step], blocks(source.size), operands)], target.stream)
+    lead = AXES - len(shape)
+    sizes = (1,) * lead + tuple(shape)
+    strides = [(0,) * lead + tuple(each) for each in (source_strides, target_strides)]
+    count = math.prod(shape)
+    operands = (source, target, *sizes, *strides[0], *strides[1], count)
+    return Launch(copy_elements, _CARRIERS[size], blocks(count), operands)
 
 
-def matrix_copy(
-    size: int, source: int, target: int, rows: int, columns: int, stride: int, stride_column: int
-) -> Launch:
-    """target (rows, columns; C-contiguous) = a matrix of elements of `size` bytes, strides in elements."""
-    lead = (0,) * (AXES - 2)
-    operands = (
-        source, target, *(1,) * (AXES - 2), rows, columns, *lead, stride, stride_column, *lead, columns, 1, rows * columns
-    )  # fmt: skip
-    return Launch(copy_elements, _CARRIERS[size], blocks(rows * columns), operands)
-
-
-def convert(source: Array, target: Array) -> None:
-    """Labels of 32 bits into 64; otherwise a copy."""
-    if source.dtype == target.dtype or source.dtype is BFLOAT16:
-        copy(source, target)
-        return
-    assert source.dtype == np.int32 and target.dtype == np.int64
-    contiguous = source if source.flags.c_contiguous else source.copy()
-    operands = (contiguous.address, target.address, source.size)
-    run([Launch(widen_integers, "int32", blocks(source.size), operands)], target.stream)
+def widen(source: int, target: int, count: int) -> Launch:
+    """Labels of 32 bits into 64, both contiguous."""
+    return Launch(widen_integers, "int32", blocks(count), (source, target, count))
