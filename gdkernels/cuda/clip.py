@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from . import elements
 from .runtime.arrays import Array
-from .runtime.intrinsics import is_wide, load4, store4, warp_sum
+from .runtime.intrinsics import is_wide, load4, times, warp_sum
 from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import BYTES, real, shared
-from .runtime.strided import blocks
 from .runtime.target import cuda
+from .runtime.widths import both_widths
 
 THREADS = 256
 BLOCK = 4096  # elements whose squares are one sum
@@ -39,7 +40,7 @@ def _add_square(sums, x):
 @device
 def sum_of_block(like, sums):
     """The sums over the threads of a block, lane by lane and warp by warp; they are right in thread 0."""
-    plain, down, up = warp_sum(sums[0]), warp_sum(sums[1]), warp_sum(sums[2])
+    plain, down, up = warp_sum(sums[0], 5), warp_sum(sums[1], 5), warp_sum(sums[2], 5)
     warp = cuda.threadIdx.x >> 5
     of_warps = shared(like, 24)
     if cuda.threadIdx.x & 31 == 0:
@@ -125,23 +126,18 @@ def clip_factor(norm, max_norm):
     return max_norm / (norm + type(norm)(1e-6))
 
 
-@kernel("F*, R*, R, i8", threads=THREADS)
-def clip4(g, norm, max_norm, fours):
+@both_widths("F*, R*, R, i8")
+def clipped(width):
     """g = factor g, if the factor of clipping is below 1 (or NaN)."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    factor = clip_factor(norm[0], max_norm)
-    if place < fours and not factor >= 1:
-        g0, g1, g2, g3 = load4(g, 4 * place)
-        store4(g, 4 * place, (factor * g0, factor * g1, factor * g2, factor * g3))
+    load, store, scale, size = width.load, width.store, width.each(times, 1), width.size
 
+    def body(g, norm, max_norm, groups):
+        place = cuda.grid(1)
+        factor = clip_factor(norm[0], max_norm)
+        if place < groups and not factor >= 1:
+            store(g, size * place, scale(load(g, size * place), factor))
 
-@kernel("F*, R*, R, i8", threads=THREADS)
-def clip1(g, norm, max_norm, count):
-    """As `clip4`, for single elements."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    factor = clip_factor(norm[0], max_norm)
-    if place < count and not factor >= 1:
-        g[place] *= factor
+    return body
 
 
 # ---------------------------------------------------------------------------------------------- launches
@@ -200,11 +196,6 @@ def clip(max_norm: float, arrays: Sequence[Array]) -> Array:
     storage = arrays[0].dtype.name
     limit = max_norm if math.isinf(max_norm) else min(max_norm, float(np.finfo(arrays[0].dtype).max))
     for array in arrays:
-        fours = array.size // 4 if is_wide(storage, array.address) else 0
-        rest, behind = array.size - 4 * fours, array.address + 4 * fours * array.itemsize
-        launches = [
-            Launch(clip4, storage, blocks(fours), (array.address, result.address, limit, fours)),
-            Launch(clip1, storage, blocks(rest), (behind, result.address, limit, rest)),
-        ]
-        run(launches, array.stream)
+        places = (array.address,)
+        run(elements.launches(clipped, storage, array.size, places, result.address, limit), array.stream)
     return result

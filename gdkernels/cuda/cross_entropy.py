@@ -37,7 +37,7 @@ from .rows import (
     teams,
 )
 from .runtime import driver
-from .runtime.intrinsics import FULL, is_wide, load4, store4
+from .runtime.intrinsics import is_wide, load4, smaller, store4, warp_reduction
 from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, registers, shared
 from .runtime.target import cuda
@@ -244,9 +244,7 @@ def weigh(target, weight, partial, count, classes, ignore_index):
         partial[cuda.blockIdx.x] = total
 
 
-@device
-def _earlier(a, b):
-    return a if a < b else b
+_earliest = warp_reduction(smaller)
 
 
 @kernel("i8*, i8*, i8, i8, i8", threads=THREADS, variants=("int64",))
@@ -260,11 +258,7 @@ def find_wrong(target, found, count, classes, ignore_index):
         if label != ignore_index and (label < 0 or label >= classes):
             first = row
         row += cuda.gridDim.x * THREADS
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 16))
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 8))
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 4))
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 2))
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 1))
+    first = _earliest(first, 5)
     if cuda.threadIdx.x & 31 == 0:
         found[thread >> 5] = first
 

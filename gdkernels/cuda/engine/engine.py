@@ -12,14 +12,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from ...plan import Buffer, LossCall, Plan, Uncopied, Update
-from .. import clip, optim
+from .. import clip, elements, optim
 from ..gemm.choice import get_gemm_engine
 from ..runtime import driver
 from ..runtime.arrays import Array, read
 from ..runtime.jit import Launch, run
 from ..runtime.memory import ALIGNED, Room, grown, packed
 from ..runtime.pointer import BYTES
-from ..runtime.strided import blocks
 from . import epoch
 from .program import Binder, loss_launches
 
@@ -132,19 +131,17 @@ class Engine(Uncopied):
         """The bfloat16 copy of the parameters, which their owner may have written to."""
         if self._half is None:
             return []
-        operands = (self.params.address, self._half.address, self.plan.size)
-        return [Launch(epoch.narrowed, self.storage, blocks(self.plan.size), operands)]
+        places = self.params.address, self._half.address
+        return elements.launches(epoch.narrowed, self.storage, self.plan.size, places)
 
     def _carry_in(self, source: Array, buffer: Buffer) -> list[Launch]:
-        count = source.size
-        return [
-            Launch(epoch.narrowed, self.storage, blocks(count), (source.address, self._place(buffer), count))
-        ]
+        places = source.address, self._place(buffer)
+        return elements.launches(epoch.narrowed, self.storage, source.size, places)
 
     def _carry_out(self, buffer: Buffer, rows: int) -> Array:
         target = self.params.empty((rows, buffer.columns))
-        operands = (self._place(buffer), target.address, target.size)
-        run([Launch(epoch.widened, self.storage, blocks(target.size), operands)], self._stream)
+        places = self._place(buffer), target.address
+        run(elements.launches(epoch.widened, self.storage, target.size, places), self._stream)
         return target
 
     # ------------------------------------------------------------------------------------------ passes

@@ -7,8 +7,9 @@ rate and scale, `finish` decides whether the update may be made. The host waits 
 
 import math
 
-from ..activation import THREADS
 from ..clip import root, sum_of_planes
+from ..elements import elementwise
+from ..rows import THREADS
 from ..runtime.intrinsics import warp_sum
 from ..runtime.jit import Launch, kernel
 from ..runtime.pointer import at, real, shared
@@ -75,7 +76,7 @@ def loss_of_batch(row_loss, rows, scale, value, stop):
     while row < rows:
         total += row_loss[row]
         row += THREADS
-    total = warp_sum(total)
+    total = warp_sum(total, 5)
     if cuda.threadIdx.x & 31 == 0:
         sums[cuda.threadIdx.x >> 5] = total
     cuda.syncthreads()
@@ -134,17 +135,13 @@ def target_launches(
     return [Launch(gather_values, real_name, (rows, blocks(n)[0], 1), (fields, target, n))]
 
 
-@kernel("R*, F*, i8", threads=THREADS, variants=ALL)
-def narrowed(source, target, count):
-    """target = source in the storage type: parameters or an input on their way into a plan."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if place < count:
-        target[place] = source[place]
+@elementwise("R*, F*", ALL)
+def narrowed(x):
+    """out = x in the storage type: parameters or an input on their way into a plan."""
+    return x
 
 
-@kernel("F*, R*, i8", threads=THREADS, variants=ALL)
-def widened(source, target, count):
-    """target = source in the type that is computed with: what comes out of a plan."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if place < count:
-        target[place] = source[place]
+@elementwise("F*, R*", ALL)
+def widened(x):
+    """out = x in the type that is computed with: what comes out of a plan."""
+    return x
