@@ -21,6 +21,7 @@ import numpy as np
 
 from ..scalar.elementary import exp, log
 from .rows import (
+    BLOCK,
     CHUNK,
     EVERY,
     HELD,
@@ -239,7 +240,7 @@ def weigh(target, weight, partial, count, classes, ignore_index):
         if label != ignore_index and label >= 0 and label < classes:
             total += weight_of(weight, label)
         index += THREADS
-    total = team_sum(total, 8, shared(weight, WARPS))
+    total = team_sum(total, BLOCK, shared(weight, WARPS))
     if cuda.threadIdx.x == 0:
         partial[cuda.blockIdx.x] = total
 
@@ -247,17 +248,17 @@ def weigh(target, weight, partial, count, classes, ignore_index):
 _earliest = warp_reduction(smaller)
 
 
-@kernel("i8*, i8*, i8, i8, i8", threads=THREADS, variants=("int64",))
+@kernel("i8*, i8*, i8, i8, i8", variants=("int64",))
 def find_wrong(target, found, count, classes, ignore_index):
     """found[warp] = the first of its rows whose label is no class and is not to be ignored, or `count`."""
-    thread = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    thread = cuda.grid(1)
     first = count
     row = thread
     while row < count and first == count:
         label = target[row]
         if label != ignore_index and (label < 0 or label >= classes):
             first = row
-        row += cuda.gridDim.x * THREADS
+        row += cuda.gridsize(1)
     first = _earliest(first, 5)
     if cuda.threadIdx.x & 31 == 0:
         found[thread >> 5] = first
@@ -276,12 +277,13 @@ def launches(
     held = can_hold(storage, n, logits, grad) and is_wide(computed, class_weight)
     if kernel == PROBABILITIES:
         held = held and is_wide(computed, target)
-    grid, shift = teams(rows, n, 4 if held else 1)
+    chosen = KERNELS[kernel][0 if held else 1]
+    grid, shift = teams(chosen, rows, n, 4 if held else 1)
     operands = (
         logits, target, class_weight, grad, row_loss, rows, n, scale, factor, int(divide),
         1.0 - label_smoothing, label_smoothing / n, ignore_index, shift,
     )  # fmt: skip
-    return [Launch(KERNELS[kernel][0 if held else 1], storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 def mass_launches(
@@ -308,8 +310,8 @@ def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
     count = target.size
     if count == 0 or driver.is_capturing(target.stream):
         return
-    blocks = min(MOST_BLOCKS, -(-count // THREADS))
-    first = np.empty(blocks * WARPS, np.int64)
+    blocks = min(MOST_BLOCKS, find_wrong.grid(count)[0])
+    first = np.empty(blocks * (find_wrong.threads // 32), np.int64)
     found = target.workspace(first.nbytes)
     operands = (target.address, found, count, classes, ignore_index)
     run([Launch(find_wrong, "int64", (blocks, 1, 1), operands)], target.stream)

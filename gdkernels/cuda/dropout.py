@@ -10,7 +10,6 @@ from ..scalar.philox import WORD, WORD_BITS, philox4x32
 from . import elements
 from .runtime.jit import Launch, device, run
 from .runtime.pointer import is_null
-from .runtime.strided import blocks
 from .runtime.target import cuda
 from .runtime.widths import both_widths
 
@@ -86,7 +85,7 @@ def launches(
     for kernel, first, groups, places in elements.parts(drop, storage, count, (x, out)):
         wrapped = (begin + first + 2**63) % 2**64 - 2**63
         operands = (*places, threshold, scale, seed, wrapped, samples, n, groups)
-        made.append(Launch(kernel, storage, blocks(groups), operands))
+        made.append(Launch(kernel, storage, kernel.grid(groups), operands))
     return made
 
 

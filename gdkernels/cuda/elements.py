@@ -8,7 +8,6 @@ from functools import cache
 
 from .runtime.jit import Kernel, Launch
 from .runtime.pointer import BYTES, Pointer
-from .runtime.strided import blocks
 from .runtime.target import cuda, device
 from .runtime.widths import Pair, both_widths
 
@@ -72,6 +71,6 @@ def parts(kernels: Pair, storage: str, count: int, arrays: tuple[int, ...]) -> I
 def launches(kernels: Pair, storage: str, count: int, arrays: tuple[int, ...], *others) -> list[Launch]:
     """The launches of kernels over elements of arrays, their first operands, whose `others` are the same everywhere."""
     return [
-        Launch(kernel, storage, blocks(groups), (*places, *others, groups))
+        Launch(kernel, storage, kernel.grid(groups), (*places, *others, groups))
         for kernel, _, groups, places in parts(kernels, storage, count, arrays)
     ]

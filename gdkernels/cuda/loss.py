@@ -78,10 +78,11 @@ def element_launches(
     """The loss of each row, each term's, and the gradient times factor · scale[0]; what is at address 0 is absent."""
     computed = str(COMPUTED[storage])
     wide = is_wide(storage, pred, grad, n * BYTES[storage]) and is_wide(computed, target, terms)
-    grid, shift = teams(rows, n, 4 if wide else 1)
+    chosen = ELEMENTS[name][0 if wide else 1]
+    grid, shift = teams(chosen, rows, n, 4 if wide else 1)
     option = options[0] if options else 0.0
     operands = (pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift)
-    return [Launch(ELEMENTS[name][0 if wide else 1], storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 # ---------------------------------------------------------------------------------------------- the ops' way in

@@ -33,16 +33,18 @@ def add_launches(storage: str, a: int, b: int, out: int, count: int) -> list[Lau
 
 def _forward(storage, x, residual, gamma, beta, out, stats, rows, n, eps, centred) -> list[Launch]:
     held = can_hold(storage, n, x, residual, gamma, beta, out)
-    grid, shift = teams(rows, n, 4 if held else 1)
+    chosen = forward4 if held else forward1
+    grid, shift = teams(chosen, rows, n, 4 if held else 1)
     operands = (x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
-    return [Launch(forward4 if held else forward1, storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 def _dx(storage, dy, x, residual, gamma, stats, dx, rows, n, centred) -> list[Launch]:
     held = can_hold(storage, n, dy, x, residual, gamma, dx)
-    grid, shift = teams(rows, n, 4 if held else 1)
+    chosen = dx4 if held else dx1
+    grid, shift = teams(chosen, rows, n, 4 if held else 1)
     operands = (dy, x, residual, gamma, stats, dx, rows, n, centred, shift)
-    return [Launch(dx4 if held else dx1, storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 def layernorm_launches(

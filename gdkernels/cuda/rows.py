@@ -10,13 +10,14 @@ on whether four elements are loaded at a time, never on the number of rows or on
 import math
 
 from .runtime.intrinsics import is_wide, larger, plus, warp_reduction
-from .runtime.jit import Launch, device, kernel
+from .runtime.jit import Kernel, Launch, device, kernel
 from .runtime.pointer import BYTES, is_null, offset, real, shared
 from .runtime.target import cuda
 
-THREADS = 256  # of a block
+THREADS = 256  # of a block that adds up what its threads have
 WARPS = THREADS // 32
 FOURS = 4 * THREADS
+BLOCK = THREADS.bit_length() - 1  # the shift of a team that is a block
 HELD = 8  # loads of four elements that a thread may keep in registers
 WIDE = 1024  # columns; longer rows have a block
 CHUNK = 4096  # numbers that a block adds up
@@ -25,10 +26,11 @@ EVERY = ("float32", "float64", "bfloat16")
 SHORT = ("float32", "bfloat16")  # of which a thread holds many
 
 
-def teams(rows: int, n: int, width: int) -> tuple[tuple[int, int, int], int]:
-    """The grid, and the shift, for rows of n elements that are loaded `width` at a time."""
-    shift = 8 if n > WIDE else min(5, max(0, -(-n // width) - 1).bit_length())
-    return (-(-rows * (1 << shift) // THREADS), 1, 1), shift
+def teams(kernel: Kernel, rows: int, n: int, width: int) -> tuple[tuple[int, int, int], int]:
+    """The grid, and the shift, for rows of n elements that a kernel loads `width` at a time."""
+    assert kernel.threads == THREADS, f"{kernel} has {kernel.threads} threads a block, expected {THREADS}"
+    shift = BLOCK if n > WIDE else min(5, max(0, -(-n // width) - 1).bit_length())
+    return kernel.grid(rows << shift), shift
 
 
 def can_hold(storage: str, n: int, *addresses: int) -> bool:
@@ -178,7 +180,7 @@ def add_up(values, totals, count, divisor, mass):
     while index < last:
         total += values[index]
         index += THREADS
-    total = team_sum(total, 8, shared(values, WARPS))
+    total = team_sum(total, BLOCK, shared(values, WARPS))
     if cuda.threadIdx.x == 0:
         by = divisor if is_null(mass) else mass[0]
         if by == real(values, 0):

@@ -8,7 +8,6 @@ from .target import cuda
 
 Strides = Sequence[int]
 AXES = 6
-BLOCK = 256
 _CARRIERS = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}  # integers that carry the bits
 _SIZES = ", ".join(["i8"] * AXES)
 _SIGNATURE = f"{_SIZES}, {_SIZES}, {_SIZES}, i8"
@@ -19,7 +18,7 @@ def copy_elements(
     source, target, n0, n1, n2, n3, n4, n5, s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5, count
 ):
     """target[i…] = source[i…]; strides in elements."""
-    place = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    place = cuda.grid(1)
     if place < count:
         rest, j5 = place // n5, place % n5
         rest, j4 = rest // n4, rest % n4
@@ -33,14 +32,9 @@ def copy_elements(
 @kernel("i4*, i8*, i8", variants=("int32",))
 def widen_integers(source, target, count):
     """int32 to int64."""
-    place = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    place = cuda.grid(1)
     if place < count:
         target[place] = source[place]
-
-
-def blocks(count: int, size: int = BLOCK) -> tuple[int, int, int]:
-    """A grid of one thread for each element."""
-    return -(-count // size), 1, 1
 
 
 def copy(
@@ -59,9 +53,9 @@ def copy(
     strides = [(0,) * lead + tuple(each) for each in (source_strides, target_strides)]
     count = math.prod(shape)
     operands = (source, target, *sizes, *strides[0], *strides[1], count)
-    return Launch(copy_elements, _CARRIERS[size], blocks(count), operands)
+    return Launch(copy_elements, _CARRIERS[size], copy_elements.grid(count), operands)
 
 
 def widen(source: int, target: int, count: int) -> Launch:
     """Labels of 32 bits into 64, both contiguous."""
-    return Launch(widen_integers, "int32", blocks(count), (source, target, count))
+    return Launch(widen_integers, "int32", widen_integers.grid(count), (source, target, count))
