@@ -1,7 +1,7 @@
 """Activations over memory: forward, backward, and the column sums that are the bias gradient.
 
-For each kind there is a kernel for four elements a thread (`load4`), and one for single elements: what is left over by
-fours, and what is not aligned. All of them may work in place.
+For each kind there is a kernel for four elements a thread, and one for single elements: what is left over by fours, and what
+is not aligned (`elements`). All of them may work in place.
 
 Bias gradients are summed in two stages with a fixed order: each block adds up a strip of rows, eight warps its rows in
 turn, then the strips are added up (`rows`). Same input, same bits.
@@ -11,77 +11,53 @@ from typing import TYPE_CHECKING, assert_never
 
 from ..plan import ActivationBackward, ActivationCall, ActivationForward, BiasGradient
 from ..scalar.activation import ACTIVATIONS
-from .rows import columns_launches, strips_of
+from . import elements
+from .elements import elementwise
+from .rows import FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
 from .runtime.intrinsics import is_wide, load4, store4
 from .runtime.jit import Launch, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
-from .runtime.strided import blocks
 from .runtime.target import cuda
+from .runtime.widths import FOUR, ONE, Pair
 
 if TYPE_CHECKING:
     from .engine.program import Binding
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
-THREADS = 256
-WARPS = 8
-FOURS = 4 * THREADS
 STRIP = 64  # rows whose sums are one partial result, at least
 
+add_four, add_one = add_warps(FOUR), add_warps(ONE)
 
-def _forward(kind):
+
+def _forward(kind) -> Pair:
     act = ACTIVATIONS[kind].act
 
-    def forward4(z, a, fours):
-        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-        if place < fours:
-            z0, z1, z2, z3 = load4(z, 4 * place)
-            store4(a, 4 * place, (act(z0), act(z1), act(z2), act(z3)))
+    def forward(z):
+        return act(z)
 
-    def forward1(z, a, count):
-        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-        if place < count:
-            a[place] = act(z[place])
-
-    return _named(f"{kind}_forward", f"a = {kind}(z); a may be z.", "F*, F*, i8", forward4, forward1)
+    forward.__name__, forward.__doc__ = f"{kind}_forward", f"a = {kind}(z); a may be z."
+    return elementwise("F*, F*", EVERY)(forward)
 
 
-def _backward(kind):
+def _backward(kind) -> Pair:
     _, slope, saved_is, _ = ACTIVATIONS[kind]
 
-    def backward4(da, saved, dz, fours):
-        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-        if place < fours:
-            d0, d1, d2, d3 = load4(da, 4 * place)
-            s0, s1, s2, s3 = load4(saved, 4 * place)
-            store4(dz, 4 * place, (d0 * slope(s0), d1 * slope(s1), d2 * slope(s2), d3 * slope(s3)))
+    def backward(da, saved):
+        return da * slope(saved)
 
-    def backward1(da, saved, dz, count):
-        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-        if place < count:
-            dz[place] = da[place] * slope(saved[place])
-
-    meaning = f"dz = da ⊙ {kind}′, from the {saved_is}; dz may be da or saved."
-    return _named(f"{kind}_backward", meaning, "F*, F*, F*, i8", backward4, backward1)
+    backward.__name__ = f"{kind}_backward"
+    backward.__doc__ = f"dz = da ⊙ {kind}′, from the {saved_is}; dz may be da or saved."
+    return elementwise("F*, F*, F*", EVERY)(backward)
 
 
-def _named(name, meaning, signature, *bodies):
-    """Kernels of bodies that end in the number of elements that a thread takes."""
-    made = []
-    for body in bodies:
-        body.__name__, body.__doc__ = f"{name}{body.__name__[-1]}", meaning
-        made.append(kernel(signature, threads=THREADS, blocks=2, variants=EVERY)(body))
-    return made
-
-
-def _backward_sums(kind):
+def _backward_sums(kind) -> Pair:
     """The kernels of dz = da ⊙ act′ with the sums of strips of it: of 128 columns a block (four a lane), or of 32."""
     slope = ACTIVATIONS[kind].slope
 
     def sums4(da, saved, dz, partial, rows, n, height):
         warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
         column = 4 * (cuda.blockIdx.y * 32 + lane)
-        zero = real(da, 0)
-        t0 = t1 = t2 = t3 = zero
+        t0 = t1 = t2 = t3 = real(da, 0)
         if column < n:
             row = cuda.blockIdx.x * height + warp
             last = min(rows, (cuda.blockIdx.x + 1) * height)
@@ -93,16 +69,7 @@ def _backward_sums(kind):
                     store4(dz, row * n + column, (d0, d1, d2, d3))
                 t0, t1, t2, t3 = t0 + d0, t1 + d1, t2 + d2, t3 + d3
                 row += WARPS
-        sums = shared(da, FOURS)
-        store4(sums, 4 * cuda.threadIdx.x, (t0, t1, t2, t3))
-        cuda.syncthreads()
-        if cuda.threadIdx.x < 128:
-            column = cuda.blockIdx.y * 128 + cuda.threadIdx.x
-            total = zero
-            for w in range(WARPS):
-                total += sums[128 * w + cuda.threadIdx.x]
-            if column < n:
-                partial[cuda.blockIdx.x * n + column] = total
+        add_four(shared(da, FOURS), (t0, t1, t2, t3), partial, n)
 
     def sums1(da, saved, dz, partial, rows, n, height):
         warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
@@ -117,18 +84,14 @@ def _backward_sums(kind):
                     dz[row * n + column] = d
                 total += d
                 row += WARPS
-        sums = shared(da, THREADS)
-        sums[cuda.threadIdx.x] = total
-        cuda.syncthreads()
-        if cuda.threadIdx.x < 32:
-            total = real(da, 0)
-            for w in range(WARPS):
-                total += sums[32 * w + cuda.threadIdx.x]
-            if column < n:
-                partial[cuda.blockIdx.x * n + column] = total
+        add_one(shared(da, THREADS), (total,), partial, n)
 
-    meaning = f"dz = da ⊙ {kind}′ (unless dz is absent) and its sums over strips of so many rows."
-    return _named(f"{kind}_backward_", meaning, "F*, F*, F*, R*, i8, i8, i8", sums4, sums1)
+    made = []
+    for body in (sums4, sums1):
+        body.__name__ = f"{kind}_backward_{body.__name__}"
+        body.__doc__ = f"dz = da ⊙ {kind}′ (unless dz is absent) and its sums over strips of so many rows."
+        made.append(kernel("F*, F*, F*, R*, i8, i8, i8", threads=THREADS, blocks=2, variants=EVERY)(body))
+    return Pair(*made)
 
 
 FORWARD = {kind: _forward(kind) for kind in ACTIVATIONS}
@@ -139,27 +102,14 @@ BACKWARD_SUMS = {kind: _backward_sums(kind) for kind in ACTIVATIONS}
 # ---------------------------------------------------------------------------------------------- launches
 
 
-def over_elements(kernels, storage: str, count: int, *addresses: int) -> list[Launch]:
-    """A kernel of four elements a thread for what is aligned, one of single elements for the rest."""
-    by_four, by_one = kernels
-    fours = count // 4 if is_wide(storage, *addresses) else 0
-    launches = []
-    if fours:
-        launches.append(Launch(by_four, storage, blocks(fours), (*addresses, fours)))
-    if rest := count - 4 * fours:
-        behind = (address + 4 * fours * BYTES[storage] for address in addresses)
-        launches.append(Launch(by_one, storage, blocks(rest), (*behind, rest)))
-    return launches
-
-
 def forward_launches(storage: str, kind: str, z: int, a: int, count: int) -> list[Launch]:
     """a = act(z) for `count` elements at these addresses; a may be z."""
-    return over_elements(FORWARD[kind], storage, count, z, a)
+    return elements.launches(FORWARD[kind], storage, count, (z, a))
 
 
 def backward_launches(storage: str, kind: str, da: int, saved: int, dz: int, count: int) -> list[Launch]:
     """dz = da ⊙ act′; dz may be da or saved."""
-    return over_elements(BACKWARD[kind], storage, count, da, saved, dz)
+    return elements.launches(BACKWARD[kind], storage, count, (da, saved, dz))
 
 
 def sums_launches(

@@ -185,8 +185,8 @@ ACTIVATION = (
     Budget("sums of strips", (rows.add_strips,), "several strips at a time", 48, 64, shared=1024),
 )
 DROPOUT = (
-    Budget("dropout by four", (dropout.drop4,), "two blocks of Philox", 32, 32, loads=1, stores=0),
-    Budget("dropout by one", (dropout.drop1,), "one block of Philox", 24, 24),
+    Budget("dropout by four", (dropout.drop.by_four,), "two blocks of Philox", 32, 32, loads=1, stores=0),
+    Budget("dropout by one", (dropout.drop.by_one,), "one block of Philox", 24, 24),
 )
 _UPDATES = optim.UPDATE, {"descend": optim.DESCEND}
 OPTIM = (
@@ -197,8 +197,8 @@ OPTIM = (
     Budget("squares by four", (clip.squares4,), "three scales; three sums a block", 40, 48, shared=96, loads=0),
     Budget("squares by one", (clip.squares1,), "as above", 40, 48, shared=96),
     Budget("norm of squares", (clip.norm_of_sums,), "one block: registers are free", 128, shared=96),
-    Budget("clip by four", (clip.clip4,), "the norm is single", 24, 32, loads=1, stores=0),
-    Budget("clip by one", (clip.clip1,), "what is left over", 16, 32),
+    Budget("clip by four", (clip.clipped.by_four,), "the norm is single", 24, 32, loads=1, stores=0),
+    Budget("clip by one", (clip.clipped.by_one,), "what is left over", 16, 32),
 )
 NORM = (
     Budget("norm by four", (norm_rows.forward4,), "32 numbers; statistics are stored alone",
@@ -209,8 +209,8 @@ NORM = (
     Budget("norm parameters by four", (norm_gradients.strips4,), "several rows at a time, each with its statistics",
            96, shared=4096, loads=24),
     Budget("norm parameters by one", (norm_gradients.strips1,), "several rows at a time", 80, 112, shared=1024),
-    Budget("sum by four", (norm.add4,), "two loads, one store", 24, 32, loads=0, stores=0),
-    Budget("sum by one", (norm.add1,), "what is left over", 16, 16),
+    Budget("sum by four", (norm.add.by_four,), "two loads, one store", 24, 32, loads=0, stores=0),
+    Budget("sum by one", (norm.add.by_one,), "what is left over", 16, 16),
 )
 SOFTMAX = (
     Budget("softmax by four", (softmax.softmax4,), "32 numbers", 64, shared=32, loads=0, stores=0),
@@ -234,7 +234,9 @@ EPOCH = (
     Budget("batches", (epoch.begin, epoch.gather_rows, epoch.gather_values, epoch.gather_labels),
            "addresses that are read from memory", 40, 40),
     Budget("end of a step", (epoch.loss_of_batch, epoch.finish), "one block: registers are free", 96, shared=96),
-    Budget("change of precision", (epoch.narrowed, epoch.widened), "one element a thread", 16, 16),
+    Budget("narrowed by four", (epoch.narrowed.by_four,), "loads are as wide as the computed type", 24, 32, stores=0),
+    Budget("widened by four", (epoch.widened.by_four,), "stores are as wide as the computed type", 24, 32, loads=0),
+    Budget("change of precision by one", (epoch.narrowed.by_one, epoch.widened.by_one), "what is left over", 16, 16),
 )
 STRIDED = (
     Budget("strided copy", (strided.copy_elements,), "an index of six axes is divided out in 64 bits",

@@ -1,6 +1,6 @@
 """The norm of a gradient, and clipping by it.
 
-A norm is the root of sums of `BLOCK` squares, summed in an order that depends on the number of elements alone. Squares of
+A norm is the root of sums of `STRETCH` squares, summed in an order that depends on the number of elements alone. Squares of
 float32 may overflow or vanish: they are summed in three scales, since float64 arithmetic is slow on most GPUs.
 """
 
@@ -9,17 +9,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from . import elements
+from .rows import FOURS, THREADS, WARPS
 from .runtime.arrays import Array
-from .runtime.intrinsics import is_wide, load4, store4, warp_sum
+from .runtime.intrinsics import is_wide, load4, times, warp_sum
 from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import BYTES, real, shared
-from .runtime.strided import blocks
 from .runtime.target import cuda
+from .runtime.widths import both_widths
 
-THREADS = 256
-BLOCK = 4096  # elements whose squares are one sum
-TURNS = BLOCK // (4 * THREADS)
-WARPS = THREADS // 32
+STRETCH = 4096  # elements whose squares are one sum
+TURNS = STRETCH // FOURS
+SUMS = 3 * WARPS
 
 # Squares are summed three times: of elements as they are, scaled down, and scaled up. Down: the square of the largest
 # float32 becomes 2⁶⁴. Up: that of the smallest, 2⁻¹⁴⁹, becomes 2⁻¹¹⁸. The sum of the elements as they are will do from
@@ -39,9 +40,9 @@ def _add_square(sums, x):
 @device
 def sum_of_block(like, sums):
     """The sums over the threads of a block, lane by lane and warp by warp; they are right in thread 0."""
-    plain, down, up = warp_sum(sums[0]), warp_sum(sums[1]), warp_sum(sums[2])
+    plain, down, up = warp_sum(sums[0], 5), warp_sum(sums[1], 5), warp_sum(sums[2], 5)
     warp = cuda.threadIdx.x >> 5
-    of_warps = shared(like, 24)
+    of_warps = shared(like, SUMS)
     if cuda.threadIdx.x & 31 == 0:
         of_warps[warp], of_warps[WARPS + warp], of_warps[2 * WARPS + warp] = plain, down, up
     cuda.syncthreads()
@@ -75,7 +76,7 @@ def root(plain, down, up):
 
 @kernel("F*, R*, i8, i8", threads=THREADS)
 def squares4(g, partial, planes, fours):
-    """partial[b] = Σ g² over BLOCK elements; if planes > 0, partial[planes + b] and partial[2 planes + b] are the sums of
+    """partial[b] = Σ g² over STRETCH elements; if planes > 0, partial[planes + b] and partial[2 planes + b] are the sums of
     (DOWN g)² and (UP g)²."""
     sums = real(partial, 0), real(partial, 0), real(partial, 0)
     for turn in range(TURNS):
@@ -125,23 +126,18 @@ def clip_factor(norm, max_norm):
     return max_norm / (norm + type(norm)(1e-6))
 
 
-@kernel("F*, R*, R, i8", threads=THREADS)
-def clip4(g, norm, max_norm, fours):
+@both_widths("F*, R*, R, i8")
+def clipped(width):
     """g = factor g, if the factor of clipping is below 1 (or NaN)."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    factor = clip_factor(norm[0], max_norm)
-    if place < fours and not factor >= 1:
-        g0, g1, g2, g3 = load4(g, 4 * place)
-        store4(g, 4 * place, (factor * g0, factor * g1, factor * g2, factor * g3))
+    load, store, scale, size = width.load, width.store, width.each(times, 1), width.size
 
+    def body(g, norm, max_norm, groups):
+        place = cuda.grid(1)
+        factor = clip_factor(norm[0], max_norm)
+        if place < groups and not factor >= 1:
+            store(g, size * place, scale(load(g, size * place), factor))
 
-@kernel("F*, R*, R, i8", threads=THREADS)
-def clip1(g, norm, max_norm, count):
-    """As `clip4`, for single elements."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    factor = clip_factor(norm[0], max_norm)
-    if place < count and not factor >= 1:
-        g[place] *= factor
+    return body
 
 
 # ---------------------------------------------------------------------------------------------- launches
@@ -149,17 +145,17 @@ def clip1(g, norm, max_norm, count):
 
 def squares_count(count: int) -> int:
     """How many sums `squares_launches` writes for so many elements."""
-    return -(-count // BLOCK)
+    return -(-count // STRETCH)
 
 
 def squares_launches(storage: str, g: int, count: int, partial: int, planes: int = 0) -> list[Launch]:
-    """partial = Σ g² over each BLOCK of elements, in the type that is computed with.
+    """partial = Σ g² over each STRETCH of elements, in the type that is computed with.
 
     With planes > 0 the sums in the scales DOWN and UP follow so many and twice so many elements further (`root`).
     """
     whole = 0
     if is_wide(storage, g):
-        whole = count if count % 4 == 0 else count // BLOCK * BLOCK
+        whole = count if count % 4 == 0 else count // STRETCH * STRETCH
     launches = []
     if whole:
         grid = squares_count(whole), 1, 1
@@ -200,11 +196,6 @@ def clip(max_norm: float, arrays: Sequence[Array]) -> Array:
     storage = arrays[0].dtype.name
     limit = max_norm if math.isinf(max_norm) else min(max_norm, float(np.finfo(arrays[0].dtype).max))
     for array in arrays:
-        fours = array.size // 4 if is_wide(storage, array.address) else 0
-        rest, behind = array.size - 4 * fours, array.address + 4 * fours * array.itemsize
-        launches = [
-            Launch(clip4, storage, blocks(fours), (array.address, result.address, limit, fours)),
-            Launch(clip1, storage, blocks(rest), (behind, result.address, limit, rest)),
-        ]
-        run(launches, array.stream)
+        places = (array.address,)
+        run(elements.launches(clipped, storage, array.size, places, result.address, limit), array.stream)
     return result

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..scalar.elementary import exp, log
 from .rows import (
+    BLOCK,
     CHUNK,
     EVERY,
     HELD,
@@ -37,7 +38,7 @@ from .rows import (
     teams,
 )
 from .runtime import driver
-from .runtime.intrinsics import FULL, is_wide, load4, store4
+from .runtime.intrinsics import is_wide, load4, smaller, store4, warp_reduction
 from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, registers, shared
 from .runtime.target import cuda
@@ -239,32 +240,26 @@ def weigh(target, weight, partial, count, classes, ignore_index):
         if label != ignore_index and label >= 0 and label < classes:
             total += weight_of(weight, label)
         index += THREADS
-    total = team_sum(total, 8, shared(weight, WARPS))
+    total = team_sum(total, BLOCK, shared(weight, WARPS))
     if cuda.threadIdx.x == 0:
         partial[cuda.blockIdx.x] = total
 
 
-@device
-def _earlier(a, b):
-    return a if a < b else b
+_earliest = warp_reduction(smaller)
 
 
-@kernel("i8*, i8*, i8, i8, i8", threads=THREADS, variants=("int64",))
+@kernel("i8*, i8*, i8, i8, i8", variants=("int64",))
 def find_wrong(target, found, count, classes, ignore_index):
     """found[warp] = the first of its rows whose label is no class and is not to be ignored, or `count`."""
-    thread = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    thread = cuda.grid(1)
     first = count
     row = thread
     while row < count and first == count:
         label = target[row]
         if label != ignore_index and (label < 0 or label >= classes):
             first = row
-        row += cuda.gridDim.x * THREADS
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 16))
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 8))
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 4))
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 2))
-    first = _earlier(first, cuda.shfl_xor_sync(FULL, first, 1))
+        row += cuda.gridsize(1)
+    first = _earliest(first, 5)
     if cuda.threadIdx.x & 31 == 0:
         found[thread >> 5] = first
 
@@ -282,12 +277,13 @@ def launches(
     held = can_hold(storage, n, logits, grad) and is_wide(computed, class_weight)
     if kernel == PROBABILITIES:
         held = held and is_wide(computed, target)
-    grid, shift = teams(rows, n, 4 if held else 1)
+    chosen = KERNELS[kernel][0 if held else 1]
+    grid, shift = teams(chosen, rows, n, 4 if held else 1)
     operands = (
         logits, target, class_weight, grad, row_loss, rows, n, scale, factor, int(divide),
         1.0 - label_smoothing, label_smoothing / n, ignore_index, shift,
     )  # fmt: skip
-    return [Launch(KERNELS[kernel][0 if held else 1], storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 def mass_launches(
@@ -314,8 +310,8 @@ def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
     count = target.size
     if count == 0 or driver.is_capturing(target.stream):
         return
-    blocks = min(MOST_BLOCKS, -(-count // THREADS))
-    first = np.empty(blocks * WARPS, np.int64)
+    blocks = min(MOST_BLOCKS, find_wrong.grid(count)[0])
+    first = np.empty(blocks * (find_wrong.threads // 32), np.int64)
     found = target.workspace(first.nbytes)
     operands = (target.address, found, count, classes, ignore_index)
     run([Launch(find_wrong, "int64", (blocks, 1, 1), operands)], target.stream)

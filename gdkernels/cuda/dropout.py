@@ -10,17 +10,16 @@ import numpy as np
 
 from ..plan import Dropout
 from ..scalar.philox import WORD, WORD_BITS, philox4x32
-from .runtime.intrinsics import is_wide, load4, store4
-from .runtime.jit import Launch, device, kernel, run
-from .runtime.pointer import BYTES, is_null
-from .runtime.strided import blocks
+from . import elements
+from .runtime.jit import Launch, device, run
+from .runtime.pointer import is_null
 from .runtime.target import cuda
+from .runtime.widths import both_widths
 
 if TYPE_CHECKING:
     from .engine.program import Binding
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
-THREADS = 256
 LAST_BLOCK = np.uint64(2**62 - 1)  # counters are modulo 2^64, blocks of four modulo 2^62
 
 
@@ -32,7 +31,7 @@ def _block(seed, number):
 
 
 @device
-def _words(seed, number):
+def _four_words(seed, number):
     """The words of four elements, the first of which has this number."""
     skipped = number & np.uint64(3)
     w0, w1, w2, w3 = _block(seed, number)
@@ -46,6 +45,14 @@ def _words(seed, number):
 
 
 @device
+def _one_word(seed, number):
+    """The word of the element with this number."""
+    w0, w1, w2, w3 = _block(seed, number)
+    low, high = (w1, w3) if number & np.uint64(1) != 0 else (w0, w2)
+    return (high if number & np.uint64(2) != 0 else low,)
+
+
+@device
 def _number(begin, samples, n, place):
     """begin + samples[0] n + place, modulo 2^64; without samples, begin + place."""
     return np.uint64(begin + place if is_null(samples) else begin + samples[0] * n + place)
@@ -56,29 +63,20 @@ def _kept(x, word, threshold, scale):
     return scale * x if word >= threshold else type(x)(0)
 
 
-@kernel("F*, F*, i8, R, i8, i8, i8*, i8, i8", threads=THREADS, variants=EVERY)
-def drop4(x, out, threshold, scale, seed, begin, samples, n, fours):
+@both_widths("F*, F*, i8, R, i8, i8, i8*, i8, i8", variants=EVERY)
+def drop(width):
     """out = scale x where the word of an element ≥ threshold (at most 2^32), else 0; out may be x."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if place < fours:
-        x0, x1, x2, x3 = load4(x, 4 * place)
-        lowest = np.uint64(threshold)
-        w0, w1, w2, w3 = _words(seed, _number(begin, samples, n, 4 * place))
-        y0, y1 = _kept(x0, w0, lowest, scale), _kept(x1, w1, lowest, scale)
-        y2, y3 = _kept(x2, w2, lowest, scale), _kept(x3, w3, lowest, scale)
-        store4(out, 4 * place, (y0, y1, y2, y3))
+    load, store, keep, size = width.load, width.store, width.each(_kept, 2), width.size
+    words_of = _four_words if size == 4 else _one_word
 
+    def body(x, out, threshold, scale, seed, begin, samples, n, groups):
+        place = cuda.grid(1)
+        if place < groups:
+            values = load(x, size * place)
+            words = words_of(seed, _number(begin, samples, n, size * place))
+            store(out, size * place, keep(values, words, np.uint64(threshold), scale))
 
-@kernel("F*, F*, i8, R, i8, i8, i8*, i8, i8", threads=THREADS, variants=EVERY)
-def drop1(x, out, threshold, scale, seed, begin, samples, n, count):
-    """As `drop4`, for single elements."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if place < count:
-        number = _number(begin, samples, n, place)
-        w0, w1, w2, w3 = _block(seed, number)
-        low, high = (w1, w3) if number & np.uint64(1) != 0 else (w0, w2)
-        word = high if number & np.uint64(2) != 0 else low
-        out[place] = _kept(x[place], word, np.uint64(threshold), scale)
+    return body
 
 
 def launches(
@@ -89,16 +87,11 @@ def launches(
     Element i has number begin + samples[0] n + i; `samples` is the address of an int64, or 0.
     """
     threshold, scale = int(p * 2.0**32), 1.0 / (1.0 - p) if p < 1.0 else 0.0
-    fours = count // 4 if is_wide(storage, x, out) else 0
     made = []
-    if fours:
-        operands = (x, out, threshold, scale, seed, begin, samples, n, fours)
-        made.append(Launch(drop4, storage, blocks(fours), operands))
-    if rest := count - 4 * fours:
-        behind = 4 * fours * BYTES[storage]
-        wrapped = (begin + 4 * fours + 2**63) % 2**64 - 2**63
-        operands = (x + behind, out + behind, threshold, scale, seed, wrapped, samples, n, rest)
-        made.append(Launch(drop1, storage, blocks(rest), operands))
+    for kernel, first, groups, places in elements.parts(drop, storage, count, (x, out)):
+        wrapped = (begin + first + 2**63) % 2**64 - 2**63
+        operands = (*places, threshold, scale, seed, wrapped, samples, n, groups)
+        made.append(Launch(kernel, storage, kernel.grid(groups), operands))
     return made
 
 

@@ -9,9 +9,10 @@ An array of any shape is cut into rows of `ROW`. Sums over rows run in stages of
 
 from ..scalar import loss as losses
 from .rows import EVERY, THREADS, WARPS, member, part, sum_launches, team_sum, teams
-from .runtime.intrinsics import is_wide, load4, store4
-from .runtime.jit import Launch, device, kernel, run
+from .runtime.intrinsics import is_wide, times, transposed
+from .runtime.jit import Launch, device, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, shared
+from .runtime.widths import Pair, both_widths
 
 ROW = 1024  # elements whose losses are added up by a warp
 SIGNATURE = "F*, R*, F*, R*, R*, i8, i8, R*, R, R, i4"
@@ -22,62 +23,40 @@ def _mse(pred, target, option):
     return losses.mse(pred, target)
 
 
-def _kernels(name: str, loss):
-    """A loss of elements, four at a time and one by one. `option` is delta or pos_weight."""
+def _kernels(name: str, loss) -> Pair:
+    """A loss of elements. `option` is delta or pos_weight."""
 
-    def four(pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift):
-        row, lane = member(shift)
-        length, first = n if row < rows else 0, row * n
-        pred, target = offset(pred, first), offset(target, first)
-        grad, terms = part(grad, first), part(terms, first)
-        by = factor if is_null(scale) else factor * scale[0]
-        total = real(target, 0)
-        j = 4 * lane
-        while j < length:
-            p0, p1, p2, p3 = load4(pred, j)
-            t0, t1, t2, t3 = load4(target, j)
-            l0, d0 = loss(p0, t0, option)
-            l1, d1 = loss(p1, t1, option)
-            l2, d2 = loss(p2, t2, option)
-            l3, d3 = loss(p3, t3, option)
-            total += (l0 + l1) + (l2 + l3)
-            if not is_null(grad):
-                store4(grad, j, (by * d0, by * d1, by * d2, by * d3))
-            if not is_null(terms):
-                store4(terms, j, (l0, l1, l2, l3))
-            j += 4 << shift
-        total = team_sum(total, shift, shared(target, WARPS))
-        if lane == 0 and row < rows and not is_null(row_loss):
-            row_loss[row] = total
+    def make(width):
+        load, store, total_of, size = width.load, width.store, width.total, width.size
+        losses_of, scaled = width.each(loss, 2), width.each(times, 1)
 
-    def one(pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift):
-        row, lane = member(shift)
-        length, first = n if row < rows else 0, row * n
-        pred, target = offset(pred, first), offset(target, first)
-        grad, terms = part(grad, first), part(terms, first)
-        by = factor if is_null(scale) else factor * scale[0]
-        total = real(target, 0)
-        j = lane
-        while j < length:
-            term, slope = loss(pred[j], target[j], option)
-            if not is_null(grad):
-                grad[j] = by * slope
-            if not is_null(terms):
-                terms[j] = term
-            total += term
-            j += 1 << shift
-        total = team_sum(total, shift, shared(target, WARPS))
-        if lane == 0 and row < rows and not is_null(row_loss):
-            row_loss[row] = total
+        def body(pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift):
+            row, lane = member(shift)
+            length, first = n if row < rows else 0, row * n
+            pred, target = offset(pred, first), offset(target, first)
+            grad, terms = part(grad, first), part(terms, first)
+            by = factor if is_null(scale) else factor * scale[0]
+            total = real(target, 0)
+            j = size * lane
+            while j < length:
+                values, slopes = transposed(losses_of(load(pred, j), load(target, j), option))
+                total += total_of(values)
+                if not is_null(grad):
+                    store(grad, j, scaled(slopes, by))
+                if not is_null(terms):
+                    store(terms, j, values)
+                j += size << shift
+            total = team_sum(total, shift, shared(target, WARPS))
+            if lane == 0 and row < rows and not is_null(row_loss):
+                row_loss[row] = total
 
-    made = []
-    for body, width in ((four, 4), (one, 1)):
-        body.__name__ = f"{name}{width}"
-        body.__doc__ = (
-            f"row_loss = Σ {name}, terms = {name}, grad = factor · scale · its slope; any may be absent."
-        )
-        made.append(kernel(SIGNATURE, threads=THREADS, variants=EVERY)(body))
-    return made
+        return body
+
+    make.__name__ = name
+    make.__doc__ = (
+        f"row_loss = Σ {name}, terms = {name}, grad = factor · scale · its slope; any may be absent."
+    )
+    return both_widths(SIGNATURE, threads=THREADS, variants=EVERY)(make)
 
 
 ELEMENTS = {
@@ -99,10 +78,11 @@ def element_launches(
     """The loss of each row, each term's, and the gradient times factor · scale[0]; what is at address 0 is absent."""
     computed = str(COMPUTED[storage])
     wide = is_wide(storage, pred, grad, n * BYTES[storage]) and is_wide(computed, target, terms)
-    grid, shift = teams(rows, n, 4 if wide else 1)
+    chosen = ELEMENTS[name][0 if wide else 1]
+    grid, shift = teams(chosen, rows, n, 4 if wide else 1)
     option = options[0] if options else 0.0
     operands = (pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift)
-    return [Launch(ELEMENTS[name][0 if wide else 1], storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 # ---------------------------------------------------------------------------------------------- the ops' way in

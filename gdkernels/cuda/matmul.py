@@ -6,8 +6,7 @@ from .runtime.jit import run
 
 def of_arrays(a, b, out, **tail) -> list:
     """The launches for arrays: a (m, k) and b (k, n) of any strides, out (m, n) C-contiguous."""
-    (m, k), n, size = a.shape, b.shape[1], a.itemsize
-    (rsa, csa), (rsb, csb) = ([step // size for step in array.strides] for array in (a, b))
+    (m, k), n, (rsa, csa), (rsb, csb) = a.shape, b.shape[1], a.steps, b.steps
     return launches(
         out.workspace, a.dtype.name, m, n, k, a.address, rsa, csa, b.address, rsb, csb, out.address, n, **tail
     )

@@ -19,13 +19,12 @@ from ..plan import (
     RMSNormForward,
     RMSNormGradients,
 )
-from .activation import over_elements
+from . import elements
+from .elements import elementwise
 from .norm_gradients import gradient_launches
 from .norm_rows import dx1, dx4, forward1, forward4
-from .rows import EVERY, THREADS, can_hold, teams
-from .runtime.intrinsics import load4, store4
-from .runtime.jit import Launch, kernel, run
-from .runtime.target import cuda
+from .rows import EVERY, can_hold, teams
+from .runtime.jit import Launch, run
 
 if TYPE_CHECKING:
     from .engine.program import Binding
@@ -33,22 +32,10 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------------------------- sums
 
 
-@kernel("F*, F*, F*, i8", threads=THREADS, variants=EVERY)
-def add4(a, b, out, fours):
-    """out = a + b, four elements a thread; out may be a or b."""
-    spot = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if spot < fours:
-        a0, a1, a2, a3 = load4(a, 4 * spot)
-        b0, b1, b2, b3 = load4(b, 4 * spot)
-        store4(out, 4 * spot, (a0 + b0, a1 + b1, a2 + b2, a3 + b3))
-
-
-@kernel("F*, F*, F*, i8", threads=THREADS, variants=EVERY)
-def add1(a, b, out, count):
+@elementwise("F*, F*, F*", EVERY)
+def add(a, b):
     """out = a + b; out may be a or b."""
-    spot = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if spot < count:
-        out[spot] = a[spot] + b[spot]
+    return a + b
 
 
 # ---------------------------------------------------------------------------------------------- launches
@@ -56,21 +43,23 @@ def add1(a, b, out, count):
 
 def add_launches(storage: str, a: int, b: int, out: int, count: int) -> list[Launch]:
     """out = a + b for `count` elements; out may be a or b."""
-    return over_elements((add4, add1), storage, count, a, b, out)
+    return elements.launches(add, storage, count, (a, b, out))
 
 
 def _forward(storage, x, residual, gamma, beta, out, stats, rows, n, eps, centred) -> list[Launch]:
     held = can_hold(storage, n, x, residual, gamma, beta, out)
-    grid, shift = teams(rows, n, 4 if held else 1)
+    chosen = forward4 if held else forward1
+    grid, shift = teams(chosen, rows, n, 4 if held else 1)
     operands = (x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
-    return [Launch(forward4 if held else forward1, storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 def _dx(storage, dy, x, residual, gamma, stats, dx, rows, n, centred) -> list[Launch]:
     held = can_hold(storage, n, dy, x, residual, gamma, dx)
-    grid, shift = teams(rows, n, 4 if held else 1)
+    chosen = dx4 if held else dx1
+    grid, shift = teams(chosen, rows, n, 4 if held else 1)
     operands = (dy, x, residual, gamma, stats, dx, rows, n, centred, shift)
-    return [Launch(dx4 if held else dx1, storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 def layernorm_launches(

@@ -6,40 +6,16 @@ with the mean left at 0 and no beta (`centred` 0).
 """
 
 from .norm_rows import kept, summed
-from .rows import EVERY, THREADS, WARPS, columns_launches, strips_of
-from .runtime.intrinsics import is_wide, load4, store4
-from .runtime.jit import Launch, device, kernel
+from .rows import EVERY, FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
+from .runtime.intrinsics import is_wide, load4
+from .runtime.jit import Launch, kernel
 from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
 from .runtime.target import cuda
+from .runtime.widths import FOUR, ONE
 
-FOURS = 4 * THREADS
 STRIP = 32  # rows whose sums are one partial result, at least
 
-
-@device
-def add_warps4(sums, values, partial, n):
-    """partial[strip, column] = Σ of what the warps have for four columns a lane."""
-    store4(sums, 4 * cuda.threadIdx.x, values)
-    cuda.syncthreads()
-    column = cuda.blockIdx.y * 128 + cuda.threadIdx.x
-    if cuda.threadIdx.x < 128 and column < n:
-        total = sums[cuda.threadIdx.x]
-        for warp in range(1, WARPS):
-            total += sums[128 * warp + cuda.threadIdx.x]
-        partial[cuda.blockIdx.x * n + column] = total
-
-
-@device
-def add_warps1(sums, value, partial, n):
-    """partial[strip, column] = Σ of what the warps have for a column a lane."""
-    sums[cuda.threadIdx.x] = value
-    cuda.syncthreads()
-    column = cuda.blockIdx.y * 32 + cuda.threadIdx.x
-    if cuda.threadIdx.x < 32 and column < n:
-        total = sums[cuda.threadIdx.x]
-        for warp in range(1, WARPS):
-            total += sums[32 * warp + cuda.threadIdx.x]
-        partial[cuda.blockIdx.x * n + column] = total
+add_four, add_one = add_warps(FOUR), add_warps(ONE)
 
 
 @kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
@@ -63,10 +39,10 @@ def strips4(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
             s2, s3 = s2 + dy2 * ((x2 - mean) * rstd), s3 + dy3 * ((x3 - mean) * rstd)
             t0, t1, t2, t3 = t0 + dy0, t1 + dy1, t2 + dy2, t3 + dy3
     sums = shared(x, FOURS)
-    add_warps4(sums, (s0, s1, s2, s3), gammas, n)
+    add_four(sums, (s0, s1, s2, s3), gammas, n)
     if centred != 0:
         cuda.syncthreads()
-        add_warps4(sums, (t0, t1, t2, t3), betas, n)
+        add_four(sums, (t0, t1, t2, t3), betas, n)
 
 
 @kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
@@ -83,10 +59,10 @@ def strips1(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
             along_h += dh * ((summed(x, residual, row * n + column) - mean) * rstd)
             along_ones += dh
     sums = shared(x, THREADS)
-    add_warps1(sums, along_h, gammas, n)
+    add_one(sums, (along_h,), gammas, n)
     if centred != 0:
         cuda.syncthreads()
-        add_warps1(sums, along_ones, betas, n)
+        add_one(sums, (along_ones,), betas, n)
 
 
 def gradient_launches(

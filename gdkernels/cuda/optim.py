@@ -1,12 +1,9 @@
-"""Optimizer steps over flat arrays, in place; the norm of a gradient, and clipping by it.
+"""Optimizer steps over flat arrays, in place.
 
-For each optimizer there is a kernel for four elements a thread (`load4`), and one for single elements: what is left over
-by fours, and what is not aligned. What is the same for all elements (bias corrections, 1 − beta) comes from a row of a
+For each optimizer there is a kernel for four elements a thread, and one for single elements: what is left over by fours, and
+what is not aligned (`elements`). What is the same for all elements (bias corrections, 1 − beta) comes from a row of a
 table on the device, computed on the host in float64: the launches of a step can be captured in a graph once, and each
 replay finds another row there.
-
-A norm is the root of sums of `BLOCK` squares, summed in an order that depends on the number of elements alone. Squares of
-float32 may overflow or vanish: they are summed in three scales, since float64 arithmetic is slow on most GPUs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,16 +11,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..scalar import optim as optimizers
-from .runtime.intrinsics import bfloat16_bits, is_wide, load4, store4
+from . import elements
+from .runtime.intrinsics import bfloat16_bits, load4, store4, transposed
 from .runtime.jit import Launch, device, kernel, run
-from .runtime.pointer import BYTES, is_null, real
-from .runtime.strided import blocks
+from .runtime.pointer import is_null, real
 from .runtime.target import cuda
+from .runtime.widths import Pair, both_widths
 
-THREADS = 256
-BLOCK = 4096  # elements whose squares are one sum
-TURNS = BLOCK // (4 * THREADS)
-WARPS = THREADS // 32
 TABLE = 8  # numbers of a row: rate, weight_decay, share (decoupled decay), eps, keep1, gain1, keep2, gain2
 
 
@@ -69,7 +63,7 @@ def _lion(p, g, m, b, c, rate, eps, means):
     return p, m, b, c
 
 
-def _update(name, element, states):
+def _update(name, element, states) -> Pair:
     """The kernels of an optimizer with so many state arrays, the others of a, b, c being absent."""
 
     @device
@@ -79,62 +73,39 @@ def _update(name, element, states):
         gradient = optimizers.decayed(g, p, scale, weight_decay)
         return element(optimizers.shrunk(p, share), gradient, a, b, c, rate, eps, means)
 
-    def update4(p, g, a, b, c, table, scale, stop, half, fours):
-        place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-        if place < fours:
-            at = 4 * place
-            p0, p1, p2, p3 = load4(p, at)
-            g0, g1, g2, g3 = load4(g, at)
-            a0, a1, a2, a3 = load4(a, at) if states > 0 else (p0, p1, p2, p3)
-            b0, b1, b2, b3 = load4(b, at) if states > 1 else (p0, p1, p2, p3)
-            c0, c1, c2, c3 = load4(c, at) if states > 2 else (p0, p1, p2, p3)
-            rates, means = load4(table, 0), load4(table, 4)
-            factor = real(p, 1) if is_null(scale) else scale[0]
-            halt = False if is_null(stop) else stop[0] != 0
-            p0, a0, b0, c0 = moved(p0, g0, a0, b0, c0, factor, rates, means)
-            p1, a1, b1, c1 = moved(p1, g1, a1, b1, c1, factor, rates, means)
-            p2, a2, b2, c2 = moved(p2, g2, a2, b2, c2, factor, rates, means)
-            p3, a3, b3, c3 = moved(p3, g3, a3, b3, c3, factor, rates, means)
-            if not halt:
-                store4(p, at, (p0, p1, p2, p3))
-                if states > 0:
-                    store4(a, at, (a0, a1, a2, a3))
-                if states > 1:
-                    store4(b, at, (b0, b1, b2, b3))
-                if states > 2:
-                    store4(c, at, (c0, c1, c2, c3))
-                if not is_null(half):
-                    bits = bfloat16_bits(p0), bfloat16_bits(p1), bfloat16_bits(p2), bfloat16_bits(p3)
-                    store4(half, at, bits)
+    def make(width):
+        load, store, size = width.load, width.store, width.size
+        move, rounded = width.each(moved, 5), width.each(bfloat16_bits, 1)
 
-    def update1(p, g, a, b, c, table, scale, stop, half, count):
-        at = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-        if at < count:
-            p0 = p[at]
-            a0 = a[at] if states > 0 else p0
-            b0 = b[at] if states > 1 else p0
-            c0 = c[at] if states > 2 else p0
-            rates, means = load4(table, 0), load4(table, 4)
-            factor = real(p, 1) if is_null(scale) else scale[0]
-            halt = False if is_null(stop) else stop[0] != 0
-            p0, a0, b0, c0 = moved(p0, g[at], a0, b0, c0, factor, rates, means)
-            if not halt:
-                p[at] = p0
-                if states > 0:
-                    a[at] = a0
-                if states > 1:
-                    b[at] = b0
-                if states > 2:
-                    c[at] = c0
-                if not is_null(half):
-                    half[at] = bfloat16_bits(p0)
+        def update(p, g, a, b, c, half, table, scale, stop, groups):
+            place = cuda.grid(1)
+            if place < groups:
+                at = size * place
+                new_p, gradient = load(p, at), load(g, at)
+                new_a = load(a, at) if states > 0 else new_p
+                new_b = load(b, at) if states > 1 else new_p
+                new_c = load(c, at) if states > 2 else new_p
+                rates, means = load4(table, 0), load4(table, 4)
+                factor = real(p, 1) if is_null(scale) else scale[0]
+                halt = False if is_null(stop) else stop[0] != 0
+                moves = move(new_p, gradient, new_a, new_b, new_c, factor, rates, means)
+                new_p, new_a, new_b, new_c = transposed(moves)
+                if not halt:
+                    store(p, at, new_p)
+                    if states > 0:
+                        store(a, at, new_a)
+                    if states > 1:
+                        store(b, at, new_b)
+                    if states > 2:
+                        store(c, at, new_c)
+                    if not is_null(half):
+                        store(half, at, rounded(new_p))
 
-    made = []
-    for body in (update4, update1):
-        body.__name__ = f"{name}{body.__name__[-1]}"
-        body.__doc__ = f"A step of {name} by a row of the table, unless stop; half becomes p in bfloat16."
-        made.append(kernel("F*, F*, F*, F*, F*, R*, R*, i4*, i2*, i8", threads=THREADS)(body))
-    return made
+        return update
+
+    make.__name__ = name
+    make.__doc__ = f"A step of {name} by a row of the table, unless stop; half becomes p in bfloat16."
+    return both_widths("F*, F*, F*, F*, F*, i2*, R*, R*, i4*, i8")(make)
 
 
 DESCEND = _update("descend", _descend, 0)
@@ -223,19 +194,9 @@ def update_launches(
     stop : of an int32 that lets nothing be written where it is not 0, or 0
     half : of a copy of p in bfloat16, or 0
     """
-    by_four, by_one = UPDATE[name] if states else DESCEND
-    arrays = (p, g, *states)
-    fours = count // 4 if is_wide(storage, *arrays) and half % 8 == 0 else 0
-    done, absent = 4 * fours, (0, 0, 0)[len(states) :]
-    launches = []
-    if fours:
-        operands = (*arrays, *absent, table, scale, stop, half, fours)
-        launches.append(Launch(by_four, storage, blocks(fours), operands))
-    if rest := count - done:
-        arrays = tuple(array + done * BYTES[storage] for array in arrays)
-        operands = (*arrays, *absent, table, scale, stop, half + 2 * done if half else 0, rest)
-        launches.append(Launch(by_one, storage, blocks(rest), operands))
-    return launches
+    kernels = UPDATE[name] if states else DESCEND
+    arrays = (p, g, *states, *(0, 0, 0)[len(states) :], half)
+    return elements.launches(kernels, storage, count, arrays, table, scale, stop)
 
 
 # ---------------------------------------------------------------------------------------------- the ops' way in

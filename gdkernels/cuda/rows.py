@@ -9,13 +9,15 @@ on whether four elements are loaded at a time, never on the number of rows or on
 
 import math
 
-from .runtime.intrinsics import FULL, is_wide
-from .runtime.jit import Launch, device, kernel
+from .runtime.intrinsics import is_wide, larger, plus, warp_reduction
+from .runtime.jit import Kernel, Launch, device, kernel
 from .runtime.pointer import BYTES, is_null, offset, real, shared
 from .runtime.target import cuda
 
-THREADS = 256  # of a block
-WARPS = 8
+THREADS = 256  # of a block that adds up what its threads have
+WARPS = THREADS // 32
+FOURS = 4 * THREADS
+BLOCK = THREADS.bit_length() - 1  # the shift of a team that is a block
 HELD = 8  # loads of four elements that a thread may keep in registers
 WIDE = 1024  # columns; longer rows have a block
 CHUNK = 4096  # numbers that a block adds up
@@ -24,10 +26,11 @@ EVERY = ("float32", "float64", "bfloat16")
 SHORT = ("float32", "bfloat16")  # of which a thread holds many
 
 
-def teams(rows: int, n: int, width: int) -> tuple[tuple[int, int, int], int]:
-    """The grid, and the shift, for rows of n elements that are loaded `width` at a time."""
-    shift = 8 if n > WIDE else min(5, max(0, -(-n // width) - 1).bit_length())
-    return (-(-rows * (1 << shift) // THREADS), 1, 1), shift
+def teams(kernel: Kernel, rows: int, n: int, width: int) -> tuple[tuple[int, int, int], int]:
+    """The grid, and the shift, for rows of n elements that a kernel loads `width` at a time."""
+    assert kernel.threads == THREADS, f"{kernel} has {kernel.threads} threads a block, expected {THREADS}"
+    shift = BLOCK if n > WIDE else min(5, max(0, -(-n // width) - 1).bit_length())
+    return kernel.grid(rows << shift), shift
 
 
 def can_hold(storage: str, n: int, *addresses: int) -> bool:
@@ -63,60 +66,31 @@ def part(pointer, count):
     return offset(pointer, 0 if is_null(pointer) else count)
 
 
-@device
-def team_sum(value, shift, memory):
-    """Σ over a team, the same bits in each of its threads. `memory` is shared, one number for each warp.
+def _of_team(combine):
+    """A device function of (value, shift, memory): `combine` over a team, the same bits in each of its threads.
 
-    All threads of the block must call it.
+    `memory` is shared, one number for each warp. All threads of the block must call it.
     """
-    if shift > 4:
-        value += cuda.shfl_xor_sync(FULL, value, 16)
-    if shift > 3:
-        value += cuda.shfl_xor_sync(FULL, value, 8)
-    if shift > 2:
-        value += cuda.shfl_xor_sync(FULL, value, 4)
-    if shift > 1:
-        value += cuda.shfl_xor_sync(FULL, value, 2)
-    if shift > 0:
-        value += cuda.shfl_xor_sync(FULL, value, 1)
-    if shift > 5:
-        if (cuda.threadIdx.x & 31) == 0:
-            memory[cuda.threadIdx.x >> 5] = value
-        cuda.syncthreads()
-        value = memory[0]
-        for warp in range(1, WARPS):
-            value += memory[warp]
-        cuda.syncthreads()
-    return value
+    of_neighbours = warp_reduction(combine)
+
+    @device
+    def of_team(value, shift, memory):
+        value = of_neighbours(value, shift)
+        if shift > 5:
+            if (cuda.threadIdx.x & 31) == 0:
+                memory[cuda.threadIdx.x >> 5] = value
+            cuda.syncthreads()
+            value = memory[0]
+            for warp in range(1, WARPS):
+                value = combine(value, memory[warp])
+            cuda.syncthreads()
+        return value
+
+    return of_team
 
 
-@device
-def _above(a, b):
-    return a if a > b else b
-
-
-@device
-def team_max(value, shift, memory):
-    """The largest number of a team, in each of its threads; none may be NaN. Otherwise as `team_sum`."""
-    if shift > 4:
-        value = _above(value, cuda.shfl_xor_sync(FULL, value, 16))
-    if shift > 3:
-        value = _above(value, cuda.shfl_xor_sync(FULL, value, 8))
-    if shift > 2:
-        value = _above(value, cuda.shfl_xor_sync(FULL, value, 4))
-    if shift > 1:
-        value = _above(value, cuda.shfl_xor_sync(FULL, value, 2))
-    if shift > 0:
-        value = _above(value, cuda.shfl_xor_sync(FULL, value, 1))
-    if shift > 5:
-        if (cuda.threadIdx.x & 31) == 0:
-            memory[cuda.threadIdx.x >> 5] = value
-        cuda.syncthreads()
-        value = memory[0]
-        for warp in range(1, WARPS):
-            value = _above(value, memory[warp])
-        cuda.syncthreads()
-    return value
+team_sum = _of_team(plus)
+team_max = _of_team(larger)  # of numbers of which none is NaN
 
 
 # ---------------------------------------------------------------------------------------------- sums of columns
@@ -129,6 +103,27 @@ def strips_of(rows: int, least: int) -> tuple[int, int]:
     """
     height = max(least, -(-rows // (STRIPS * WARPS)) * WARPS)
     return -(-rows // height), height
+
+
+def add_warps(width):
+    """A device function: partial[strip, column] = Σ of what the warps have, a group of columns a lane, in their order.
+
+    `memory` is shared, a group for each thread of the block, whose columns are those of 32 lanes.
+    """
+    store, size, columns = width.store, width.size, 32 * width.size
+
+    @device
+    def add_up(memory, group, partial, n):
+        store(memory, size * cuda.threadIdx.x, group)
+        cuda.syncthreads()
+        column = cuda.blockIdx.y * columns + cuda.threadIdx.x
+        if cuda.threadIdx.x < columns and column < n:
+            total = memory[cuda.threadIdx.x]
+            for warp in range(1, WARPS):
+                total += memory[columns * warp + cuda.threadIdx.x]
+            partial[cuda.blockIdx.x * n + column] = total
+
+    return add_up
 
 
 @kernel("R*, F*, F*, i8, i8, i4", threads=THREADS, variants=("float32", "float64", "bfloat16", "float16"))
@@ -185,7 +180,7 @@ def add_up(values, totals, count, divisor, mass):
     while index < last:
         total += values[index]
         index += THREADS
-    total = team_sum(total, 8, shared(values, WARPS))
+    total = team_sum(total, BLOCK, shared(values, WARPS))
     if cuda.threadIdx.x == 0:
         by = divisor if is_null(mass) else mass[0]
         if by == real(values, 0):

@@ -99,9 +99,10 @@ def softmax1(x, out, rows, n, logarithm, shift):
 def launches(storage: str, x: int, out: int, rows: int, n: int, logarithm: bool) -> list[Launch]:
     """out = softmax(x) or log softmax(x) for rows of n; out may be x."""
     held = can_hold(storage, n, x, out)
-    grid, shift = teams(rows, n, 4 if held else 1)
+    chosen = softmax4 if held else softmax1
+    grid, shift = teams(chosen, rows, n, 4 if held else 1)
     operands = (x, out, rows, n, int(logarithm), shift)
-    return [Launch(softmax4 if held else softmax1, storage, grid, operands)]
+    return [Launch(chosen, storage, grid, operands)]
 
 
 def _run(x, out, logarithm: bool) -> None:

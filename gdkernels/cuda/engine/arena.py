@@ -6,13 +6,13 @@ from contextlib import contextmanager
 import numpy as np
 
 from ...plan import Buffer, Gradient, Operand, Parameter, Plan
+from .. import elements
 from ..gemm.choice import get_gemm_engine
 from ..runtime import driver
 from ..runtime.arrays import Array
 from ..runtime.jit import Launch
 from ..runtime.memory import ALIGNED, Room
 from ..runtime.pointer import BYTES
-from ..runtime.strided import blocks
 from . import epoch
 from .program import Binding
 
@@ -117,20 +117,20 @@ class Arena:
         """The bfloat16 copy of the parameters, which their owner may have written to."""
         if self.bf16_copy is None:
             return []
-        operands = (self.params.address, self.bf16_copy.address, self.plan.size)
-        return [Launch(epoch.narrowed, self.storage, blocks(self.plan.size), operands)]
+        places = self.params.address, self.bf16_copy.address
+        return elements.launches(epoch.narrowed, self.storage, self.plan.size, places)
 
     def carry_in(self, source: Array, buffer: Buffer) -> list[Launch]:
         """A matrix of the user's into the arena."""
-        count = source.size
-        return [
-            Launch(epoch.narrowed, self.storage, blocks(count), (source.address, self.place(buffer), count))
-        ]
+        return elements.launches(
+            epoch.narrowed, self.storage, source.size, (source.address, self.place(buffer))
+        )
 
     def carry_out(self, buffer: Buffer, target: Array) -> list[Launch]:
         """A matrix of the arena into an array of the user's."""
-        operands = (self.place(buffer), target.address, target.size)
-        return [Launch(epoch.widened, self.storage, blocks(target.size), operands)]
+        return elements.launches(
+            epoch.widened, self.storage, target.size, (self.place(buffer), target.address)
+        )
 
 
 class Bound:

@@ -7,15 +7,13 @@ rate and scale, `finish` decides whether the update may be made. The host waits 
 
 import math
 
-from ..activation import THREADS
 from ..clip import root, sum_of_planes
-from ..runtime.intrinsics import warp_sum
+from ..elements import elementwise
+from ..rows import BLOCK, THREADS, WARPS, team_sum
 from ..runtime.jit import Launch, kernel
 from ..runtime.pointer import at, real, shared
-from ..runtime.strided import blocks
 from ..runtime.target import cuda
 
-BLOCK_WARPS = THREADS // 32
 ALL = ("float32", "float64", "bfloat16")
 REALS = ("float32", "float64")
 
@@ -39,29 +37,29 @@ def begin(fields, samples, scale, hyper, width):
         scale[0] = at(scale, fields[SCALES])[step]
 
 
-@kernel("i8*, R*, F*, i8", threads=THREADS, variants=ALL)
+@kernel("i8*, R*, F*, i8", variants=ALL)
 def gather_rows(fields, like, target, n):
     """target[i] = x[order[step · batch + i]], rows of n elements: one row for each block in x."""
     source, order = at(like, fields[X]), at(fields, fields[ORDER])
-    row, column = cuda.blockIdx.x, cuda.blockIdx.y * THREADS + cuda.threadIdx.x
+    row, column = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     if column < n:
         target[row * n + column] = source[order[fields[STEP] * fields[BATCH] + row] * n + column]
 
 
-@kernel("i8*, R*, i8", threads=THREADS, variants=REALS)
+@kernel("i8*, R*, i8", variants=REALS)
 def gather_values(fields, target, n):
     """As `gather_rows`, for the targets of a regression."""
     source, order = at(target, fields[Y]), at(fields, fields[ORDER])
-    row, column = cuda.blockIdx.x, cuda.blockIdx.y * THREADS + cuda.threadIdx.x
+    row, column = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
     if column < n:
         target[row * n + column] = source[order[fields[STEP] * fields[BATCH] + row] * n + column]
 
 
-@kernel("i8*, i8*, i8", threads=THREADS, variants=("int64",))
+@kernel("i8*, i8*, i8", variants=("int64",))
 def gather_labels(fields, target, rows):
     """As `gather_rows`, for labels."""
     source, order = at(fields, fields[Y]), at(fields, fields[ORDER])
-    row = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+    row = cuda.grid(1)
     if row < rows:
         target[row] = source[order[fields[STEP] * fields[BATCH] + row]]
 
@@ -69,20 +67,13 @@ def gather_labels(fields, target, rows):
 @kernel("R*, i8, R*, R*, i4*", threads=THREADS, variants=REALS)
 def loss_of_batch(row_loss, rows, scale, value, stop):
     """value = scale · Σ row_loss, summed in a fixed order by one block; stop where it is not finite."""
-    sums = shared(row_loss, BLOCK_WARPS)
     total = real(row_loss, 0)
     row = cuda.threadIdx.x
     while row < rows:
         total += row_loss[row]
         row += THREADS
-    total = warp_sum(total)
-    if cuda.threadIdx.x & 31 == 0:
-        sums[cuda.threadIdx.x >> 5] = total
-    cuda.syncthreads()
+    total = team_sum(total, BLOCK, shared(row_loss, WARPS))
     if cuda.threadIdx.x == 0:
-        total = real(row_loss, 0)
-        for warp in range(BLOCK_WARPS):
-            total += sums[warp]
         total *= scale[0]
         value[0] = total
         if not math.isfinite(total):
@@ -122,7 +113,7 @@ def finish(fields, squares, planes, first, parameters, clip, value, factor, stop
 
 def gather_launches(storage: str, fields: int, target: int, rows: int, n: int) -> list[Launch]:
     """The batch's rows of x into the plan's input."""
-    return [Launch(gather_rows, storage, (rows, blocks(n)[0], 1), (fields, 0, target, n))]
+    return [Launch(gather_rows, storage, (rows, gather_rows.grid(n)[0], 1), (fields, 0, target, n))]
 
 
 def target_launches(
@@ -130,21 +121,17 @@ def target_launches(
 ) -> list[Launch]:
     """The batch's targets: labels (rows,) or values (rows, n)."""
     if labels:
-        return [Launch(gather_labels, "int64", blocks(rows), (fields, target, rows))]
-    return [Launch(gather_values, real_name, (rows, blocks(n)[0], 1), (fields, target, n))]
+        return [Launch(gather_labels, "int64", gather_labels.grid(rows), (fields, target, rows))]
+    return [Launch(gather_values, real_name, (rows, gather_values.grid(n)[0], 1), (fields, target, n))]
 
 
-@kernel("R*, F*, i8", threads=THREADS, variants=ALL)
-def narrowed(source, target, count):
-    """target = source in the storage type: parameters or an input on their way into a plan."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if place < count:
-        target[place] = source[place]
+@elementwise("R*, F*", ALL)
+def narrowed(x):
+    """out = x in the storage type: parameters or an input on their way into a plan."""
+    return x
 
 
-@kernel("F*, R*, i8", threads=THREADS, variants=ALL)
-def widened(source, target, count):
-    """target = source in the type that is computed with: what comes out of a plan."""
-    place = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
-    if place < count:
-        target[place] = source[place]
+@elementwise("F*, R*", ALL)
+def widened(x):
+    """out = x in the type that is computed with: what comes out of a plan."""
+    return x

@@ -5,9 +5,8 @@ does float32 in the precision of tf32 where that is wanted; or everything goes t
 what is wanted. Bias, a second summand and the activation cost no pass over memory of their own (`gemm_epilogue`).
 """
 
-from ..runtime import driver
+from ..runtime import driver, strided
 from ..runtime.pointer import BYTES
-from ..runtime.strided import matrix_copy
 from . import choice as gemm_engine
 from . import epilogue as gemm_epilogue
 from . import simt as gemm_simt
@@ -91,7 +90,8 @@ def _with_unit_stride(room, storage: str, rows: int, k: int, address: int, strid
     if rows == 1:
         return [], address, 1, stride_k
     target = room(rows * k * BYTES[storage])
-    return [matrix_copy(BYTES[storage], address, target, rows, k, stride, stride_k)], target, k, 1
+    copy = strided.copy(BYTES[storage], (rows, k), address, (stride, stride_k), target, (k, 1))
+    return [copy], target, k, 1
 
 
 def _faster(storage, m, n, k, a_along_k, b_along_k, tf32, tail) -> str:

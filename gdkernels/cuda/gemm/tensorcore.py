@@ -142,10 +142,10 @@ def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, 
 _CARRIERS = {2: "int16", 4: "int32"}  # integers that carry the bits
 
 
-@kernel("F*, F*, i8, i8, i8, i8, i8, i8", threads=256, variants=tuple(_CARRIERS.values()))
+@kernel("F*, F*, i8, i8, i8, i8, i8, i8", variants=tuple(_CARRIERS.values()))
 def pad(source, target, count, length, ld, step, step_within, turns):
     """Rows of any strides into rows of `ld` contiguous elements, with zeros behind the `length` that they have."""
-    row = cuda.blockIdx.x * 8 + (cuda.threadIdx.x >> 5)
+    row = cuda.grid(1) >> 5
     place = cuda.blockIdx.y * 32 + (cuda.threadIdx.x & 31)
     for _ in range(turns):
         if row < count and place < ld:
@@ -174,7 +174,7 @@ def _in_chunks(room, storage: str, rows: int, k: int, address: int, stride: int,
     ld = -(-length // each) * each
     target = room(count * ld * size)
     across = -(-ld // 32)
-    grid, turns = (-(-count // 8), min(BLOCKS_DOWN, across), 1), -(-across // BLOCKS_DOWN)
+    grid, turns = (pad.grid(32 * count)[0], min(BLOCKS_DOWN, across), 1), -(-across // BLOCKS_DOWN)
     copy = Launch(pad, _CARRIERS[size], grid, (address, target, count, length, ld, step, step_within, turns))
     return [copy], target, along_k, ld
 

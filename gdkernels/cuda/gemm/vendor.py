@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..runtime import driver
+from ..runtime import driver, strided
 from ..runtime.jit import Launch
 from ..runtime.pointer import BYTES
-from ..runtime.strided import matrix_copy
 from . import epilogue as gemm_epilogue
 
 
@@ -141,4 +140,5 @@ def _dense(room, storage: str, address: int, rows: int, columns: int, stride: in
     if by_row or by_column:
         return [], address, not by_row
     target = room(rows * columns * BYTES[storage])
-    return [matrix_copy(BYTES[storage], address, target, rows, columns, stride, stride_column)], target, False
+    shape, strides = (rows, columns), (stride, stride_column)
+    return [strided.copy(BYTES[storage], shape, address, strides, target, (columns, 1))], target, False

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import driver
+from . import driver, strided
 from .target import cuda
 
 
@@ -71,6 +71,12 @@ class Array:
         return self.shadow.strides
 
     @property
+    def steps(self) -> list[int]:
+        """The strides in elements."""
+        size = self.shadow.itemsize
+        return [stride // size for stride in self.shadow.strides]
+
+    @property
     def ndim(self) -> int:
         return self.shadow.ndim
 
@@ -122,10 +128,14 @@ class Array:
 
     def astype(self, dtype: Any, order: str = "C") -> "Array":
         """A C-contiguous copy of another element type: labels of 32 bits to 64, or the same type."""
-        from . import strided
-
-        target = self.empty(self.shape, np.dtype(dtype))
-        strided.convert(self, target)
+        if np.dtype(dtype) == self.dtype:
+            return self.copy()
+        assert self.dtype == np.int32 and dtype == np.int64
+        source, target = (
+            self if self.flags.c_contiguous else self.copy(),
+            self.empty(self.shape, np.dtype(dtype)),
+        )
+        strided.widen(source.address, target.address, self.size).run(self.stream)
         return target
 
     def __getitem__(self, rows: slice) -> "Array":
@@ -134,9 +144,10 @@ class Array:
 
     def __setitem__(self, rows: Any, source: "Array") -> None:
         """``target[...] = source`` or ``target[start:stop] = source``, for any strides."""
-        from . import strided
-
-        strided.copy(source, self if rows is Ellipsis else self[rows])
+        into = self if rows is Ellipsis else self[rows]
+        assert source.shape == into.shape and source.dtype == into.dtype
+        copy = strided.copy(self.itemsize, into.shape, source.address, source.steps, into.address, into.steps)
+        copy.run(self.stream)
 
     def to_numpy(self) -> np.ndarray:
         """A copy on the host; bfloat16 becomes float32."""

@@ -67,6 +67,22 @@ load4, store4 = _wide_load(4), _wide_store(4)
 load2, store2 = _wide_load(2), _wide_store(2)
 
 
+@intrinsic
+def transposed(typing, rows):
+    """((a, b, …), (c, d, …), …) -> ((a, c, …), (b, d, …), …): of groups of elements, what each element has in them."""
+    columns = [types.BaseTuple.from_types([row[i] for row in rows]) for i in range(len(rows[0]))]
+
+    def code(context, builder, signature, arguments):
+        parts = [builder.extract_value(arguments[0], row) for row in range(len(rows))]
+        made = [
+            context.make_tuple(builder, column, [builder.extract_value(part, i) for part in parts])
+            for i, column in enumerate(columns)
+        ]
+        return context.make_tuple(builder, signature.return_type, made)
+
+    return types.BaseTuple.from_types(columns)(rows), code
+
+
 def is_wide(storage: str, *addresses_and_strides: int) -> bool:
     """Whether `load4` and `store4` may be used at these addresses (bytes) and row lengths (bytes); 0 is absent.
 
@@ -78,31 +94,55 @@ def is_wide(storage: str, *addresses_and_strides: int) -> bool:
 # ---------------------------------------------------------------------------------------------- warps
 
 
+def warp_reduction(combine):
+    """A device function of (value, shift): `combine` over 2^shift neighbours, a whole warp from shift 5 on.
+
+    Pairs at distance 16, 8, 4, 2, 1, as far as these are below 2^shift: where `combine` commutes, each has the same bits.
+    """
+
+    @device
+    def reduce(value, shift):
+        if shift > 4:
+            value = combine(value, cuda.shfl_xor_sync(FULL, value, 16))
+        if shift > 3:
+            value = combine(value, cuda.shfl_xor_sync(FULL, value, 8))
+        if shift > 2:
+            value = combine(value, cuda.shfl_xor_sync(FULL, value, 4))
+        if shift > 1:
+            value = combine(value, cuda.shfl_xor_sync(FULL, value, 2))
+        if shift > 0:
+            value = combine(value, cuda.shfl_xor_sync(FULL, value, 1))
+        return value
+
+    return reduce
+
+
 @device
-def warp_sum(value):
-    """Σ over the 32 lanes, the same bits in every lane: pairs at distance 16, 8, 4, 2, 1."""
-    value += cuda.shfl_xor_sync(FULL, value, 16)
-    value += cuda.shfl_xor_sync(FULL, value, 8)
-    value += cuda.shfl_xor_sync(FULL, value, 4)
-    value += cuda.shfl_xor_sync(FULL, value, 2)
-    value += cuda.shfl_xor_sync(FULL, value, 1)
-    return value
+def plus(a, b):
+    """a + b."""
+    return a + b
+
+
+@device
+def times(a, b):
+    """a · b."""
+    return a * b
 
 
 @device
 def larger(a, b):
-    """The larger of two numbers; NaN if either is."""
-    return a if a > b or a != a else b
+    """The larger of two numbers, of which none is NaN."""
+    return a if a > b else b
 
 
 @device
-def warp_max(value):
-    """The largest of the 32 lanes; NaN if any is."""
-    value = larger(value, cuda.shfl_xor_sync(FULL, value, 16))
-    value = larger(value, cuda.shfl_xor_sync(FULL, value, 8))
-    value = larger(value, cuda.shfl_xor_sync(FULL, value, 4))
-    value = larger(value, cuda.shfl_xor_sync(FULL, value, 2))
-    return larger(value, cuda.shfl_xor_sync(FULL, value, 1))
+def smaller(a, b):
+    """The smaller of two numbers, of which none is NaN."""
+    return a if a < b else b
+
+
+# warp_sum(value, 5): Σ over the 32 lanes
+warp_sum = warp_reduction(plus)
 
 
 # ---------------------------------------------------------------------------------------------- conversions

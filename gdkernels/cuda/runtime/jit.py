@@ -89,6 +89,10 @@ class Kernel:
             self._loaded[storage, device_number] = loaded
         return loaded
 
+    def grid(self, threads: int) -> tuple[int, int, int]:
+        """Blocks of the kernel's own size for at least so many threads, in x."""
+        return -(-threads // self.threads), 1, 1
+
     def launch(self, storage: str, grid, arguments: tuple, stream: int) -> None:
         """Launch on a grid of (x, y, z) blocks; nothing happens where there is no block."""
         if not all(grid):
