@@ -188,12 +188,11 @@ DROPOUT = (
     Budget("dropout by four", (dropout.drop.by_four,), "two blocks of Philox", 32, 32, loads=1, stores=0),
     Budget("dropout by one", (dropout.drop.by_one,), "one block of Philox", 24, 24),
 )
-_UPDATES = optim.UPDATE, {"descend": optim.DESCEND}
 OPTIM = (
-    Budget("update by four", _at(0, *_UPDATES), "five arrays; numbers of the table, factor, flag and half are narrower",
+    Budget("update by four", _at(0, optim.UPDATE), "five arrays; the row, factor, flag and half are narrower",
            64, 96, loads=3, stores=1),
-    Budget("update by one", _at(1, *_UPDATES), "what is left over", 40, 64),
-    Budget("row of the table", (optim.write_row,), "one thread", 32, 32),
+    Budget("update by one", _at(1, optim.UPDATE), "what is left over", 40, 64),
+    Budget("row of numbers", (optim.write_row,), "one thread", 32, 32),
     Budget("squares by four", (clip.squares4,), "three scales; three sums a block", 40, 48, shared=96, loads=0),
     Budget("squares by one", (clip.squares1,), "as above", 40, 48, shared=96),
     Budget("norm of squares", (clip.norm_of_sums,), "one block: registers are free", 128, shared=96),

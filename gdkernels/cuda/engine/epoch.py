@@ -24,13 +24,13 @@ STEP, SEEN, BATCH, X, Y, ORDER, SCALES, TABLE, LOSSES, NORMS, DONE = range(len(F
 
 
 @kernel("i8*, i8*, R*, R*, i8", threads=THREADS, variants=REALS)
-def begin(fields, samples, scale, hyper, width):
-    """Set what the step's kernels read: samples seen before it, the factor of its loss, the optimizer's numbers."""
+def begin(fields, samples, scale, row, width):
+    """Set what the step's kernels read: samples seen before it, the factor of its loss, the optimizer's row of numbers."""
     step = fields[STEP]
-    table = at(hyper, fields[TABLE])
+    table = at(row, fields[TABLE])
     place = cuda.threadIdx.x
     while place < width:
-        hyper[place] = table[step * width + place]
+        row[place] = table[step * width + place]
         place += THREADS
     if cuda.threadIdx.x == 0:
         samples[0] = fields[SEEN] + step * fields[BATCH]

@@ -7,6 +7,7 @@ import numpy as np
 
 from ...engine import Outcome, Uncopied
 from ...plan import CrossEntropy, LossCall, Update
+from ...scalar.optim import ROW
 from .. import clip, optim
 from ..gemm.choice import get_gemm_engine
 from ..runtime import driver
@@ -36,7 +37,7 @@ class Training(Uncopied):
         self._clip = min(float(clip_norm or 0.0), float(np.finfo(self.dtype).max))
         self._class_weight = self._on_device(loss.class_weight if isinstance(loss, CrossEntropy) else None)
         self._small = arena.bytes(64)  # scale, value, factor and the flag that stops, 16 bytes apart
-        self._hyper = arena.bytes(8 * optim.TABLE * len(update.decay))
+        self._rows = arena.bytes(8 * ROW * len(update.decay))
         parameters = [(p.offset, math.prod(p.shape)) for p in self.plan.parameters]
         self._parts = {False: self._part([(0, self.plan.size)]), True: self._part(parameters)}
         self._fields = arena.params.empty((len(epoch.FIELDS),), np.dtype(np.int64))
@@ -72,10 +73,10 @@ class Training(Uncopied):
         plan, arena, at = self.plan, self._arena, self._arena.binding(rows)
         real, fields, n = arena.real, self._fields.address, plan.output.columns
         scale, value, factor, stop = (self._small.address + 16 * slot for slot in range(4))
-        hyper = self._hyper.address
+        rows_at = self._rows.address
         parts, planes, squares, first = self._parts[norms]
-        width = optim.TABLE * len(self._update.decay)
-        begin = (fields, arena.samples.address, scale, hyper, width)
+        width = ROW * len(self._update.decay)
+        begin = (fields, arena.samples.address, scale, rows_at, width)
         loss_operands = (arena.row_loss.address, rows, scale, value, stop)
         finish = (
             fields, squares.address, planes, first.address, len(parts), self._clip, value, factor, stop,
@@ -95,7 +96,7 @@ class Training(Uncopied):
             *bind_all(plan.gradients, at),
             *self._square_launches(parts, planes, squares.address),
             Launch(epoch.finish, real, (1, 1, 1), finish),
-            *self._update_launches(hyper, factor, stop),
+            *self._update_launches(rows_at, factor, stop),
         ]  # fmt: skip
 
     def _square_launches(self, parts, planes: int, sums: int) -> list[Launch]:
@@ -106,19 +107,19 @@ class Training(Uncopied):
             sums += clip.squares_count(count) * BYTES[self._arena.real]
         return launches
 
-    def _update_launches(self, hyper: int, factor: int, stop: int) -> list[Launch]:
+    def _update_launches(self, rows_at: int, factor: int, stop: int) -> list[Launch]:
         update, size = self._update, BYTES[self._arena.real]
         launches = []
         for index, (start, end, _) in enumerate(update.decay):
             p, g, *states = (buffer.address + start * size for buffer in self._buffers)
-            table = hyper + index * optim.TABLE * size
+            row = rows_at + index * ROW * size
             half = (
                 0
                 if self._arena.bf16_copy is None
                 else self._arena.bf16_copy.address + start * BYTES[self._arena.storage]
             )
             launches += optim.update_launches(
-                self._arena.real, update.name, p, g, states, end - start, table, factor, stop, half
+                self._arena.real, update.name, p, g, states, end - start, row, factor, stop, half
             )
         return launches
 
@@ -171,7 +172,7 @@ class Training(Uncopied):
         graph, last_graph = self._graph(batch, *kind), self._graph(last, *kind)
         graph = self._graph(batch, *kind)  # binding the last one may have moved the temporaries
         decays = [decay for _, _, decay in update.decay]
-        table = optim.table(update.name, update.hyper, decays, update.step, rates)
+        table = optim.table(update.name, update.options, decays, update.step, rates)
         with arena.turn():
             self._send(x, y, order, batch, samples, scales, table, steps, norms is not None)
             stream = arena.stream
