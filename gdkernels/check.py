@@ -65,7 +65,10 @@ def is_on_device(value: object) -> TypeGuard[DeviceArray]:
 
 
 def float_dtype(op: str, name: str, value: Array, halves: bool = False) -> np.dtype[Any]:
-    """The element type of the array that decides it: float32 or float64, and on the GPU, with `halves`, 16 bits."""
+    """The element type of the array that decides it: float32 or float64, and on the GPU, with `halves`, 16 bits.
+
+    Such an array needs no more checks than `contiguous`.
+    """
     if type(value) is not ndarray:
         _must_be_array(op, name, value)
     dtype = value.dtype

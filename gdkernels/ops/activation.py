@@ -1,6 +1,6 @@
 """The activations, element by element, and the chain rule through them."""
 
-from ..check import ABSENT, Array, array, choice, dimensions, float_dtype, output
+from ..check import ABSENT, Array, array, choice, contiguous, dimensions, float_dtype, output
 from ..scalar.activation import SAVED
 from .wings import everywhere, wing
 
@@ -72,10 +72,10 @@ def activation(z: Array, kind: str, out: Array | None = None) -> Array:
     The formulas, with their sources, are those of `gdkernels.scalar.activation`; the derivations stand in
     `gdkernels.reference.activation`.
     """
-    dtype = float_dtype("activation", "z", z, halves=True)
+    float_dtype("activation", "z", z, halves=True)
     choice("activation", "kind", kind, SAVED)
     inputs = (z,)
-    z = array("activation", "z", z, dtype)
+    z = contiguous(z)
     a = output("activation", "out", out, z, z.shape, f"z has shape {z.shape}", in_place=inputs)
     wing(z, "activation").forward(z, kind, a.array)
     return a.deliver()
@@ -118,7 +118,7 @@ def activation_backward(
     dtype = float_dtype(op, "da", da, halves=True)
     choice(op, "kind", kind, SAVED)
     inputs, why = (da, saved), f"da has shape {da.shape}"
-    da = array(op, "da", da, dtype)
+    da = contiguous(da)
     if saved is not None:
         saved = array(op, "saved", saved, dtype, da.shape, why)
     elif kind != "identity":

@@ -85,7 +85,7 @@ def softmax_cross_entropy(
     inputs, why = (logits, target, class_weight), "it must match logits"
     if class_weight is not None:
         class_weight = array(op, "class_weight", class_weight, dtype, (classes,), why)
-    logits = array(op, "logits", logits, dtype)
+    logits = contiguous(logits)
     if getattr(target, "dtype", None) in (INT64, INT32):
         if target.shape != (batch,):
             raise ValueError(

@@ -1,6 +1,6 @@
 """Dropout whose mask is a function of the seed and of the place of an element."""
 
-from ..check import Array, array, float_dtype, number, output, whole
+from ..check import Array, contiguous, float_dtype, number, output, whole
 from ..ranges import PROBABILITY
 from .wings import everywhere, wing
 
@@ -13,11 +13,11 @@ def _word(op: str, name: str, value: object) -> int:
 
 
 def _masked(op: str, name: str, x: Array, p: float, seed: int, offset: int, out: Array | None) -> Array:
-    dtype = float_dtype(op, name, x)
+    float_dtype(op, name, x)
     p = number(op, "p", p, PROBABILITY)
     seed, offset = _word(op, "seed", seed), _word(op, "offset", offset)
     inputs = (x,)
-    x = array(op, name, x, dtype)
+    x = contiguous(x)
     y = output(op, "out", out, x, x.shape, f"{name} has shape {x.shape}", in_place=inputs)
     wing(x, "dropout").forward(x, p, seed, offset, y.array)
     return y.deliver()

@@ -1,6 +1,6 @@
 """The dense layer with its activation, forward and backward."""
 
-from ..check import ABSENT, Array, array, choice, dimensions, empty, float_dtype, output
+from ..check import ABSENT, Array, array, choice, contiguous, dimensions, empty, float_dtype, output
 from ..scalar.activation import SAVED
 from .matmul import operand
 from .wings import everywhere, wing
@@ -126,7 +126,7 @@ def linear_backward(
         raise ValueError(
             f"{op}: accumulate is set but {'dw' if dw is None else 'db'} is not given, expected an array"
         )
-    da = array(op, "da", da, dtype)
+    da = contiguous(da)
     if activation == "identity":
         saved, dz = None, da
     elif saved is None:

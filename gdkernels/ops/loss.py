@@ -1,6 +1,6 @@
 """The losses of elements, each with its gradient in the same pass."""
 
-from ..check import ABSENT, Array, array, choice, float_dtype, number, output
+from ..check import ABSENT, Array, array, choice, contiguous, float_dtype, number, output
 from ..scalar.loss import ELEMENT_LOSSES
 from .wings import everywhere, wing
 
@@ -23,7 +23,7 @@ def _of_elements(
     """The loss of this name in `scalar.loss`; its options are checked already."""
     name, inputs = ELEMENT_LOSSES[op].prediction, (pred, target)
     dtype, why = float_dtype(op, name, pred), f"it must match {name}"
-    pred = array(op, name, pred, dtype)
+    pred = contiguous(pred)
     target = array(op, "target", target, dtype, pred.shape, why)
     choice(op, "reduction", reduction, REDUCTIONS)
     grad_out = ABSENT

@@ -1,8 +1,6 @@
 """Layer normalisation and RMS normalisation, forward and backward."""
 
-import numpy as np
-
-from ..check import Array, array, dimensions, float_dtype, number, output
+from ..check import Array, array, contiguous, dimensions, float_dtype, number, output
 from ..ranges import NOT_NEGATIVE
 from .wings import everywhere, wing
 
@@ -13,11 +11,11 @@ PER_ROW = "it has the statistics of each row of x"
 LIKE_X = "it must match x"
 
 
-def _rows(op: str, x: Array, dtype: "np.dtype[np.generic]") -> Array:
+def _rows(op: str, x: Array) -> Array:
     dimensions(op, "x", x, 2)
     if x.shape[1] == 0:
         raise ValueError(f"{op}: x has shape {x.shape}, expected at least one column")
-    return array(op, "x", x, dtype)
+    return contiguous(x)
 
 
 def _like(op: str, name: str, value: Array | None, x: Array) -> Array | None:
@@ -70,7 +68,7 @@ def layernorm(
     """
     op = "layernorm"
     dtype, inputs, scales = float_dtype(op, "x", x), (x, residual), (gamma, beta)
-    x = _rows(op, x, dtype)
+    x = _rows(op, x)
     batch, n = x.shape
     gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
     beta = array(op, "beta", beta, dtype, (n,), PER_COLUMN)
@@ -123,7 +121,7 @@ def layernorm_backward(
     """
     op = "layernorm_backward"
     dtype, inputs, of_rows = float_dtype(op, "x", x), (dy, x, residual), (gamma, stats)
-    x = _rows(op, x, dtype)
+    x = _rows(op, x)
     batch, n = x.shape
     dy = array(op, "dy", dy, dtype, (batch, n), LIKE_X)
     gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
@@ -180,7 +178,7 @@ def rmsnorm(
     """
     op = "rmsnorm"
     dtype, inputs, scales = float_dtype(op, "x", x), (x, residual), (gamma,)
-    x = _rows(op, x, dtype)
+    x = _rows(op, x)
     batch, n = x.shape
     gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
     residual = _like(op, "residual", residual, x)
@@ -230,7 +228,7 @@ def rmsnorm_backward(
     """
     op = "rmsnorm_backward"
     dtype, inputs, of_rows = float_dtype(op, "x", x), (dy, x, residual), (gamma, stats)
-    x = _rows(op, x, dtype)
+    x = _rows(op, x)
     batch, n = x.shape
     dy = array(op, "dy", dy, dtype, (batch, n), LIKE_X)
     gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)

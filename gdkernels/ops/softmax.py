@@ -1,17 +1,17 @@
 """Softmax and its logarithm."""
 
-from ..check import Array, array, float_dtype, output
+from ..check import Array, contiguous, float_dtype, output
 from .wings import everywhere, wing
 
 __all__ = ["log_softmax", "softmax"]
 
 
 def _over_rows(op: str, x: Array, out: Array | None) -> Array:
-    dtype = float_dtype(op, "x", x)
+    float_dtype(op, "x", x)
     if x.ndim == 0:
         raise ValueError(f"{op}: x has shape (), expected at least 1 dimension")
     inputs = (x,)
-    x = array(op, "x", x, dtype)
+    x = contiguous(x)
     y = output(op, "out", out, x, x.shape, "it must match x", in_place=inputs)
     getattr(wing(x, "softmax"), op)(x, y.array)
     return y.deliver()
