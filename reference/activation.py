@@ -67,7 +67,7 @@ def _mish_gate(z: Array) -> tuple[Array, Array]:
     return np.tanh(s), _sigmoid(z) / np.cosh(s) ** 2
 
 
-_GATES: dict[str, Callable[[Array], tuple[Array, Array]]] = {
+GATES: dict[str, Callable[[Array], tuple[Array, Array]]] = {
     "gelu": _normal_gate,
     "gelu_tanh": _tanh_gate,
     "silu": _sigmoid_gate,
@@ -90,7 +90,7 @@ _FORWARD: dict[str, Callable[[Array], Array]] = {
 _SLOPE_FROM_OUTPUT: dict[str, Callable[[Array], Array]] = {
     "identity": np.ones_like,
     "sigmoid": lambda a: a * (1.0 - a),
-    "tanh": lambda a: 1.0 - a * a,
+    "tanh": lambda a: (1.0 - a) * (1.0 + a),
     "relu": lambda a: np.where(np.isnan(a), a, a > 0),
     "leaky_relu": lambda a: np.where(np.isnan(a), a, np.where(a > 0, 1.0, LEAKY_SLOPE)),
     "elu": lambda a: np.where(a > 0, 1.0, a + 1.0),
@@ -121,8 +121,8 @@ def activation(z: ArrayLike, kind: str) -> Array:
     """
     z = f64(z)
     saved_for(kind)  # refuses an unknown kind
-    if kind in _GATES:
-        gate, _ = _GATES[kind](np.clip(z, -GATE_BOUND, GATE_BOUND))
+    if kind in GATES:
+        gate, _ = GATES[kind](np.clip(z, -GATE_BOUND, GATE_BOUND))
         return np.maximum(z, -GATE_BOUND) * gate
     return _FORWARD[kind](z)
 
@@ -143,7 +143,7 @@ def activation_slope(saved: ArrayLike, kind: str) -> Array:
     if kind == "softplus":
         return _sigmoid(saved)
     z = np.clip(saved, -GATE_BOUND, GATE_BOUND)
-    gate, gate_slope = _GATES[kind](z)
+    gate, gate_slope = GATES[kind](z)
     return gate + z * gate_slope
 
 

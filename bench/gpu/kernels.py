@@ -8,7 +8,6 @@ bandwidth. Before, each kernel is held against the reference.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from gdkernels.cuda import activation, clip, dropout, norm, optim, softmax
 from gdkernels.cuda.engine.program import loss_launches
 from gdkernels.cuda.runtime.jit import Launch
 from gdkernels.scalar.hyper import STATES, hyper
+from reference.rounding import relative_to_largest
 
 from . import rows
 from .lab import Lab, bound, deviation, rows_of, willing
@@ -44,14 +44,14 @@ class Subject:
     launches : what is measured
     size : the fewest bytes that must be moved
     outcome : gives pairs of what was found and what is right, after a run
-    roundings : that a result may have seen, relative to the largest; in sums of n random numbers they grow like √n
+    roundings : that a result may have seen, in eps, relative to the largest
     peer : makes the same by PyTorch, or None
     """
 
     launches: list[Launch]
     size: int
     outcome: Callable[[], list[tuple[Any, Any]]]
-    roundings: int
+    roundings: float
     peer: Callable[[], Work] | None
 
 
@@ -65,7 +65,7 @@ def forward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         activation.forward_launches(storage, kind, z.address, a.address, z.size),
         z.nbytes + a.nbytes,
         lambda: [(a, REFERENCE.activation(z.to_numpy(), kind))],
-        8,
+        relative_to_largest(),
         lab.torch and partial(lab.torch.forward, kind, z),
     )
 
@@ -95,7 +95,7 @@ def backward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         ),
         3 * da.nbytes + db.nbytes,
         outcome,
-        8 + isqrt(m),
+        relative_to_largest(m),
         lab.torch and partial(lab.torch.backward, kind, da, saved),
     )
 
@@ -156,7 +156,7 @@ def normalised(lab: Lab, storage: str, m: int, n: int, kind: str, part: str) -> 
     if lab.torch and centred and part != "forward":
         wanted = [True, False, False] if part == "dx" else [False, True, True]
         peer = partial(lab.torch.layernorm_backward, dy, x, gamma, beta, EPS, wanted)
-    return Subject(launches, size, outcome, 8 + isqrt(m if part == "gradients" else n), peer)
+    return Subject(launches, size, outcome, relative_to_largest(m if part == "gradients" else n), peer)
 
 
 # ---------------------------------------------------------------------------------------------- softmax and losses
@@ -169,7 +169,7 @@ def softmax_of_rows(lab: Lab, storage: str, m: int, n: int) -> Subject:
         softmax.launches(storage, x.address, out.address, m, n, False),
         x.nbytes + out.nbytes,
         lambda: [(out, REFERENCE.softmax(x.to_numpy()))],
-        8 + isqrt(n),
+        relative_to_largest(n),
         lab.torch and partial(lab.torch.softmax, x),
     )
 
@@ -192,7 +192,7 @@ def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         loss_launches(storage, kernel, *places, m, n, scale.address, options),
         pred.nbytes + grad.nbytes + target.nbytes + of_row.nbytes,
         outcome,
-        8 + isqrt(n),
+        relative_to_largest(n),
         peer,
     )
 

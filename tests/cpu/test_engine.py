@@ -58,7 +58,6 @@ def close(result, exact, dtype):
     np.testing.assert_allclose(result, exact, rtol=0, atol=ROUNDINGS * EPS[dtype] * size)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_passes_equal_those_of_the_interpreter(name, dtype):
     engine, oracle = pair(NETWORKS[name], dtype)
@@ -136,7 +135,6 @@ def trained(
     return losses, norms
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kernel", LOSSES)
 def test_training_with_every_loss_equals_that_of_the_interpreter(kernel, dtype):
     engine, oracle = pair(DEEP, dtype, input_gradient=False)
@@ -161,7 +159,6 @@ def test_training_with_every_optimizer_equals_that_of_the_interpreter(optimizer,
         )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", [9, 40, 130])
 def test_the_same_bits_for_any_number_of_threads_and_for_every_run(width, dtype):
     layers = [

@@ -7,9 +7,9 @@ import gdkernels as gd
 from gdkernels.cpu import optim as cpu_optim
 from gdkernels.scalar import optim as optimizers
 from gdkernels.scalar.hyper import STATES, hyper
-from tests.ops.test_optim import CASES, assert_close, exact_step, problem, tolerances
+from reference import bounds
+from tests.ops.test_optim import CASES, assert_close, exact_step, problem
 
-DTYPES = ("float32", "float64")
 NAMES = list(STATES)
 OPTIONS = {
     "sgd": {"momentum": 0.9, "nesterov": 1.0},
@@ -21,11 +21,6 @@ OPTIONS = {
     "lion": {"beta1": 0.9, "beta2": 0.99},
 }
 LR, DECAY, STEP = 0.01, 0.1, 5
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(17)
 
 
 def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=None, half=None):
@@ -54,7 +49,6 @@ def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=No
 
 
 @pytest.mark.every_kernel
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*NAMES, "sgd without momentum"])
 def test_each_kernel_matches_the_reference(device, name, dtype, rng):
     """257 threads of four elements, one single element."""
@@ -66,30 +60,28 @@ def test_each_kernel_matches_the_reference(device, name, dtype, rng):
     arrays = [device.put(array) for array in (p, g, *states)]
     vector = hyper(name, LR, DECAY, step=STEP, **{"momentum": 0.0, "nesterov": 0.0} if plain else options)
     new = exact_step(name, p, g, states, LR, STEP, weight_decay=DECAY, **options)
-    bounds = tolerances(name, np.finfo(dtype).eps, p, g, states, new, LR, STEP, DECAY, **options)
+    allowed = bounds.step(name, p, g, states, LR, STEP, weight_decay=DECAY, **options)
     optim.step(name, arrays, vector)
     found = [array.to_numpy() for array in arrays]
-    assert_close(name, (found[0], *found[2:]), new, bounds)
+    assert_close(name, (found[0], *found[2:]), new, allowed)
     np.testing.assert_array_equal(found[1], g)
     if plain:
         np.testing.assert_array_equal(found[2], states[0])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name, options", CASES)
 def test_the_operations_match_the_reference_with_every_option(device, name, options, dtype, rng):
     """The bounds of the CPU hold: they leave room for a root of 1 ulp and a division of 2."""
     p, g, states = problem(name, (7, 67), dtype, rng)
     new = exact_step(name, p, g, states, 0.1, **options)
-    bounds = tolerances(name, np.finfo(dtype).eps, p, g, states, new, 0.1, **options)
+    allowed = bounds.step(name, p, g, states, 0.1, 5, **options)
     arrays = [device.put(array) for array in (p, g, *states)]
     counted = (5,) if name in ("adam", "adamw", "amsgrad") else ()
     assert getattr(gd, f"{name}_step")(*arrays, *counted, 0.1, **options) is None
     found = [array.to_numpy() for array in arrays]
-    assert_close(name, (found[0], *found[2:]), new, bounds)
+    assert_close(name, (found[0], *found[2:]), new, allowed)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_ten_steps_are_those_of_the_cpu(device, name, dtype, rng):
     """Each step makes some 10 roundings of numbers up to 4 on either side, which add up."""
@@ -136,7 +128,6 @@ def test_nan_and_inf_stay_in_their_element(device, name, rng):
 # ---------------------------------------------------------------------------------------------- places
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_element_does_not_depend_on_its_place(device, name, dtype, rng):
     """Threads of four and of one give the same bits, whatever the size and the address; nothing else is written."""
@@ -151,13 +142,12 @@ def test_an_element_does_not_depend_on_its_place(device, name, dtype, rng):
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 1000, 4097])
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_size(device, dtype, count, rng):
     p, g, states = problem("adamw", (count,), dtype, rng)
     new = exact_step("adamw", p, g, states, LR, STEP, weight_decay=DECAY)
-    bounds = tolerances("adamw", np.finfo(dtype).eps, p, g, states, new, LR, STEP, DECAY)
+    allowed = bounds.step("adamw", p, g, states, LR, STEP, weight_decay=DECAY)
     found = launched(device, "adamw", dtype, [p, g, *states])
-    assert_close("adamw", (found[0], *found[2:]), new, bounds)
+    assert_close("adamw", (found[0], *found[2:]), new, allowed)
 
 
 def test_nothing_of_empty_arrays_is_launched(device):
@@ -167,7 +157,6 @@ def test_nothing_of_empty_arrays_is_launched(device):
     optim.step("lion", [device.put(np.zeros((0, 3)))] * 3, hyper("lion", LR, **OPTIONS["lion"]))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_transposed_arrays_are_stepped_in_place(device, dtype, rng):
     p, g, states = problem("adam", (9, 14), dtype, rng)
     arrays = [device.put(array) for array in (p, g, *states)]
@@ -182,7 +171,6 @@ def test_transposed_arrays_are_stepped_in_place(device, dtype, rng):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_stop_leaves_everything_untouched(device, name, dtype, first, rng):
     p, g, states = problem(name, (70,), dtype, rng)
@@ -221,7 +209,6 @@ def test_half_rounds_to_nearest_even(device):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_scale_is_a_factor_of_the_gradient(device, name, dtype, first, rng):
     p, g, states = problem(name, (70,), dtype, rng)
