@@ -1,4 +1,4 @@
-"""The eleven activations: a = act(z), and the chain rule through them, dz = da * act'(z).
+"""The activations: a = act(z), and the chain rule through them, dz = da * act'(z).
 
 Two ways of writing the derivative decide what the forward pass has to keep (`saved_for`). Where act' is a
 short formula of the *output* (sigmoid' = a (1 - a)), the output is kept: the next layer needs it anyway,
@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
+
+__all__ = ["KINDS", "activation", "activation_backward", "activation_slope", "saved_for"]
 
 LEAKY_SLOPE = 0.01
 GELU_CUBIC = 0.044715

@@ -29,6 +29,28 @@ from .rounding import CPU, Arithmetic, Bound, column_sums, rounded
 from .softmax import log_softmax as exact_log_softmax
 from .softmax import softmax as exact_softmax
 
+__all__ = [
+    "activation",
+    "activation_backward",
+    "binary_cross_entropy",
+    "clip_by_global_norm",
+    "dropout",
+    "global_norm",
+    "huber",
+    "layernorm",
+    "layernorm_backward",
+    "linear",
+    "linear_backward",
+    "log_softmax",
+    "matmul",
+    "mse",
+    "rmsnorm",
+    "rmsnorm_backward",
+    "softmax",
+    "softmax_cross_entropy",
+    "step",
+]
+
 # ------------------------------------------------------------------------------------------------ activations
 
 # kind: ulps of act(z), ulps of da * act'(saved), the steepest slope. The terms stand in the order of the formula.

@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64
 
+__all__ = ["CPU", "GPU", "STORED", "Arithmetic", "Bound", "column_sums", "relative_to_largest", "rounded"]
+
 
 @dataclass(frozen=True)
 class Arithmetic:
