@@ -9,8 +9,8 @@ Batches repeat a small tile of rows. So the float64 reference needs to know the 
 result can be held against it, however large the batch; what a kernel does does not depend on the values.
 
 A result is judged by its worst error, relative to the sum of the magnitudes that were added to make an element, and by
-a stated bound: u = 2⁻²⁴ is the rounding unit of float32, a sum of k terms may be wrong by k·u (Higham, Accuracy and
-Stability of Numerical Algorithms, 3.1), a formula of one element by some dozens of u.
+a stated bound: products and sums by those of the reference (`reference.bounds`), a formula of one element, which every
+library writes in its own way, by some dozens of roundings.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,15 @@ import numpy as np
 
 import reference
 from gdkernels.cpu.runtime.memory import aligned_zeros
+from reference import bounds
+from reference.rounding import column_sums
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]
 Verdict = tuple[str, float, float]  # what was compared, error, bound
 
-U = 2.0**-24
-ELEMENT = 32 * U  # the formula of one element, in any order and with any library's functions
+EPS32 = float(np.finfo(np.float32).eps)
+ELEMENT = 16 * EPS32  # the formula of one element, in any order and with any library's functions
 TILE = 32  # rows (or, of flat arrays, pieces) whose repetition is the batch
 ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 ADAM_STEP = 10  # the step that is checked: the states are not empty
@@ -100,9 +102,9 @@ def compare(what: str, got: np.ndarray, want: np.ndarray, size: np.ndarray | flo
 
 
 def column_sum(what: str, got: np.ndarray, tile: np.ndarray, rows: int) -> Verdict:
-    """Σ over the rows of a batch of which `tile` (float64) is one; any order of adding may be wrong by rows·u."""
-    times = rows / len(tile)
-    return compare(what, got, times * tile.sum(0), times * np.abs(tile).sum(0), rows * U + ELEMENT)
+    """Σ over the rows of a batch of which `tile` (float64) is one."""
+    times, bound = rows / len(tile), column_sums(tile, ELEMENT / EPS32, additions=rows)
+    return compare(what, got, times * tile.sum(0), times * bound.size, bound.ulps * EPS32)
 
 
 # ---------------------------------------------------------------------------------------------- GEMM
@@ -118,8 +120,8 @@ def gemm_inputs(shape: Shape, form: str) -> Arrays:
 
 def gemm_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
     a, b = inputs["a"], inputs["b"]
-    want, size = reference.matmul(a, b), reference.matmul(np.abs(a), np.abs(b))
-    return [compare("out", results["out"], want, size, a.shape[1] * U)]
+    bound = bounds.matmul(a, b)
+    return [compare("out", results["out"], reference.matmul(a, b), bound.size, bound.ulps * EPS32)]
 
 
 def gemm_bytes(shape: Shape) -> int:
@@ -142,13 +144,13 @@ def adam_inputs(shape: Shape, form: str) -> Arrays:
 
 
 def adam_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
-    """1 − beta2^step is about 1e-2 and a user's float32: its error, and that of p's update, is 1e2·u at most."""
+    """1 − beta2^step is about 1e-2 and a user's float32: its error, and that of p, is a hundred roundings at most."""
     tile = min(4096, inputs["p"].size)
     p, g, m, v = (inputs[name][:tile].astype(np.float64) for name in ("p", "g", "m", "v"))
     new_p, new_m, new_v = reference.adam_step(p, g, m, v, ADAM_STEP, **ADAM)
     size = ADAM["beta1"] * np.abs(m) + (1 - ADAM["beta1"]) * np.abs(g)
     return [
-        compare("p", results["p"], new_p, np.abs(p) + np.abs(new_p - p), 128 * U),
+        compare("p", results["p"], new_p, np.abs(p) + np.abs(new_p - p), 64 * EPS32),
         compare("m", results["m"], new_m, size, ELEMENT),
         compare("v", results["v"], new_v, new_v, ELEMENT),
     ]
@@ -262,7 +264,7 @@ def dropout_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
     want = x[kept] / np.float32(1 - DROPOUT)
     share = abs(len(kept) / x.size - (1 - DROPOUT))
     return [
-        compare("out", out[kept], want, np.abs(want), 2 * U),
+        compare("out", out[kept], want, np.abs(want), EPS32),
         ("kept", share, 6 * sqrt(DROPOUT * (1 - DROPOUT) / x.size)),
     ]
 

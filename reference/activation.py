@@ -1,4 +1,4 @@
-"""The eleven activations: a = act(z), and the chain rule through them, dz = da * act'(z).
+"""The activations: a = act(z), and the chain rule through them, dz = da * act'(z).
 
 Two ways of writing the derivative decide what the forward pass has to keep (`saved_for`). Where act' is a
 short formula of the *output* (sigmoid' = a (1 - a)), the output is kept: the next layer needs it anyway,
@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
+
+__all__ = ["KINDS", "activation", "activation_backward", "activation_slope", "saved_for"]
 
 LEAKY_SLOPE = 0.01
 GELU_CUBIC = 0.044715
@@ -67,7 +69,7 @@ def _mish_gate(z: Array) -> tuple[Array, Array]:
     return np.tanh(s), _sigmoid(z) / np.cosh(s) ** 2
 
 
-_GATES: dict[str, Callable[[Array], tuple[Array, Array]]] = {
+GATES: dict[str, Callable[[Array], tuple[Array, Array]]] = {
     "gelu": _normal_gate,
     "gelu_tanh": _tanh_gate,
     "silu": _sigmoid_gate,
@@ -90,7 +92,7 @@ _FORWARD: dict[str, Callable[[Array], Array]] = {
 _SLOPE_FROM_OUTPUT: dict[str, Callable[[Array], Array]] = {
     "identity": np.ones_like,
     "sigmoid": lambda a: a * (1.0 - a),
-    "tanh": lambda a: 1.0 - a * a,
+    "tanh": lambda a: (1.0 - a) * (1.0 + a),
     "relu": lambda a: np.where(np.isnan(a), a, a > 0),
     "leaky_relu": lambda a: np.where(np.isnan(a), a, np.where(a > 0, 1.0, LEAKY_SLOPE)),
     "elu": lambda a: np.where(a > 0, 1.0, a + 1.0),
@@ -121,8 +123,8 @@ def activation(z: ArrayLike, kind: str) -> Array:
     """
     z = f64(z)
     saved_for(kind)  # refuses an unknown kind
-    if kind in _GATES:
-        gate, _ = _GATES[kind](np.clip(z, -GATE_BOUND, GATE_BOUND))
+    if kind in GATES:
+        gate, _ = GATES[kind](np.clip(z, -GATE_BOUND, GATE_BOUND))
         return np.maximum(z, -GATE_BOUND) * gate
     return _FORWARD[kind](z)
 
@@ -143,7 +145,7 @@ def activation_slope(saved: ArrayLike, kind: str) -> Array:
     if kind == "softplus":
         return _sigmoid(saved)
     z = np.clip(saved, -GATE_BOUND, GATE_BOUND)
-    gate, gate_slope = _GATES[kind](z)
+    gate, gate_slope = GATES[kind](z)
     return gate + z * gate_slope
 
 

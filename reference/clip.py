@@ -5,6 +5,8 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
+__all__ = ["clip_by_global_norm", "global_norm"]
+
 
 @ieee
 def global_norm(*arrays: ArrayLike) -> float:

@@ -7,6 +7,8 @@ from .loss import Value, reduced, same_shape
 from .precision import Array, f64, ieee
 from .softmax import log_softmax, softmax
 
+__all__ = ["softmax_cross_entropy"]
+
 
 def _one_hot(target: NDArray[np.integer], counted: NDArray[np.bool_], shape: tuple[int, ...]) -> Array:
     """Rows of the identity matrix; zero where a row does not count. ValueError for a label out of range."""

@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from .precision import Array, f64, ieee
 
+__all__ = ["dropout", "dropout_backward", "dropout_mask", "philox4x32", "uniform_words"]
+
 Words = NDArray[np.uint32]
 
 # Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), section 4.3 and
@@ -49,8 +51,12 @@ def philox4x32(
     different counters give different blocks, and ten rounds make them pass every known test of
     randomness. The key grows by a constant (modulo 2^32) between rounds.
 
-    Parameters ---------- counter_lo, counter_hi, counter_2, counter_3 : arrays of integers < 2^32, words
-    0 to 3 of the counter, broadcast key_lo, key_hi : likewise, words 0 and 1 of the key
+    Parameters
+    ----------
+    counter_lo, counter_hi, counter_2, counter_3 : arrays of integers < 2^32
+        words 0 to 3 of the counter, which are broadcast
+    key_lo, key_hi : arrays of integers < 2^32
+        words 0 and 1 of the key, likewise
 
     Returns
     -------

@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64
 
+__all__ = ["numerical_gradient"]
+
 EPS = float(np.finfo(np.float64).eps)
 
 

@@ -17,6 +17,8 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+__all__ = ["he_normal", "he_uniform", "xavier_normal", "xavier_uniform"]
+
 Weights = NDArray[np.floating]
 
 

@@ -7,6 +7,8 @@ from .activation import activation_backward
 from .matmul import matmul
 from .precision import Array, f64, ieee
 
+__all__ = ["linear", "linear_backward"]
+
 
 @ieee
 def linear(
@@ -19,7 +21,7 @@ def linear(
     x : (batch, fan_in) array
     w : (fan_in, fan_out) array
     b : (fan_out,) array, added to every row; None means zero
-    activation : one of the eleven names of `activation`
+    activation : one of `KINDS`
 
     Returns
     -------

@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
+__all__ = ["binary_cross_entropy", "huber", "mse"]
+
 Value = float | Array
 
 

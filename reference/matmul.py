@@ -4,6 +4,8 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
+__all__ = ["matmul"]
+
 
 @ieee
 def matmul(a: ArrayLike, b: ArrayLike, trans_a: bool = False, trans_b: bool = False) -> Array:

@@ -23,6 +23,8 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
+__all__ = ["layernorm", "layernorm_backward", "rmsnorm", "rmsnorm_backward"]
+
 
 def _summed(x: ArrayLike, residual: ArrayLike | None) -> Array:
     """What is normalised. Both summands of x + residual have the gradient of the sum."""

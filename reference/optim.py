@@ -22,6 +22,8 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
+__all__ = ["adagrad_step", "adam_step", "adamw_step", "amsgrad_step", "lion_step", "rmsprop_step", "sgd_step"]
+
 
 @ieee
 def sgd_step(

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = ["Array", "f64", "ieee"]
+
 Array = NDArray[np.float64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -8,6 +8,16 @@ settle.
 
 import math
 
+__all__ = [
+    "constant",
+    "cosine",
+    "cosine_restarts",
+    "linear_warmup",
+    "step_decay",
+    "warmup_cosine",
+    "warmup_linear",
+]
+
 
 def constant(step: int, lr: float) -> float:
     """lr, at every step."""

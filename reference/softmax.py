@@ -5,6 +5,8 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
+__all__ = ["log_softmax", "softmax"]
+
 
 @ieee
 def softmax(x: ArrayLike) -> Array:

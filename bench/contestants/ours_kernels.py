@@ -14,7 +14,7 @@ from gdkernels.cpu.runtime.layout import Int, Ints
 from gdkernels.cpu.runtime.memory import aligned_zeros
 from gdkernels.cpu.runtime.simd import invoke, offset
 from gdkernels.cpu.runtime.team import SCRATCH_BYTES, run_all, share, wait
-from gdkernels.scalar.hyper import hyper
+from gdkernels.scalar.optim import ROWS, RULES
 
 from ..operations import ADAM, ADAM_STEP, DROPOUT, EPS, OPERATIONS, Arrays, line_up
 from .calls import Calls
@@ -77,11 +77,10 @@ def _gemm(inputs: Arrays, op: str):
 
 def _adam(inputs: Arrays, op: str):
     p, g, m, v = (line_up(inputs[name], number) for number, name in enumerate(("p", "g", "m", "v")))
-    step = hyper(
-        "adam", ADAM["lr"], step=ADAM_STEP, **{name: ADAM[name] for name in ("beta1", "beta2", "eps")}
-    )
+    options = [ADAM[name] for name in RULES["adam"].options]
+    row = np.array((*ROWS["adam"](float(ADAM_STEP), ADAM["lr"], 0.0, options), 1.0))
     return (
-        [optim.step_op("adam", (p, g, m, v), step)],
+        [optim.step_op("adam", p, g, (m, v), row)],
         partial(gd.adam_step, p, g, m, v, ADAM_STEP, **ADAM),
         {"p": p, "m": m, "v": v},
     )

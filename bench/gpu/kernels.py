@@ -8,7 +8,6 @@ bandwidth. Before, each kernel is held against the reference.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from gdkernels.cli.verify import find_reference
 from gdkernels.cuda import activation, clip, dropout, norm, optim, softmax
 from gdkernels.cuda.engine.program import loss_launches
 from gdkernels.cuda.runtime.jit import Launch
-from gdkernels.scalar.hyper import STATES, hyper
+from gdkernels.scalar.optim import RULES
+from reference.rounding import relative_to_largest
 
 from . import rows
 from .lab import Lab, bound, deviation, rows_of, willing
@@ -44,14 +44,14 @@ class Subject:
     launches : what is measured
     size : the fewest bytes that must be moved
     outcome : gives pairs of what was found and what is right, after a run
-    roundings : that a result may have seen, relative to the largest; in sums of n random numbers they grow like √n
+    roundings : that a result may have seen, in eps, relative to the largest
     peer : makes the same by PyTorch, or None
     """
 
     launches: list[Launch]
     size: int
     outcome: Callable[[], list[tuple[Any, Any]]]
-    roundings: int
+    roundings: float
     peer: Callable[[], Work] | None
 
 
@@ -65,7 +65,7 @@ def forward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         activation.forward_launches(storage, kind, z.address, a.address, z.size),
         z.nbytes + a.nbytes,
         lambda: [(a, REFERENCE.activation(z.to_numpy(), kind))],
-        8,
+        relative_to_largest(),
         lab.torch and partial(lab.torch.forward, kind, z),
     )
 
@@ -95,7 +95,7 @@ def backward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         ),
         3 * da.nbytes + db.nbytes,
         outcome,
-        8 + isqrt(m),
+        relative_to_largest(m),
         lab.torch and partial(lab.torch.backward, kind, da, saved),
     )
 
@@ -156,7 +156,7 @@ def normalised(lab: Lab, storage: str, m: int, n: int, kind: str, part: str) -> 
     if lab.torch and centred and part != "forward":
         wanted = [True, False, False] if part == "dx" else [False, True, True]
         peer = partial(lab.torch.layernorm_backward, dy, x, gamma, beta, EPS, wanted)
-    return Subject(launches, size, outcome, 8 + isqrt(m if part == "gradients" else n), peer)
+    return Subject(launches, size, outcome, relative_to_largest(m if part == "gradients" else n), peer)
 
 
 # ---------------------------------------------------------------------------------------------- softmax and losses
@@ -169,7 +169,7 @@ def softmax_of_rows(lab: Lab, storage: str, m: int, n: int) -> Subject:
         softmax.launches(storage, x.address, out.address, m, n, False),
         x.nbytes + out.nbytes,
         lambda: [(out, REFERENCE.softmax(x.to_numpy()))],
-        8 + isqrt(n),
+        relative_to_largest(n),
         lab.torch and partial(lab.torch.softmax, x),
     )
 
@@ -192,7 +192,7 @@ def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
         loss_launches(storage, kernel, *places, m, n, scale.address, options),
         pred.nbytes + grad.nbytes + target.nbytes + of_row.nbytes,
         outcome,
-        8 + isqrt(n),
+        relative_to_largest(n),
         peer,
     )
 
@@ -203,11 +203,11 @@ def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
 def update(lab: Lab, storage: str, m: int, n: int, name: str) -> Subject:
     """A step of an optimizer on m n parameters. With bfloat16, their copy in bfloat16 is renewed in the same pass."""
     p, g = lab.normal((m, n), "float32"), lab.normal((m, n), "float32", 1)
-    states = [lab.normal((m, n), "float32", 2 + i, positive=i > 0) for i in range(STATES[name])]
+    states = [lab.normal((m, n), "float32", 2 + i, positive=i > 0) for i in range(len(RULES[name].states))]
     before = [each.to_numpy() for each in (p, *states)] if p.size <= CHECKED[0] * CHECKED[1] else []
     half = lab.empty((m, n), storage) if storage == "bfloat16" else None
-    numbers = optim.table(name, hyper(name, LR, **OPTIONS[name]), [DECAY], 0, [LR])[0, 0]
-    table = lab.put(numbers, "float32")
+    options = [OPTIONS[name][option] for option in RULES[name].options]
+    row = lab.put(optim.table(name, options, [DECAY], 0, [LR])[0, 0], "float32")
     places = [each.address for each in states]
 
     def outcome():
@@ -225,7 +225,7 @@ def update(lab: Lab, storage: str, m: int, n: int, name: str) -> Subject:
             g.address,
             places,
             p.size,
-            table.address,
+            row.address,
             0,
             0,
             half.address if half else 0,
@@ -274,7 +274,10 @@ KERNELS: list[tuple[str, Callable[..., Subject], tuple[str, ...], int]] = [
     ("cross-entropy, gradient", partial(loss_of_rows, kind="softmax_cross_entropy"), BOTH, 2),
     ("mse, gradient", partial(loss_of_rows, kind="mse"), BOTH, 3),
     ("dropout", drop, BOTH, 2),
-    *((f"{name} step", partial(update, name=name), ("float32",), 3 + 2 * STATES[name]) for name in OPTIONS),
+    *(
+        (f"{name} step", partial(update, name=name), ("float32",), 3 + 2 * len(RULES[name].states))
+        for name in OPTIONS
+    ),
     ("adam step, bfloat16 copy", partial(update, name="adam"), ("bfloat16",), 15),
     ("global norm", global_norm, ("float32",), 1),
 ]

@@ -11,13 +11,15 @@ from gdkernels.cuda import activation
 from gdkernels.cuda.runtime import arrays, driver
 from gdkernels.cuda.runtime.jit import Launch, run
 from gdkernels.cuda.runtime.pointer import BYTES
+from reference.rounding import STORED
 
 from .clock import Blind, Clock
 from .peers import Torch
 from .rows import Row, failure
 
 EPS = float(np.finfo(np.float32).eps)
-ROUNDOFF = {"float32": 0.0, "tf32": 2.0**-9, "bfloat16": 2.0**-8}  # besides that of float32 arithmetic
+# Besides that of float32 arithmetic: of operands that are multiplied as tf32, of results that are stored as bfloat16.
+ROUNDOFF = {"float32": 0.0, "tf32": 2.0**-9, "bfloat16": STORED["bfloat16"]}
 PIECE = 1 << 20  # random numbers that are drawn; larger arrays repeat them
 
 
@@ -165,7 +167,7 @@ def deviation(found: Any, right: Any, size: Any = None) -> float:
     return math.inf if math.isnan(error) else error
 
 
-def bound(kind: str, roundings: int) -> float:
+def bound(kind: str, roundings: float) -> float:
     """What that many roundings of float32 make of numbers of size 1, that are then stored, or multiplied, as `kind`."""
     return ROUNDOFF[kind] + roundings * EPS
 

@@ -1,10 +1,12 @@
 """What `gdkernels verify` holds against the reference: every operation, with the bound of its rounding errors.
 
 An error is counted in units of eps · size, where eps is that of the element type and size is, for each element, the sum
-of the absolute values that the formula adds up. A bound then is the number of roundings that one element can see
-(N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.5); it does not depend on the data.
+of the absolute values that the formula adds up. A bound then is the number of roundings that one element can see; the
+reference's `bounds` derives both.
 """
 
+import importlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,19 +15,17 @@ from numpy.typing import NDArray
 
 import gdkernels as gd
 from gdkernels.scalar.loss import ELEMENT_LOSSES
+from gdkernels.scalar.optim import OPTIMIZERS, RULES
 
 Array = NDArray[Any]
 
-# Roundings of one elementary function and what stands around it (the activations promise no more than that).
-ELEMENTARY = 8
-# The largest slope of an activation (gelu; those of mish and silu are below): what it makes of an error of z.
-STEEPEST = 1.13
 # (batch, n_in, n_out): single elements, tails of every vector width, more than one block of the products.
 SHAPES = ((1, 1, 1), (3, 7, 5), (17, 33, 65), (130, 600, 70))
 # (rows, columns) of the operations on rows.
 ROWS = ((1, 1), (5, 3), (33, 17), (64, 257))
 # Lengths of the arrays that are measured together.
 NORMED = ((1,), (7, 33), (10_000, 3, 257))
+ADDITIONS = 8  # of one square to others: there are many sums at a time, and float32's are added in float64
 
 
 class Case(NamedTuple):
@@ -36,10 +36,11 @@ class Case(NamedTuple):
     bound: float
 
 
-def error(result: Any, exact: Any, size: Any, eps: float) -> float:
-    """max |result − exact| / (eps · size); infinite where one of them is NaN, or where an exact zero is missed."""
-    wrong = np.abs(np.asarray(result, np.float64) - exact)
-    ratio = np.where(wrong == 0, 0.0, wrong / np.maximum(eps * np.asarray(size, np.float64), 1e-300))
+def excess(result: Any, exact: Any, allowed: Any) -> float:
+    """max |result − exact| / allowed; infinite where one of them is NaN, or where nothing is allowed and missed."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wrong = np.abs(np.asarray(result, np.float64) - exact)
+        ratio = np.where(wrong == 0, 0.0, wrong / allowed)
     return float(np.where(np.isnan(ratio), np.inf, ratio).max(initial=0.0))
 
 
@@ -65,190 +66,155 @@ class Checks:
 
     def __init__(self, reference: Any, dtype: str, ops: Any = gd) -> None:
         self.gd = ops  # the package, or what computes elsewhere
-        self.ref, self.dtype, self.eps = reference, dtype, float(np.finfo(dtype).eps)
+        self.ref, self.dtype = reference, dtype
+        self.bounds = importlib.import_module(f"{reference.__name__}.bounds")
+        rounding = importlib.import_module(f"{reference.__name__}.rounding")
+        self.on = rounding.CPU if ops is gd else rounding.GPU
         self.rng = np.random.default_rng(0)
 
     def normal(self, *shape: int) -> Array:
         return self.rng.standard_normal(shape).astype(self.dtype)
 
-    def case(self, name: str, result: Any, exact: Any, size: Any, bound: float) -> Case:
-        return Case(name, error(result, exact, size, self.eps), bound)
+    def case(self, name: str, result: Any, exact: Any, bound: Any) -> Case:
+        """A result within a bound of the reference; where that allows no rounding, it is the reference's."""
+        worst = excess(result, exact, bound.allowed(self.dtype))
+        return Case(name, worst * (bound.ulps or 1.0), bound.ulps)
 
     def matmul(self) -> Iterator[Case]:
-        """k products and k sums; one more sum where it accumulates."""
+        """Every form, also added to what is there."""
         for m, k, n in SHAPES:
             for trans_a, trans_b in ((False, False), (False, True), (True, False), (True, True)):
                 a = self.normal(k, m) if trans_a else self.normal(m, k)
                 b = self.normal(n, k) if trans_b else self.normal(k, n)
-                size = self.ref.matmul(abs(a), abs(b), trans_a, trans_b)
+                factors = a.T if trans_a else a, b.T if trans_b else b
                 exact = self.ref.matmul(a, b, trans_a, trans_b)
                 name = f"{m}x{k}x{n} {'NT'[trans_a]}{'NT'[trans_b]}"
-                yield self.case(name, self.gd.matmul(a, b, trans_a, trans_b), exact, size, k + 1)
+                found = self.gd.matmul(a, b, trans_a, trans_b)
+                yield self.case(name, found, exact, self.bounds.matmul(*factors))
                 start = self.normal(m, n)
                 out = self.gd.matmul(a, b, trans_a, trans_b, out=start.copy(), accumulate=True)
-                yield self.case(f"{name} accumulated", out, exact + start, size + abs(start), k + 2)
+                bound = self.bounds.matmul(*factors, start)
+                yield self.case(f"{name} accumulated", out, exact + start, bound)
 
     def linear(self) -> Iterator[Case]:
-        """The product and the bias, made larger by the activation's slope, and the activation itself."""
+        """A layer with every activation."""
         for kind in self.ref.KINDS:
             for batch, n_in, n_out in SHAPES:
                 x, w, b = self.normal(batch, n_in), self.normal(n_in, n_out), self.normal(n_out)
                 exact, _ = self.ref.linear(x, w, b, kind)
-                size = self.ref.matmul(abs(x), abs(w)) + abs(b) + np.maximum(1.0, abs(exact))
-                bound = STEEPEST * (n_in + 2) + ELEMENTARY
-                yield self.case(
-                    f"{kind} {x.shape} @ {w.shape}", self.gd.linear(x, w, b, kind), exact, size, bound
-                )
+                bound, _ = self.bounds.linear(x, w, b, kind, self.on)
+                yield self.case(f"{kind} {x.shape} @ {w.shape}", self.gd.linear(x, w, b, kind), exact, bound)
 
     def linear_backward(self) -> Iterator[Case]:
-        """dz = da ⊙ act′ has the errors of act′, of which all sums are made."""
+        """All three gradients."""
         for kind in self.ref.KINDS:
             for batch, n_in, n_out in SHAPES:
                 x, w, da = self.normal(batch, n_in), self.normal(n_in, n_out), self.normal(batch, n_out)
-                saved = self.saved(kind, (batch, n_out))
-                results = self.gd.linear_backward(da, x, w, saved, kind)
-                exact = self.ref.linear_backward(da, x, w, saved, kind)
-                most = STEEPEST * abs(da)
-                sizes = (most @ abs(w).T, abs(x).T @ most, most.sum(axis=0))
-                terms = (n_out, batch, batch)
-                for part, result, true, size, count in zip(
-                    ("dx", "dw", "db"), results, exact, sizes, terms, strict=True
-                ):
-                    yield self.case(f"{part} {kind} {x.shape}", result, true, size, count + 2 + ELEMENTARY)
+                here = da, x, w, self.saved(kind, (batch, n_out)), kind
+                bounds = self.bounds.linear_backward(*here, self.on)
+                results, exact = self.gd.linear_backward(*here), self.ref.linear_backward(*here)
+                yield from self.parts(("dx", "dw", "db"), results, exact, bounds, f"{kind} {x.shape}")
 
     def activation(self) -> Iterator[Case]:
-        """Roundings of the result, and of an argument on the way: z act′(z) each. Infinities must be met."""
-        tiny = np.finfo(self.dtype).tiny  # below it floats are spaced evenly
+        """Over all sizes of arguments. Infinities must be met."""
         for kind in self.ref.KINDS:
             z = self.arguments()
             result, exact = self.gd.activation(z, kind), self.ref.activation(z, kind)
             met = np.array_equal(result[~np.isfinite(exact)], exact[~np.isfinite(exact)])
-            yield Case(f"{kind} at infinity", 0.0 if met else np.inf, ELEMENTARY)
+            yield Case(f"{kind} at infinity", 0.0 if met else np.inf, 1.0)
             finite = np.isfinite(z)
-            z, result, exact = z[finite], result[finite], exact[finite]
-            moved = self.ref.activation_backward(z, self.kept(kind, z), kind)
-            size = np.maximum(abs(exact) + abs(moved), tiny * (1 + abs(z)))
-            yield self.case(kind, result, exact, size, ELEMENTARY)
+            bound = self.bounds.activation(z[finite], kind, self.on)
+            yield self.case(kind, result[finite], exact[finite], bound)
 
     def activation_backward(self) -> Iterator[Case]:
-        """The slope, once rounded, times da; and its sum over the batch."""
+        """dz, and its sum over the batch."""
         for kind in self.ref.KINDS:
             for batch, n in ROWS:
                 da, saved, db = self.normal(batch, n), self.saved(kind, (batch, n)), np.empty(n, self.dtype)
                 result = self.gd.activation_backward(da, saved, kind, db=db)
                 exact = self.ref.activation_backward(da, saved, kind)
-                exact = exact[0] if isinstance(exact, tuple) else exact
-                most = STEEPEST * abs(da)
-                yield self.case(f"{kind} {da.shape}", result, exact, most, ELEMENTARY + 1)
-                yield self.case(
-                    f"db {kind} {da.shape}", db, exact.sum(axis=0), most.sum(axis=0), batch + ELEMENTARY + 1
-                )
+                bound = self.bounds.activation_backward(da, saved, kind, self.on)
+                yield self.case(f"{kind} {da.shape}", result, exact, bound)
+                bound = bound.through(lambda e: e.sum(axis=0)) + self.bounds.column_sums(exact, 0.0)
+                yield self.case(f"db {kind} {da.shape}", db, exact.sum(axis=0), bound)
 
     def dropout(self) -> Iterator[Case]:
-        """The same mask, and one product with a rounded 1 / (1 − p)."""
+        """The same mask, forward and backward."""
         for p in (0.0, 0.3, 1.0):
             for shape, offset in (((5, 3), 0), ((64, 257), 2**33 + 5)):
                 x = self.normal(*shape)
-                exact = self.ref.dropout(x, p, 7, offset)
-                yield self.case(f"p = {p} {shape}", self.gd.dropout(x, p, 7, offset), exact, abs(exact), 2)
+                exact, bound = self.ref.dropout(x, p, 7, offset), self.bounds.dropout(x, p, 7, offset)
+                yield self.case(f"p = {p} {shape}", self.gd.dropout(x, p, 7, offset), exact, bound)
                 back = self.gd.dropout_backward(x, p, 7, offset)
-                yield self.case(f"backward, p = {p} {shape}", back, exact, abs(exact), 2)
+                yield self.case(f"backward, p = {p} {shape}", back, exact, bound)
 
     def layernorm(self) -> Iterator[Case]:
-        """Sums over n elements for the mean and the variance; x − mean cancels, hence |x| + |mean|."""
+        """y and statistics, of rows with a mean of 3."""
         for rows, n in ROWS:
-            x, gamma, beta = self.normal(rows, n) + 3, self.normal(n), self.normal(n)
+            here = self.normal(rows, n) + 3, self.normal(n), self.normal(n)
             for residual in (None, self.normal(rows, n)):
                 stats = np.empty((rows, 2), self.dtype)
-                y = self.gd.layernorm(x, gamma, beta, residual=residual, stats=stats)
-                exact, true = self.ref.layernorm(x, gamma, beta, residual=residual)
-                mean, rstd = true[:, :1], true[:, 1:]
-                reach = abs(x) + (0 if residual is None else abs(residual)) + abs(mean)
-                spread = reach.max(axis=1, keepdims=True) * rstd
-                # The relative error of rstd is that of the variance, halved: (n + 4) spread of the deviations.
-                size = abs(gamma) * (
-                    reach * rstd + abs(exact - beta) / np.maximum(abs(gamma), 1e-30) * spread
-                )
-                size = size + abs(gamma) * reach * rstd + abs(beta)
-                name = f"{x.shape}{'' if residual is None else ' with residual'}"
-                yield self.case(name, y, exact, size, n + 8)
-                yield self.case(f"mean {name}", stats[:, :1], mean, reach.mean(axis=1, keepdims=True), n + 2)
-                yield self.case(f"rstd {name}", stats[:, 1:], rstd, rstd * (1 + spread), n + 8)
+                y = self.gd.layernorm(*here, residual=residual, stats=stats)
+                exact, true = self.ref.layernorm(*here, residual=residual)
+                bounds = self.bounds.layernorm(*here, residual=residual, on=self.on)
+                results, truths = (y, stats[:, :1], stats[:, 1:]), (exact, true[:, :1], true[:, 1:])
+                where = f"{y.shape}{'' if residual is None else ' with residual'}"
+                yield from self.parts(("y", "mean", "rstd"), results, truths, bounds, where)
 
     def layernorm_backward(self) -> Iterator[Case]:
-        """Means over n elements of g and of g ⊙ h, with h = (x − mean) rstd; sums over the batch."""
+        """All gradients, from the reference's statistics."""
         for rows, n in ROWS:
             x, gamma, dy = self.normal(rows, n) + 3, self.normal(n), self.normal(rows, n)
             for residual in (None, self.normal(rows, n)):
                 stats = self.ref.layernorm(x, gamma, gamma, residual=residual)[1].astype(self.dtype)
-                results = self.gd.layernorm_backward(dy, x, gamma, stats, residual=residual)
-                exact = self.ref.layernorm_backward(dy, x, gamma, stats, residual=residual)
-                reach = abs(x) + (0 if residual is None else abs(residual)) + abs(stats[:, :1])
-                h, g = reach * stats[:, 1:], abs(dy * gamma)
-                means = g.mean(axis=1, keepdims=True) + h * (g * h).mean(axis=1, keepdims=True)
-                sizes = (stats[:, 1:] * (g + means), (abs(dy) * h).sum(axis=0), abs(dy).sum(axis=0))
-                yield from self.parts(("dx", "dgamma", "dbeta"), results, exact, sizes, n, rows, str(x.shape))
+                here = dy, x, gamma, stats
+                results = self.gd.layernorm_backward(*here, residual=residual)
+                exact = self.ref.layernorm_backward(*here, residual=residual)
+                bounds = self.bounds.layernorm_backward(*here, residual, self.on)
+                yield from self.parts(("dx", "dgamma", "dbeta"), results, exact, bounds, str(x.shape))
 
     def rmsnorm(self) -> Iterator[Case]:
-        """A sum of n squares, all positive: nothing cancels but x + residual."""
+        """y and statistics."""
         for rows, n in ROWS:
-            x, gamma = self.normal(rows, n), self.normal(n)
+            here = self.normal(rows, n), self.normal(n)
             for residual in (None, self.normal(rows, n)):
                 stats = np.empty(rows, self.dtype)
-                y = self.gd.rmsnorm(x, gamma, residual=residual, stats=stats)
-                exact, rstd = self.ref.rmsnorm(x, gamma, residual=residual)
-                reach = abs(x) + (0 if residual is None else abs(residual))
-                spread = 1 + reach.max(axis=1) * rstd
-                yield self.case(str(x.shape), y, exact, abs(gamma) * reach * (rstd * spread)[:, None], n + 8)
-                yield self.case(f"rstd {x.shape}", stats, rstd, rstd * spread, n + 8)
+                y = self.gd.rmsnorm(*here, residual=residual, stats=stats)
+                exact = self.ref.rmsnorm(*here, residual=residual)
+                bounds = self.bounds.rmsnorm(*here, residual=residual, on=self.on)
+                yield from self.parts(("y", "rstd"), (y, stats), exact, bounds, str(y.shape))
 
     def rmsnorm_backward(self) -> Iterator[Case]:
-        """A mean over n elements of g ⊙ h, with h = x rstd; a sum over the batch."""
+        """Both gradients, from the reference's statistics."""
         for rows, n in ROWS:
             x, gamma, dy = self.normal(rows, n), self.normal(n), self.normal(rows, n)
             for residual in (None, self.normal(rows, n)):
                 stats = self.ref.rmsnorm(x, gamma, residual=residual)[1].astype(self.dtype)
-                results = self.gd.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
-                exact = self.ref.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
-                h = (abs(x) + (0 if residual is None else abs(residual))) * stats[:, None]
-                g = abs(dy * gamma)
-                dx = stats[:, None] * (g + h * (g * h).mean(axis=1, keepdims=True))
-                sizes = (dx, (abs(dy) * h).sum(axis=0))
-                yield from self.parts(("dx", "dgamma"), results, exact, sizes, n, rows, str(x.shape))
+                here = dy, x, gamma, stats
+                results = self.gd.rmsnorm_backward(*here, residual=residual)
+                exact = self.ref.rmsnorm_backward(*here, residual=residual)
+                bounds = self.bounds.rmsnorm_backward(*here, residual, self.on)
+                yield from self.parts(("dx", "dgamma"), results, exact, bounds, str(x.shape))
 
     def softmax(self) -> Iterator[Case]:
-        """x − max is rounded, which moves e^(x − max) by |x − max| roundings; then a sum of n."""
-        for rows, n in ROWS:
-            x = 10 * self.normal(rows, n)
-            exact, below = self.ref.softmax(x), x.max(axis=1, keepdims=True) - x.astype(np.float64)
-            size = exact * (1 + below)
-            tiny = np.finfo(self.dtype).tiny  # below it floats are spaced evenly
-            yield self.case(str(x.shape), self.gd.softmax(x), exact, np.maximum(size, tiny), n + ELEMENTARY)
+        yield from self.of_rows("softmax")
 
     def log_softmax(self) -> Iterator[Case]:
-        """x − max and the logarithm of a sum of n, which is in [0, log n]."""
-        for rows, n in ROWS:
-            x = 10 * self.normal(rows, n)
-            exact, below = self.ref.log_softmax(x), x.max(axis=1, keepdims=True) - x.astype(np.float64)
-            yield self.case(
-                str(x.shape), self.gd.log_softmax(x), exact, 1 + below + abs(exact), n + ELEMENTARY
-            )
+        yield from self.of_rows("log_softmax")
 
     @for_each(ELEMENT_LOSSES)
     def element_loss(self, name: str) -> Iterator[Case]:
-        """Targets in their range, options that are not the defaults. Terms are made of errors, or of numbers of size 1."""
+        """Targets in their range, options that are not the defaults."""
         row = ELEMENT_LOSSES[name]
         options: dict[str, Any] = {option: 0.7 * default for option, (default, _) in row.options.items()}
-        bounded = row.targets is not None
         for rows, n in ROWS:
             pred, target = 3 * self.normal(rows, n), self.normal(rows, n)
-            if bounded:
+            if row.targets is not None:
                 target = abs(np.tanh(target))
-            size = np.full((rows, n), 4.0) if bounded else abs(pred) + abs(target)
-            yield from self.loss(name, (pred, target), size, **options)
+            yield from self.loss(name, pred, target, **options)
 
     def softmax_cross_entropy(self) -> Iterator[Case]:
-        """Those of log_softmax, and a sum over the classes; the gradient is p Σ w q − w q."""
+        """Labels, some of them ignored, and probabilities; with every option and without."""
         for rows, n in ROWS:
             logits = 3 * self.normal(rows, n)
             labels = self.rng.integers(0, n, rows)
@@ -256,54 +222,45 @@ class Checks:
             labels[0] = n - 1
             weight = (0.5 + self.rng.random(n)).astype(self.dtype)
             soft = self.ref.softmax(self.normal(rows, n)).astype(self.dtype)
-            size = 1.5 * (2 + np.ptp(logits, axis=1, keepdims=True)) * np.ones((rows, n))
             for target in (labels, soft):
-                yield from self.loss("softmax_cross_entropy", (logits, target), size, extra=2 * n)
+                yield from self.loss("softmax_cross_entropy", logits, target)
                 yield from self.loss(
-                    "softmax_cross_entropy",
-                    (logits, target),
-                    size,
-                    extra=2 * n,
-                    label_smoothing=0.1,
-                    class_weight=weight,
+                    "softmax_cross_entropy", logits, target, label_smoothing=0.1, class_weight=weight
                 )
 
     def global_norm(self) -> Iterator[Case]:
-        """Squares are summed in float64, which float32 does not see."""
+        """Of one array and of many."""
         for sizes in NORMED:
             arrays = [self.normal(n) for n in sizes]
             exact = self.ref.global_norm(*arrays)
-            yield self.case(str(sizes), self.gd.global_norm(*arrays), exact, exact, 4)
+            bound = self.bounds.global_norm(*arrays, additions=ADDITIONS, on=self.on)
+            yield self.case(str(sizes), self.gd.global_norm(*arrays), exact, bound)
 
     def clip_by_global_norm(self) -> Iterator[Case]:
-        """The factor is rounded, and each product."""
+        """Arrays that are too long."""
         for sizes in NORMED:
             arrays = [self.normal(n) for n in sizes]
             _, exact = self.ref.clip_by_global_norm(0.5, *arrays)
+            bounds = self.bounds.clip_by_global_norm(0.5, *arrays, of_norm=1.0, on=self.on)
             self.gd.clip_by_global_norm(0.5, *arrays)
-            for result, true in zip(arrays, exact, strict=True):
-                yield self.case(str(true.shape), result, true, abs(true), 4)
+            for result, true, bound in zip(arrays, exact, bounds, strict=True):
+                yield self.case(str(true.shape), result, true, bound)
 
-    def sgd_step(self) -> Iterator[Case]:
-        yield from self.optimizer("sgd_step", 1, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
-
-    def rmsprop_step(self) -> Iterator[Case]:
-        yield from self.optimizer("rmsprop_step", 1, lr=0.01, weight_decay=0.01)
-
-    def adagrad_step(self) -> Iterator[Case]:
-        yield from self.optimizer("adagrad_step", 1, lr=0.01, weight_decay=0.01)
-
-    def adam_step(self) -> Iterator[Case]:
-        yield from self.optimizer("adam_step", 2, step=3, lr=0.01, weight_decay=0.01)
-
-    def adamw_step(self) -> Iterator[Case]:
-        yield from self.optimizer("adamw_step", 2, step=3, lr=0.01)
-
-    def amsgrad_step(self) -> Iterator[Case]:
-        yield from self.optimizer("amsgrad_step", 3, step=3, lr=0.01)
-
-    def lion_step(self) -> Iterator[Case]:
-        yield from self.optimizer("lion_step", 1, lr=0.01, weight_decay=0.01)
+    @for_each(f"{name}_step" for name in OPTIMIZERS)
+    def optimizer(self, name: str) -> Iterator[Case]:
+        """A step by options that are not the defaults. Nothing cancels but p − step: p, g and m are of one sign."""
+        rule = RULES[name.removesuffix("_step")]
+        options: dict[str, Any] = {"lr": 0.05, "weight_decay": 0.01}
+        options |= {option: 0.9 * default or 0.9 for option, (default, _) in rule.options.items()}
+        step = {"step": 3} if "step" in inspect.signature(getattr(self.gd, name)).parameters else {}
+        for n in (1, 33, 5000):
+            sign = np.sign(self.normal(n))
+            p, g = (sign * abs(self.normal(n)) for _ in range(2))
+            states = [abs(self.normal(n)) * (1 if state in ("v", "vmax") else sign) for state in rule.states]
+            exact = getattr(self.ref, name)(p, g, *states, **step, **options)
+            bounds = self.bounds.step(name.removesuffix("_step"), p, g, states, count=3, **options)
+            getattr(self.gd, name)(p, g, *states, **step, **options)
+            yield from self.parts(("p", *rule.states), (p, *states), exact, bounds, f"{n} elements")
 
     def threads(self) -> Iterator[Case]:
         """A training run with two threads and with three gives the bits of one: not one element may differ."""
@@ -332,50 +289,24 @@ class Checks:
         kept: Array = z if self.ref.saved_for(kind) == "preactivation" else self.ref.activation(z, kind)
         return kept
 
-    def optimizer(self, name: str, states: int, **options: Any) -> Iterator[Case]:
-        """Sums of a few terms of one sign (p, g and m are drawn with common signs): nothing cancels but p − step."""
-        for n in (1, 33, 5000):
-            sign = np.sign(self.normal(n))
-            p, g = (sign * abs(self.normal(n)) for _ in range(2))
-            state = [abs(self.normal(n)) for _ in range(states)]
-            if name not in ("rmsprop_step", "adagrad_step"):
-                state[0] *= sign  # a mean of gradients, not of squares
-            exact = getattr(self.ref, name)(p, g, *state, **options)
-            before = p.copy()
-            getattr(self.gd, name)(p, g, *state, **options)
-            sizes = [abs(before) + abs(exact[0] - before), *map(abs, exact[1:])]
-            for part, (result, true, size) in enumerate(zip((p, *state), exact, sizes, strict=True)):
-                where = f"{f'state {part}' if part else 'p'}, {n} elements"
-                yield self.case(where, result, true, size, 16)
+    def of_rows(self, name: str) -> Iterator[Case]:
+        for rows, n in ROWS:
+            x = 10 * self.normal(rows, n)
+            bound = getattr(self.bounds, name)(x, self.on)
+            yield self.case(str(x.shape), getattr(self.gd, name)(x), getattr(self.ref, name)(x), bound)
 
-    def parts(
-        self,
-        names: tuple[str, ...],
-        results: tuple[Array, ...],
-        exact: tuple[Array, ...],
-        sizes: tuple[Array, ...],
-        n: int,
-        batch: int,
-        where: str,
-    ) -> Iterator[Case]:
-        """The gradients of a normalisation: dx sums over a row, the others over the batch."""
-        for name, result, true, size in zip(names, results, exact, sizes, strict=True):
-            yield self.case(f"{name} {where}", result, true, size, 2 * n + 8 if name == "dx" else batch + 6)
+    def parts(self, names: Any, results: Any, exact: Any, bounds: Any, where: str) -> Iterator[Case]:
+        """The results of one call."""
+        for name, result, true, bound in zip(names, results, exact, bounds, strict=True):
+            yield self.case(f"{name} {where}", result, true, bound)
 
-    def loss(
-        self, name: str, arguments: tuple[Array, Array], size: Array, extra: int = 0, **options: Any
-    ) -> Iterator[Case]:
-        """Value and gradient under each reduction; `size` bounds what a term and its slope are made of."""
-        shape = arguments[0].shape
+    def loss(self, name: str, pred: Array, target: Array, **options: Any) -> Iterator[Case]:
+        """Value and gradient under each reduction."""
         for reduction in ("mean", "sum", "none"):
-            grad = np.empty(shape, self.dtype)
-            value = getattr(self.gd, name)(*arguments, grad=grad, reduction=reduction, **options)
-            exact, slope = getattr(self.ref, name)(*arguments, reduction=reduction, **options)
-            where = f"{reduction} {shape}"
-            count = np.size(grad) if reduction != "none" else 1
-            # Terms are bounded by their size squared; as all are positive, their sum has the same relative error.
-            yield self.case(
-                f"value, {where}", value, exact, abs(exact) + np.max(size), count + extra + ELEMENTARY
+            grad, here = np.empty(pred.shape, self.dtype), (pred, target)
+            value = getattr(self.gd, name)(*here, grad=grad, reduction=reduction, **options)
+            exact = getattr(self.ref, name)(*here, reduction=reduction, **options)
+            bounds = getattr(self.bounds, name)(*here, reduction, on=self.on, **options)
+            yield from self.parts(
+                ("value", "grad"), (value, grad), exact, bounds, f"{reduction} {pred.shape}"
             )
-            scale = 1.0 / slope.size if reduction == "mean" and name != "softmax_cross_entropy" else 1.0
-            yield self.case(f"grad, {where}", grad, slope, 4 * size * scale, extra + ELEMENTARY)

@@ -7,7 +7,7 @@ import pytest
 
 from bench import contestants, kernels, operations
 from bench.contestants.calls import Calls, Series
-from bench.operations import OPERATIONS, TILE, U
+from bench.operations import EPS32, OPERATIONS, TILE
 from bench.plan import Plan
 from bench.process import Failed
 from bench.rounds import Samples
@@ -91,7 +91,7 @@ def test_one_wrong_element_of_a_product_is_flagged():
     for out, ok in ((right, True), (wrong, False)):
         ((_, error, bound),) = OPERATIONS["gemm"].verdicts(inputs, {"out": out})
         assert (error <= bound) is ok
-        assert bound == 64 * U
+        assert bound == 64 * EPS32 / 2
 
 
 def test_a_nan_is_the_worst():

@@ -6,7 +6,7 @@ import pytest
 import gdkernels as gd
 import reference
 from gdkernels.cli import verify
-from gdkernels.cli.checks import Case, Checks, error
+from gdkernels.cli.checks import Case, Checks, excess
 from gdkernels.cli.differences import Differences
 from gdkernels.cli.main import main
 from gdkernels.cli.verify import Row, summarise
@@ -147,10 +147,15 @@ def test_a_row_without_cases_fails():
     ("result", "exact", "expected"),
     [
         ([1.0, 2.0], [1.0, 2.0], 0.0),
-        ([1.0, 2.5], [1.0, 2.0], 0.25 / 0.1),
+        ([1.0, 2.5], [1.0, 2.0], 0.5 / 0.2),
         ([np.nan, 2.0], [1.0, 2.0], np.inf),
         ([1.0, np.inf], [1.0, 2.0], np.inf),
     ],
 )
-def test_the_error_is_the_worst_in_units_of_eps_and_size(result, exact, expected):
-    assert error(np.array(result), np.array(exact), np.array([1.0, 2.0]), eps=0.1) == pytest.approx(expected)
+def test_the_error_is_the_worst_in_units_of_what_is_allowed(result, exact, expected):
+    assert excess(np.array(result), np.array(exact), np.array([0.1, 0.2])) == pytest.approx(expected)
+
+
+def test_where_no_rounding_is_allowed_any_is_too_much():
+    assert excess(np.array([0.0, 0.0]), np.zeros(2), np.zeros(2)) == 0.0
+    assert excess(np.array([0.0, 1e-300]), np.zeros(2), np.zeros(2)) == np.inf

@@ -12,9 +12,10 @@ from gdkernels.cpu.runtime.memory import aligned_zeros
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
 from gdkernels.nn.plan import lower
 from gdkernels.plan import CrossEntropy, ElementLoss, LinearDx, Update
-from gdkernels.scalar.hyper import STATES, hyper
+from gdkernels.scalar.optim import OPTIMIZERS, RULES
 from tests.nn.plan_interpreter import Interpreter
 from tests.nn.test_plan import NETWORKS
+from tests.rules import OPTIONS
 
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 
@@ -64,7 +65,6 @@ def close(result, exact, dtype):
     np.testing.assert_allclose(result, exact, rtol=0, atol=ROUNDINGS * EPS[dtype] * size)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_passes_equal_those_of_the_interpreter(name, dtype):
     engine, oracle = pair(NETWORKS[name], dtype)
@@ -101,23 +101,11 @@ def training_data(kernel, rows, n_in, n_out, dtype, seed=2):
     return x, np.ascontiguousarray(y / y.sum(1, keepdims=True), dtype)
 
 
-ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-OPTIONS = {
-    "sgd": {"momentum": 0.9, "nesterov": True},
-    "rmsprop": {"alpha": 0.99, "eps": 1e-8},
-    "adagrad": {"eps": 1e-10},
-    "adam": ADAM,
-    "adamw": ADAM,
-    "amsgrad": ADAM,
-    "lion": {"beta1": 0.9, "beta2": 0.99},
-}
-
-
 def update_of(name, plan, dtype, weight_decay=0.0, segments=1):
-    states = [aligned_zeros(plan.size, dtype) for _ in range(STATES[name])]
+    states = [aligned_zeros(plan.size, dtype) for _ in RULES[name].states]
     bounds = [0, *(p.offset for p in plan.parameters[1:segments]), plan.size]
     decay = [(a, b, weight_decay * (i % 2 == 0)) for i, (a, b) in enumerate(pairwise(bounds))]
-    return Update(name, hyper(name, 0.0, **OPTIONS[name]), states, 0, decay)
+    return Update(name, tuple(map(float, OPTIONS[name].values())), states, 0, decay)
 
 
 def trained(
@@ -142,7 +130,6 @@ def trained(
     return losses, norms
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kernel", LOSSES)
 def test_training_with_every_loss_equals_that_of_the_interpreter(kernel, dtype):
     engine, oracle = pair(DEEP, dtype, input_gradient=False)
@@ -154,7 +141,7 @@ def test_training_with_every_loss_equals_that_of_the_interpreter(kernel, dtype):
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])
-@pytest.mark.parametrize("optimizer", list(STATES))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_training_with_every_optimizer_equals_that_of_the_interpreter(optimizer, clip):
     engine, oracle = pair(DEEP, "float64", input_gradient=False)
     losses, norms = trained(engine, "mse", optimizer, "float64", clip)
@@ -167,7 +154,6 @@ def test_training_with_every_optimizer_equals_that_of_the_interpreter(optimizer,
         )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", [9, 40, 130])
 def test_the_same_bits_for_any_number_of_threads_and_for_every_run(width, dtype):
     layers = [

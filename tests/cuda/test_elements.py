@@ -41,10 +41,10 @@ def dropped(device, x):
 
 def stepped(device, x):
     from gdkernels.cuda import optim
-    from gdkernels.scalar.hyper import hyper
+    from gdkernels.scalar.optim import PLAIN, ROWS
 
     p, g = device.put(x), device.put(np.ones_like(x))
-    optim.step("sgd", (p, g), hyper("sgd", 0.5, momentum=0.0, nesterov=0.0))
+    optim.step(PLAIN, p, g, (), ROWS[PLAIN](1.0, 0.5, 0.0, ()))
     return p
 
 

@@ -108,7 +108,6 @@ def test_digits_are_learned_as_on_the_cpu(device, digits):
     assert curves[0][-1] < 0.8 * curves[0][0]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_trains_as_on_the_cpu(device, name, dtype):
     """With dropout, norms, clipping, decay of the weights alone, a schedule and a last batch that is smaller."""

@@ -8,9 +8,11 @@ from numpy.lib.stride_tricks import as_strided
 
 import reference
 from gdkernels.scalar.activation import ACTIVATIONS
+from reference import bounds
+from reference.rounding import GPU
 from tests.cuda.mutation import mutant
-from tests.cuda.test_activation import device_bounds  # noqa: F401  (the errors that the device's activations may have)
 from tests.ops.test_activation import assert_forward
+from tests.within import assert_within
 
 FORMS = ("NN", "NT", "TN", "TT")
 # storage, tile, form, four elements at a time: every way of each operand, in every tile
@@ -25,11 +27,6 @@ KERNELS = (
     ("float64", "DOUBLE", "NT", True),
     ("float64", "DOUBLE", "TN", True),
 )
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(7)
 
 
 class Laid(NamedTuple):
@@ -91,14 +88,11 @@ def multiply(device, a, b, before=None, gap=4, first=8, **tail):
 
 
 def assert_product(result, a, b, *summands):
-    """An element is a sum of k products and some summands, in some order: each rounding adds eps/2 of |A| @ |B| + …
-    (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); products are not rounded by themselves."""
+    """float32 against float64, and that against long double."""
     wide = np.longdouble if result.dtype == np.float64 else np.float64
     x, y = a.values.astype(wide), b.values.astype(wide)
     exact = (reference.matmul(x, y) if wide is np.float64 else x @ y) + sum(summands)
-    size = np.abs(x) @ np.abs(y) + sum(np.abs(summand) for summand in summands)
-    roundings = x.shape[1] + len(summands)
-    assert (np.abs(result - exact) <= 0.5 * roundings * np.finfo(result.dtype).eps * size).all()
+    assert_within(result, exact, bounds.matmul(a.values, b.values, *summands))
 
 
 def force(monkeypatch, tile, parts=1):
@@ -352,7 +346,7 @@ def test_every_activation_follows_the_parts(device, rng, monkeypatch, kind):
     result, _ = multiply(device, a, b, z=z.address, activation=kind)
     kept = as_strided(z.memory.to_numpy()[8:], (9, 7), (44, 4)).copy()
     assert_product(kept, a, b)
-    assert_forward(kept, result, kind)
+    assert_forward(kept, result, kind, GPU)
 
 
 @pytest.mark.every_kernel
@@ -368,7 +362,7 @@ def test_activations_in_the_same_kernel(device, rng, storage, kind, n):
     size = result.itemsize
     kept = as_strided(z.memory.to_numpy()[8:], (8, n), ((n + 4) * size, size)).copy()
     assert_product(kept, a, b)
-    assert_forward(kept, result, kind)
+    assert_forward(kept, result, kind, GPU)
 
 
 # ------------------------------------------------------------------------------------------------- arrays

@@ -19,11 +19,6 @@ import reference
 ASKED = {"bias": 1, "add": 1, "z": 1, "accumulate": True, "activation": "tanh"}
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(13)
-
-
 @pytest.fixture(autouse=True)
 def engine(monkeypatch, tmp_path):
     """The module, with an empty memory of its own."""

@@ -12,11 +12,6 @@ SHAPES = ((1, 1, 1), (5, 3, 2), (129, 65, 33), (33, 17, 1000), (128, 128, 64))  
 BITS = {"bfloat16": 8, "float16": 11, "float32": 24}  # of a significand
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(5)
-
-
 class Laid(NamedTuple):
     """A matrix in memory of the device, among NaN."""
 

@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 
 import reference
+from reference import bounds
+from reference.rounding import GPU, rounded
 from tests.cuda.mutation import mutant
+from tests.within import assert_within
 
 STORAGES = ("float32", "float64", "bfloat16")
 # One number; narrow rows side by side in a warp; several turns of a warp; a block a row; longer than what registers hold;
 # more strips of rows than warps. By fours: 1000, 5000, 12. One by one: the others, and all of float64.
 SHAPES = ((1, 1), (5, 3), (33, 10), (3, 127), (3, 1000), (2, 5000), (2, 5001), (2, 8196), (300, 12))
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(3)
 
 
 class Case:
@@ -76,84 +74,36 @@ class Case:
         return [a.to_numpy() for a in (y, stats)], [a.to_numpy() for a in (dx, dgamma)]
 
 
-# ------------------------------------------------------------------------------------------------- bounds
-#
-# u bounds the relative error of one rounding of the computed type, v that of storing a result. Errors of sums are those
-# of Higham, section 4.2: n u Σ|terms|. Divisions of float32 are good to 2 ulp (4 u), roots to 1 ulp (2 u).
-# `reach` is |x| + |residual| + |mean|, of which the deviations d = x + residual − mean are made.
-
-
-def roundings(storage):
-    u = np.finfo("f8" if storage == "float64" else "f4").eps / 2
-    return u, 2.0**-8 if storage == "bfloat16" else 0.0
-
-
-def reach_of(case, mean):
-    return np.abs(case.x) + (0 if case.residual is None else np.abs(case.residual)) + np.abs(mean)
-
-
-def assert_within(result, exact, bound, what):
-    assert result.shape == exact.shape
-    assert (np.abs(result - exact) <= bound).all(), what
-
-
-def assert_forward(case, found, exact, mean, rstd):
-    """y and statistics.
-
-    mean: n additions, the sum with the residual, a division. d: the error of the mean and two roundings. rstd: half the
-    relative error of the variance, that is Σ|d δd| / Σd² ≤ δd rstd, n + 2 roundings, a root and two divisions.
-    y: gamma · (d with its error) · (rstd with its error), then 4 roundings and the store.
-    """
-    n, (u, v) = case.shape[1], roundings(case.storage)
-    y, stats = found
-    reach = reach_of(case, mean)
-    of_mean = (n + 6) * u * reach.mean(axis=1, keepdims=True)
-    of_d = of_mean + 3 * u * reach
-    relative = of_d.max(axis=1, keepdims=True, initial=0) * rstd + (n + 12) * u
-    beta = case.beta if stats.ndim == 2 else 0.0
-    h = np.abs(exact - beta)  # |gamma h|
-    of_y = np.abs(case.gamma) * of_d * rstd + h * relative + 4 * u * (h + np.abs(beta)) + v * np.abs(exact)
-    assert_within(y, exact, of_y, "y")
-    if stats.ndim == 2:
-        assert_within(stats[:, :1], mean, of_mean, "mean")
-    assert_within(stats.reshape(len(stats), -1)[:, -1:], rstd, relative * rstd, "rstd")
-
-
-def assert_backward(case, found, exact, mean, rstd):
-    """dx, dgamma and dbeta, from the statistics that the device has.
-
-    dx = rstd (g − mean(g) − h mean(g h)) consists of terms of size rstd (|g| + mean|g| + H mean|g H|), H = reach rstd
-    ≥ |h|, with n additions and 12 roundings; the parameters' gradients of sums over the batch with 4 roundings a term.
-    """
-    (batch, n), (u, v) = case.shape, roundings(case.storage)
-    g, h = np.abs(case.dy * case.gamma), reach_of(case, mean) * rstd
-    size = rstd * (g + g.mean(axis=1, keepdims=True) + h * (g * h).mean(axis=1, keepdims=True))
-    assert_within(found[0], exact[0], 2 * (n + 12) * u * size + v * np.abs(exact[0]), "dx")
-    weight = np.abs(case.dy)
-    bounds = 2 * (batch + 4) * u * (weight * h).sum(0), 2 * batch * u * weight.sum(0)
-    for name, result, truth, bound in zip(("dgamma", "dbeta"), found[1:], exact[1:], bounds, strict=False):
-        assert_within(result, truth, bound + v * np.abs(truth), name)
+def assert_each(case, names, results, truths, allowed):
+    """Statistics have the type that is computed with; all else is stored as `case.storage`."""
+    for name, result, truth, bound in zip(names, results, truths, allowed, strict=True):
+        if name not in ("mean", "rstd"):
+            bound = bound.stored(truth, case.storage)
+        assert_within(result, truth, bound, name, case.computed)
 
 
 def assert_layernorm(case):
     forward, backward = case.layernorm()
+    y, stats = forward
     exact, true = reference.layernorm(case.x, case.gamma, case.beta, residual=case.residual)
-    assert_forward(case, forward, exact, true[:, :1], true[:, 1:])
-    stats = forward[1].astype("f8")
-    truths = reference.layernorm_backward(case.dy, case.x, case.gamma, stats, case.residual)
-    assert_backward(case, backward, truths, stats[:, :1], stats[:, 1:])
+    allowed = bounds.layernorm(case.x, case.gamma, case.beta, residual=case.residual, on=GPU)
+    split = (y, stats[:, :1], stats[:, 1:]), (exact, true[:, :1], true[:, 1:])
+    assert_each(case, ("y", "mean", "rstd"), *split, allowed)
+    given_here = case.dy, case.x, case.gamma, stats, case.residual
+    truths = reference.layernorm_backward(*given_here)
+    allowed = bounds.layernorm_backward(*given_here, GPU)
+    assert_each(case, ("dx", "dgamma", "dbeta"), backward, truths, allowed)
     return forward, backward
 
 
 def assert_rmsnorm(case):
-    """RMS norm is layer norm with the mean left at 0, and keeps to the same bounds."""
     forward, backward = case.rmsnorm()
-    exact, true = reference.rmsnorm(case.x, case.gamma, residual=case.residual)
-    zero = np.zeros((len(true), 1))
-    assert_forward(case, forward, exact, zero, true[:, None])
-    stats = forward[1].astype("f8")
-    truths = reference.rmsnorm_backward(case.dy, case.x, case.gamma, stats, case.residual)
-    assert_backward(case, backward, truths, zero, stats[:, None])
+    truths = reference.rmsnorm(case.x, case.gamma, residual=case.residual)
+    allowed = bounds.rmsnorm(case.x, case.gamma, residual=case.residual, on=GPU)
+    assert_each(case, ("y", "rstd"), forward, truths, allowed)
+    given_here = case.dy, case.x, case.gamma, forward[1], case.residual
+    truths = reference.rmsnorm_backward(*given_here)
+    assert_each(case, ("dx", "dgamma"), backward, truths, bounds.rmsnorm_backward(*given_here, GPU))
     return forward, backward
 
 
@@ -243,15 +193,16 @@ def test_gradients_of_parameters_may_add_up_and_be_wider(device, storage, out_st
     )
     for one in launches[:2]:
         one.run(here.stream)
-    size = np.abs(case.dy) * reach_of(case, stats[:, :1]) * stats[:, 1:], np.abs(case.dy)
-    for result, old, truth, terms in zip(before, start, exact, size, strict=True):
-        bound = 2 * 45 * roundings("float32")[0] * (terms.sum(0) + np.abs(old))  # see assert_backward
-        assert_within(result.to_numpy(), old + truth, bound, "added")
+    allowed = bounds.layernorm_backward(case.dy, case.x, case.gamma, stats)[1:]
+    for result, old, truth, bound in zip(before, start, exact, allowed, strict=True):
+        bound += rounded(old, 40 / 2)  # it takes part in the additions of all rows
+        assert_within(result.to_numpy(), old + truth, bound, "added", "float32")
     for one in launches[2:]:
         one.run(here.stream)
-    exact = reference.rmsnorm_backward(case.dy, case.x, case.gamma, stats.ravel()[:40], None)[1]
-    terms = (np.abs(case.dy * case.x) * stats.ravel()[:40, None]).sum(0)
-    assert_within(before[1].to_numpy(), exact, 2 * 45 * roundings("float32")[0] * terms, "overwritten")
+    given_here = case.dy, case.x, case.gamma, stats.ravel()[:40]
+    _, exact = reference.rmsnorm_backward(*given_here)
+    _, bound = bounds.rmsnorm_backward(*given_here)
+    assert_within(before[1].to_numpy(), exact, bound, "overwritten", "float32")
 
 
 # ------------------------------------------------------------------------------------------------- extremes

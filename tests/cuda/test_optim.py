@@ -5,27 +5,21 @@ import pytest
 
 import gdkernels as gd
 from gdkernels.cpu import optim as cpu_optim
-from gdkernels.scalar import optim as optimizers
-from gdkernels.scalar.hyper import STATES, hyper
-from tests.ops.test_optim import CASES, assert_close, exact_step, problem, tolerances
+from gdkernels.scalar.optim import OPTIMIZERS, PLAIN, ROW, ROWS, RULES
+from reference import bounds
+from tests.ops.test_optim import CASES, assert_close, problem
+from tests.rules import OPTIONS, exact_step, is_counted
 
-DTYPES = ("float32", "float64")
-NAMES = list(STATES)
-OPTIONS = {
-    "sgd": {"momentum": 0.9, "nesterov": 1.0},
-    "rmsprop": {"alpha": 0.9, "eps": 1e-8},
-    "adagrad": {"eps": 1e-10},
-    "adam": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-    "adamw": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-    "amsgrad": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-    "lion": {"beta1": 0.9, "beta2": 0.99},
-}
+NAMES = list(OPTIMIZERS)
 LR, DECAY, STEP = 0.01, 0.1, 5
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(17)
+def row_of(name, step=STEP, lr=LR, decay=DECAY):
+    return ROWS[name](float(step), lr, decay, options_of(name))
+
+
+def options_of(name):
+    return [] if name == PLAIN else list(OPTIONS[name].values())
 
 
 def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=None, half=None):
@@ -34,7 +28,7 @@ def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=No
     from gdkernels.cuda.runtime import driver
 
     if row is None:
-        row = optim.table(name, hyper(name, LR, **OPTIONS[name]), [DECAY], STEP - 1, [LR])[0, 0]
+        row = row_of(name)
     there = [device.put(array) for array in arrays]
     row = device.put(np.asarray(row, dtype))
     factor, flag = (None if value is None else device.put(value) for value in (scale, stop))
@@ -54,56 +48,51 @@ def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=No
 
 
 @pytest.mark.every_kernel
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*NAMES, "sgd without momentum"])
+@pytest.mark.parametrize("name", RULES)
 def test_each_kernel_matches_the_reference(device, name, dtype, rng):
     """257 threads of four elements, one single element."""
     from gdkernels.cuda import optim
 
-    plain, name = " " in name, name.partition(" ")[0]
-    options = {} if plain else OPTIONS[name]
-    p, g, states = problem(name, (1029,), dtype, rng)
+    public, options = ("sgd", {}) if name == PLAIN else (name, OPTIONS[name])
+    p, g, states = problem(public, (1029,), dtype, rng)
     arrays = [device.put(array) for array in (p, g, *states)]
-    vector = hyper(name, LR, DECAY, step=STEP, **{"momentum": 0.0, "nesterov": 0.0} if plain else options)
-    new = exact_step(name, p, g, states, LR, STEP, weight_decay=DECAY, **options)
-    bounds = tolerances(name, np.finfo(dtype).eps, p, g, states, new, LR, STEP, DECAY, **options)
-    optim.step(name, arrays, vector)
+    new = exact_step(public, p, g, states, LR, STEP, weight_decay=DECAY, **options)
+    allowed = bounds.step(public, p, g, states, LR, STEP, weight_decay=DECAY, **options)
+    own = tuple(arrays[2 : 2 + len(RULES[name].states)])
+    optim.step(name, *arrays[:2], own, row_of(name))
     found = [array.to_numpy() for array in arrays]
-    assert_close(name, (found[0], *found[2:]), new, bounds)
+    assert_close(public, (found[0], *found[2:]), new, allowed)
     np.testing.assert_array_equal(found[1], g)
-    if plain:
-        np.testing.assert_array_equal(found[2], states[0])
+    for one, given in zip(found[2 + len(own) :], states[len(own) :], strict=True):
+        np.testing.assert_array_equal(one, given)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name, options", CASES)
 def test_the_operations_match_the_reference_with_every_option(device, name, options, dtype, rng):
     """The bounds of the CPU hold: they leave room for a root of 1 ulp and a division of 2."""
     p, g, states = problem(name, (7, 67), dtype, rng)
     new = exact_step(name, p, g, states, 0.1, **options)
-    bounds = tolerances(name, np.finfo(dtype).eps, p, g, states, new, 0.1, **options)
+    allowed = bounds.step(name, p, g, states, 0.1, 5, **options)
     arrays = [device.put(array) for array in (p, g, *states)]
-    counted = (5,) if name in ("adam", "adamw", "amsgrad") else ()
+    counted = (5,) if is_counted(name) else ()
     assert getattr(gd, f"{name}_step")(*arrays, *counted, 0.1, **options) is None
     found = [array.to_numpy() for array in arrays]
-    assert_close(name, (found[0], *found[2:]), new, bounds)
+    assert_close(name, (found[0], *found[2:]), new, allowed)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_ten_steps_are_those_of_the_cpu(device, name, dtype, rng):
     """Each step makes some 10 roundings of numbers up to 4 on either side, which add up."""
     from gdkernels.cuda import optim
 
     here = [rng.standard_normal(300).astype(dtype), np.empty(300, dtype)]
-    here += [np.zeros(300, dtype) for _ in range(STATES[name])]
+    here += [np.zeros(300, dtype) for _ in RULES[name].states]
     there = [device.put(array) for array in here]
     for step in range(1, 11):
         here[1][...] = rng.standard_normal(300)
         there[1].fill_from(here[1])
-        vector = hyper(name, LR, DECAY, step=step, **OPTIONS[name])
-        cpu_optim.step(name, tuple(here), vector)
-        optim.step(name, there, vector)
+        for arrays, kernels in ((here, cpu_optim), (there, optim)):
+            kernels.step(name, *arrays[:2], tuple(arrays[2:]), row_of(name, step))
     for one, other in zip(here, there, strict=True):
         np.testing.assert_allclose(other.to_numpy(), one, rtol=0, atol=2 * 10 * 10 * 4 * np.finfo(dtype).eps)
 
@@ -114,10 +103,10 @@ def test_extreme_gradients_leave_finite_parameters(device, name):
     from gdkernels.cuda import optim
 
     g = np.array([0.0, 1e-45, -1e-30, 1e-8, 1e4, -1e4, 1e30, -1e30] * 9, np.float32)
-    p, states = np.linspace(-1e4, 1e4, g.size, dtype="f4"), [np.zeros_like(g) for _ in range(STATES[name])]
+    p, states = np.linspace(-1e4, 1e4, g.size, dtype="f4"), [np.zeros_like(g) for _ in RULES[name].states]
     arrays = [device.put(array) for array in (p, g, *states)]
     for step in range(1, 6):
-        optim.step(name, arrays, hyper(name, 1e-3, step=step, **OPTIONS[name]))
+        optim.step(name, *arrays[:2], tuple(arrays[2:]), row_of(name, step, 1e-3, 0.0))
     assert np.isfinite(arrays[0].to_numpy()).all()
 
 
@@ -136,7 +125,6 @@ def test_nan_and_inf_stay_in_their_element(device, name, rng):
 # ---------------------------------------------------------------------------------------------- places
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_element_does_not_depend_on_its_place(device, name, dtype, rng):
     """Threads of four and of one give the same bits, whatever the size and the address; nothing else is written."""
@@ -151,23 +139,22 @@ def test_an_element_does_not_depend_on_its_place(device, name, dtype, rng):
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 1000, 4097])
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_size(device, dtype, count, rng):
     p, g, states = problem("adamw", (count,), dtype, rng)
     new = exact_step("adamw", p, g, states, LR, STEP, weight_decay=DECAY)
-    bounds = tolerances("adamw", np.finfo(dtype).eps, p, g, states, new, LR, STEP, DECAY)
+    allowed = bounds.step("adamw", p, g, states, LR, STEP, weight_decay=DECAY)
     found = launched(device, "adamw", dtype, [p, g, *states])
-    assert_close("adamw", (found[0], *found[2:]), new, bounds)
+    assert_close("adamw", (found[0], *found[2:]), new, allowed)
 
 
 def test_nothing_of_empty_arrays_is_launched(device):
     from gdkernels.cuda import optim
 
     assert optim.update_launches("float32", "adam", 0, 0, (0, 0), 0, 0, 0, 0) == []
-    optim.step("lion", [device.put(np.zeros((0, 3)))] * 3, hyper("lion", LR, **OPTIONS["lion"]))
+    empty = device.put(np.zeros((0, 3)))
+    optim.step("lion", empty, empty, (empty,), row_of("lion"))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_transposed_arrays_are_stepped_in_place(device, dtype, rng):
     p, g, states = problem("adam", (9, 14), dtype, rng)
     arrays = [device.put(array) for array in (p, g, *states)]
@@ -182,7 +169,6 @@ def test_transposed_arrays_are_stepped_in_place(device, dtype, rng):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_stop_leaves_everything_untouched(device, name, dtype, first, rng):
     p, g, states = problem(name, (70,), dtype, rng)
@@ -221,7 +207,6 @@ def test_half_rounds_to_nearest_even(device):
 
 
 @pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_scale_is_a_factor_of_the_gradient(device, name, dtype, first, rng):
     p, g, states = problem(name, (70,), dtype, rng)
@@ -239,24 +224,12 @@ def test_the_table_has_a_row_for_each_step_and_segment(name):
     optim = pytest.importorskip(
         "gdkernels.cuda.optim", reason="numba-cuda is not installed", exc_type=ImportError
     )
-    rates, decays, o = [0.1, 0.05, 0.0], [0.0, 0.3], OPTIONS[name]
-    rows = optim.table(name, hyper(name, 9.0, 9.0, **o), decays, 6, rates)
-    assert rows.shape == (3, 2, optim.TABLE) and rows.dtype == np.float64
+    rates, decays = [0.1, 0.05, 0.0], [0.0, 0.3]
+    rows = optim.table(name, options_of(name), decays, 6, rates)
+    assert rows.shape == (3, 2, ROW) and rows.dtype == np.float64
     for step, rate in enumerate(rates):
         for segment, decay in enumerate(decays):
-            eps = o.get("eps", 0.0)
-            means = {
-                "sgd": (0.9, 1.0, 0.0, 0.0),
-                "rmsprop": (0.0, 0.0, 0.9, 1.0 - 0.9),
-                "adagrad": (0.0, 0.0, 1.0, 1.0),
-            }.get(name)
-            if means is None:
-                means = o["beta1"], 1.0 - o["beta1"], o["beta2"], 1.0 - o["beta2"]
-            corrected = rate
-            if "adam" in name or name == "amsgrad":
-                corrected, eps = optimizers.adam_rates(7.0 + step, rate, o["beta1"], o["beta2"], eps)
-            kinds = (0.0, rate * decay) if name in ("adamw", "lion") else (decay, 0.0)
-            assert rows[step, segment].tolist() == [corrected, *kinds, eps, *means]
+            assert tuple(rows[step, segment]) == row_of(name, 7 + step, rate, decay)
 
 
 def test_a_captured_update_takes_the_row_that_is_there(device, rng):
@@ -266,7 +239,7 @@ def test_a_captured_update_takes_the_row_that_is_there(device, rng):
 
     p, g, states = problem("adam", (1000,), "float32", rng)
     arrays = [device.put(array) for array in (p, g, *states)]
-    rows = optim.table("adam", hyper("adam", LR, **OPTIONS["adam"]), [DECAY], 0, [LR, LR / 2, LR / 4])
+    rows = optim.table("adam", options_of("adam"), [DECAY], 0, [LR, LR / 2, LR / 4])
     row = device.put(rows[0, 0].astype("f4"))
     places = [array.address for array in arrays]
     launches = optim.update_launches(
@@ -291,5 +264,5 @@ def test_a_rate_beyond_float32_is_infinite(device):
     from gdkernels.cuda import optim
 
     p, g = device.put(np.ones(5, "f4")), device.put(np.ones(5, "f4"))
-    optim.step("sgd", (p, g), hyper("sgd", 1e300, momentum=0.0, nesterov=0.0))
+    optim.step(PLAIN, p, g, (), row_of(PLAIN, lr=1e300))
     assert np.isneginf(p.to_numpy()).all()

@@ -10,6 +10,8 @@ import reference as ref
 from gdkernels import plan
 from gdkernels.engine import Outcome
 from gdkernels.plan import AnyCall, Buffer, Gradient, Parameter, Plan
+from gdkernels.scalar.optim import PLAIN, RULES
+from tests.rules import exact_step
 
 
 class Interpreter:
@@ -175,21 +177,16 @@ class Interpreter:
         update.step += 1
         if self._clip is not None:
             g = ref.clip_by_global_norm(self._clip, g)[1][0]
-        specific = [float(value) for value in update.hyper[4:]]
+        name = "sgd" if update.name == PLAIN else update.name
+        options = dict(zip(RULES[update.name].options, update.options, strict=True))
         for start, stop, decay in update.decay:
             part = slice(start, stop)
             states = [state[part] for state in update.states]
-            if update.name in ("adam", "adamw", "amsgrad"):
-                options = (update.step, rate, *specific[:3], decay)
-            else:
-                options = (
-                    rate,
-                    *specific[: {"sgd": 2, "rmsprop": 2, "adagrad": 1, "lion": 2}[update.name]],
-                    decay,
-                )
-            if update.name == "sgd" and not states:
-                states = [None]
-            p[part], *new = getattr(ref, f"{update.name}_step")(p[part], g[part], *states, *options)
+            states = states or [None]
+            new_p, *new = exact_step(
+                name, p[part], g[part], states, rate, update.step, weight_decay=decay, **options
+            )
+            p[part] = new_p
             for state, value in zip(states, new, strict=True):
                 if state is not None and value is not None:
                     state[...] = value

@@ -16,7 +16,6 @@ VARIANCES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (300, 20)])
 @pytest.mark.parametrize("name", VARIANCES)
 def test_weights_are_the_bits_of_the_reference(name, shape, dtype):

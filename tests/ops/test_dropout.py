@@ -13,24 +13,23 @@ from gdkernels.cpu.runtime import team
 from gdkernels.cpu.runtime.jit import Kernel, Native
 from gdkernels.ops.dropout import dropout, dropout_backward
 from gdkernels.scalar.philox import philox4x32
+from reference import bounds
+from tests.conftest import DTYPES
 from tests.layouts import LAYOUTS, laid_out
+from tests.within import assert_within
 
-DTYPES = ("float32", "float64")
 PIECE = cpu_dropout.PIECE
 
 
 def assert_dropout(x, y, p, seed, offset=0) -> None:
-    """The mask exactly; kept values to 1.5 eps: 1 / (1 − p) and its conversion to the dtype, and the product."""
-    assert y.dtype == x.dtype and y.shape == x.shape
+    """The mask exactly, and kept values to their roundings."""
+    assert y.dtype == x.dtype
     keep = reference.dropout_mask(x.shape, p, seed, offset)
     assert not y[~keep].any()
-    exact = reference.dropout(x, p, seed, offset)
-    eps = np.finfo(x.dtype).eps
-    np.testing.assert_allclose(y, exact, rtol=1.5 * eps, atol=np.finfo(x.dtype).smallest_subnormal)
+    assert_within(y, reference.dropout(x, p, seed, offset), bounds.dropout(x, p, seed, offset))
     assert y[keep & (x != 0)].all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("p", [0, 0.1, 0.5, 0.999, 1])
 @pytest.mark.parametrize("shape", [(1, 1), (7, 13), (3, PIECE + 5)])
 def test_dropout_is_that_of_the_reference(shape, p, dtype):
@@ -83,7 +82,6 @@ def test_the_mask_is_the_same_for_every_dtype():
     assert (dropout(x, 0.3, 4) == 0).tobytes() == (dropout(x.astype("f4"), 0.3, 4) == 0).tobytes()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_same_bits_for_any_number_of_threads(dtype):
     x = np.random.default_rng(3).standard_normal((300, 701)).astype(dtype)  # 147 microseconds by the estimate
     before, seen = team.get_threads(), set()
@@ -96,7 +94,6 @@ def test_same_bits_for_any_number_of_threads(dtype):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_dropped_nan_or_infinity_is_zero_and_a_kept_one_stays(dtype):
     x = np.tile(np.array([np.nan, np.inf, -np.inf, 1e4, -1e4], dtype), 20)
     for p in (0.5, 1.0):

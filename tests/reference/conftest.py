@@ -13,11 +13,6 @@ GradientCheck = Callable[[Callable[[np.ndarray], float], np.ndarray, np.ndarray]
 
 
 @pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20240607)
-
-
-@pytest.fixture
 def assert_gradient() -> GradientCheck:
     """Holds an analytic gradient of the scalar function f against central differences.
 

@@ -1,6 +1,7 @@
 """What holds for the folder as a whole: NumPy alone, float64 out, inputs untouched."""
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import reference as ref
 
 HOME = Path(ref.__file__).parent
-ALLOWED = {"numpy", "math", "typing", "collections"}
+ALLOWED = {"numpy", "collections", "dataclasses", "functools", "inspect", "math", "types", "typing"}
 
 # One call of every operation on (4, 3) arrays, as f(x): x stands wherever an array of that shape fits.
 W, GAMMA, LABELS = np.ones((3, 2)), np.ones(3), np.array([0, 2, 1, 1])
@@ -54,6 +55,11 @@ NO_ARRAY_IN_FLOAT_ARRAY_OUT = {
     "uniform_words",
 }
 
+FILES = [path for path in sorted(HOME.glob("*.py")) if path.stem != "__init__"]
+# Their names are told with the module's: schedules.cosine, bounds.softmax.
+TOLD_BY_MODULE = {"bounds", "init", "precision", "rounding", "schedules"}
+HELPERS = {"loss": {"same_shape", "reduced"}}  # of the cross-entropy, too
+
 
 def results(name, x):
     returned = CALLS[name](x)
@@ -63,6 +69,22 @@ def results(name, x):
 def test_every_public_name_is_called_here_or_takes_no_array():
     assert set(ref.__all__) == CALLS.keys() | NO_ARRAY_IN_FLOAT_ARRAY_OUT
     assert all(hasattr(ref, name) for name in ref.__all__)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_lists_what_it_shows(path):
+    """All functions and classes without an underscore, but what other files of the reference take from it."""
+    module = importlib.import_module(f"reference.{path.stem}")
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        assert hasattr(module, name), name
+        assert name in ref.__all__ or path.stem in TOLD_BY_MODULE, f"reference lacks {name} of {path.name}"
+    defined = {
+        node.name
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    }
+    assert defined - set(module.__all__) == HELPERS.get(path.stem, set())
 
 
 @pytest.mark.parametrize("name", CALLS)
