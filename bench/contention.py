@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from . import cases, machine, rounds
+from .clock import Quiet
 from .plan import Plan, Say, cut
 from .process import kill
 from .record import Row, spread
@@ -68,7 +69,7 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
             quiet = rounds.compare(field.runners, turns, block, lambda end=end: end - plan.clock())
             fit = {name: runner for name, runner in field.runners.items() if not quiet[name].failed}
             with foreign_load():
-                busy = rounds.compare(fit, turns, block, plan.left, busy=lambda: None)
+                busy = rounds.compare(fit, turns, block, plan.left, clock=Quiet(busy=lambda: None))
             for name in fit:
                 if not busy[name].failed:
                     yield row(letter, name, quiet[name], busy[name]) | verdict(field.judged[name])
