@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import rounds
-from .cases import CASES, Case
+from .cases import CASES
 from .contestants import Missing
 from .operations import OPERATIONS
 from .plan import Plan, Say, cut, failure
@@ -54,20 +54,12 @@ QUICK_ITEMS: tuple[Item, ...] = (
 )
 
 
-def products(case: Case) -> Iterator[Item]:
-    """The matrix products of a step: NN forward, TN for dw, NT for dx."""
-    for layer, (n_in, n_out) in enumerate(zip(case.sizes, case.sizes[1:], strict=False)):
-        yield "gemm", (case.batch, n_out, n_in), "NN"
-        yield "gemm", (n_in, n_out, case.batch), "TN"
-        if layer:
-            yield "gemm", (case.batch, n_in, n_out), "NT"
-
-
 def items(plan: Plan) -> list[Item]:
     """What is measured, in this order."""
     if plan.quick:
         return list(QUICK_ITEMS)
-    found = list(dict.fromkeys(product for case in plan.cases for product in products(CASES[case])))
+    products = [each for case in plan.cases for each in CASES[case].products()]
+    found: list[Item] = [("gemm", (m, n, k), form) for form, m, n, k in dict.fromkeys(products)]
     found += [("adam", (count,), "") for count in PARAMETERS]
     for op, shapes in STREAMS.items():
         for shape in shapes:

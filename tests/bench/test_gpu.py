@@ -11,10 +11,11 @@ import pytest
 
 import gdkernels as gd
 import reference
-from bench import record, rounds
+from bench import correctness, record, rounds
 from bench.cases import Case
+from bench.contestants.ours_training import trainer_of
 from bench.gpu import __main__ as command
-from bench.gpu import clock, conductor, peers, rows, torch_training
+from bench.gpu import clock, conductor, peers, rows
 from bench.rounds import Samples
 
 # ---------------------------------------------------------------------------------------------- the clock
@@ -281,28 +282,23 @@ SMALL = {
 
 def on_the_cpu(case):
     """The losses of two epochs of our Trainer."""
-    net = gd.mlp(case.sizes, activation=case.activation)
-    for layer, w in enumerate(case.weights()):
-        net.params[f"{layer}.w"][...] = w
-    loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
-    trainer = gd.Trainer(net, loss, gd.Adam(lr=1e-3))
-    return trainer.fit(*case.data(), epochs=2, batch_size=case.batch, shuffle=False, progress=False).loss
+    fit = trainer_of(case).fit
+    return fit(*case.data(), epochs=2, batch_size=case.batch, shuffle=False, progress=False).loss
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_reference_of_training_is_right(name):
     training = pytest.importorskip("bench.gpu.training", exc_type=ImportError)
     assert training.SMALL[name] == SMALL[name]
-    found = training.reference_losses(SMALL[name], epochs=2)
-    np.testing.assert_allclose(on_the_cpu(SMALL[name]), found, rtol=1e-5)
+    found = on_the_cpu(SMALL[name])
+    assert len(found) <= correctness.STEPS
+    np.testing.assert_allclose(found, correctness.right(SMALL[name])["losses"][: len(found)], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_pytorch_trains_as_we_do(torch, name):
+    from bench.gpu.torch_training import eager
+
     case, ours = SMALL[name], on_the_cpu(SMALL[name])[-1]
-    assert torch_training.eager(torch, case, "float32", 1e-3, device="cpu")(2) == pytest.approx(
-        ours, rel=1e-5
-    )
-    assert torch_training.eager(torch, case, "bfloat16", 1e-3, device="cpu")(2) == pytest.approx(
-        ours, rel=2e-2
-    )
+    assert eager(case, "float32", device="cpu")(2) == pytest.approx(ours, rel=1e-5)
+    assert eager(case, "bfloat16", device="cpu")(2) == pytest.approx(ours, rel=2e-2)

@@ -141,7 +141,7 @@ def test_a_trainer_asks_for_its_engine_in_every_epoch(device, monkeypatch):
             asked.append(gemm_engine.get_gemm_engine().engine)
             return SimpleNamespace(loss=[0.5])
 
-    monkeypatch.setattr(training, "trainer_of", lambda case, storage: Trainer())
+    monkeypatch.setattr(training, "trainer_of", lambda *asked: Trainer())
     run = training.ours(training.SMALL["labels"], "float32", "auto")
     assert run(1) == run(2) == 0.5
     assert asked == ["auto", "auto"] and gemm_engine.get_gemm_engine().engine == "own"
