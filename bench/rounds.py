@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from .clock import Block, Clock, Left, Quiet
 from .process import Failed
-from .record import spread
+from .record import Row, spread
 
 Name = TypeVar("Name", bound=Hashable)
 Contestant = TypeVar("Contestant")
@@ -47,6 +47,11 @@ class Samples:
         self.cores += [] if block.cores is None else [block.cores]
         self.thrown_away += block.thrown_away
         self.dirty += block.dirty
+
+    @property
+    def disturbed(self) -> Row:
+        """Of a row: how often it was disturbed."""
+        return {"thrown_away": self.thrown_away, "dirty": self.dirty}
 
 
 def calibrate(contestant: Contestant, block: float, clock: Clock[Contestant]) -> tuple[int, float]:
