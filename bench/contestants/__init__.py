@@ -67,7 +67,7 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
     if kind == "train":
         from .turns import Turns
 
-        return Turns(makers, [Case.of(case) for case in job["cases"]], threads)
+        return Turns(lambda case: makers(Case.of(case), threads), job["cases"])
     from .calls import Series
 
     return Series(makers, job["items"], threads)
