@@ -14,4 +14,6 @@ SECTIONS = {
     "growth": 10,
     "startup": 9,
     "contention": 6,
+    "costs": 3,
 }
+USUAL = tuple(name for name in SECTIONS if name != "costs")  # costs only where they are asked for

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import SECTIONS, compare, machine, plots, report
+from . import SECTIONS, USUAL, compare, machine, plots, report
 from .cases import CASES
 from .contestants import LIBRARIES, TRAINING
 from .plan import Plan, Say, schedule
@@ -61,8 +61,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help=f"end within {QUICK / 60:.0f} minutes: much is cut"
     )
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION",
-                        help=f"of {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(USUAL), metavar="SECTION",
+                        help=f"of {', '.join(SECTIONS)}; usually all but costs")  # fmt: skip
     parser.add_argument("--case", nargs="+", choices=list(CASES), metavar="CASE",
                         help=f"of {', '.join(CASES)} (all; with --quick {', '.join(QUICK_CASES)})")  # fmt: skip
     peers = (*LIBRARIES, *(name for name in TRAINING if " " in name and not name.startswith("gdkernels")))
