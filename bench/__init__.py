@@ -2,8 +2,8 @@
 GPU (``python -m bench.gpu``).
 
 `__main__` runs the sections one after the other. A section is a module with ``rows(plan, say)`` (`plan`); it holds
-contestants (`contestants`), each in a process of its own (`worker` inside, `process` outside), against each other in
-turns (`rounds`) and yields rows, which are dicts (`record`).
+contestants (`contestants`), each in a process of its own (`worker` inside, `process` outside, `cast` for all of them),
+against each other in turns (`rounds`), whose times are those of a `clock`, and yields rows, which are dicts (`record`).
 """
 
 # Sections in their order, and their shares of the time.
