@@ -9,23 +9,22 @@ import argparse
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import SECTIONS, compare, machine, plots, report
+from . import SECTIONS, USUAL, compare, machine, plots, report
 from .cases import CASES
 from .contestants import LIBRARIES, TRAINING
-from .plan import Plan
+from .plan import Plan, Say, schedule
 from .record import Section, slug, write
+from .worker import reason
 
 SECONDS, QUICK = 1650.0, 165.0
 RESULTS = Path(__file__).resolve().parent / "results"
 COMMANDS = {"compare": compare.main, "plot": plots.main}
 QUICK_CASES = "ab"
-
-Say = Callable[[str], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, section in run(options, say):
         found[name] = section
         facts["seconds"] = round(time.monotonic() - start)
-        results["sections"] = {name: asdict(done) for name, done in found.items()}
+        results["sections"][name] = asdict(section)
         write(path, results)  # after each section: what is done is kept, whatever comes
     for text in report.tables(results):
         print(text)
@@ -62,8 +61,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help=f"end within {QUICK / 60:.0f} minutes: much is cut"
     )
-    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION",
-                        help=f"of {', '.join(SECTIONS)}")  # fmt: skip
+    parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(USUAL), metavar="SECTION",
+                        help=f"of {', '.join(SECTIONS)}; usually all but costs")  # fmt: skip
     parser.add_argument("--case", nargs="+", choices=list(CASES), metavar="CASE",
                         help=f"of {', '.join(CASES)} (all; with --quick {', '.join(QUICK_CASES)})")  # fmt: skip
     peers = (*LIBRARIES, *(name for name in TRAINING if " " in name and not name.startswith("gdkernels")))
@@ -94,18 +93,12 @@ def told(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace, say: Say) -> Iterator[tuple[str, Section]]:
-    """The sections in their order, each as soon as it is done.
-
-    Each gets its share of the time that is left, so that what one does not need goes to those behind it.
-    """
-    end = time.monotonic() + options.seconds
-    for place, name in enumerate(options.sections):
+    """The sections in their order, each as soon as it is done."""
+    for name, end in schedule(SECTIONS, options.sections, time.monotonic() + options.seconds):
         say(f"\n== {name}")
-        share = SECTIONS[name] / sum(SECTIONS[other] for other in options.sections[place:])
-        now = time.monotonic()
         plan = Plan(
-            options.quick, now + share * (end - now), tuple(options.case), tuple(options.peers),
-            tuple(options.threads), options.rounds, options.block,
+            options.quick, end, tuple(options.case), tuple(options.peers), tuple(options.threads),
+            options.rounds, options.block,
         )  # fmt: skip
         yield name, gather(name, plan, say)
 
@@ -117,8 +110,7 @@ def gather(name: str, plan: Plan, say: Say) -> Section:
         module = importlib.import_module(f"bench.{name}")
         for row in module.rows(plan, say):
             if "failed" in row:
-                section.failed.append((row["item"], row["failed"]))
-                say(f"FAILED {row['item']}: {row['failed']}")
+                say(section.fail(row["item"], row["failed"]))
             elif "cut" in row:
                 section.cut.append(row["cut"])
                 say(f"cut: {row['cut']}")
@@ -126,8 +118,7 @@ def gather(name: str, plan: Plan, say: Say) -> Section:
                 section.rows.append(row)
                 say(module.line(row))
     except Exception as error:
-        section.failed.append((name, f"{type(error).__name__}: {' '.join(str(error).split())}"))
-        say(f"FAILED {name}: {section.failed[-1][1]}")
+        say(section.fail(name, reason(error)))
     return section
 
 

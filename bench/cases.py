@@ -1,5 +1,6 @@
 """The cases: networks and batches that every contestant trains, float32, Adam with lr 1e-3."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -36,9 +37,16 @@ class Case:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations in the products of a step: forward, dw and dx, the last not of the first layer."""
-        products = [n_in * n_out for n_in, n_out in self.layers]
-        return 2 * self.batch * (3 * sum(products) - products[0])
+        """Floating-point operations in the products of a step."""
+        return sum(2 * m * n * k for _, m, n, k in self.products())
+
+    def products(self) -> Iterator[tuple[str, int, int, int]]:
+        """(form, m, n, k) of the products of a step: NN forward, TN for dw, NT for dx, the last not of the first layer."""
+        for layer, (n_in, n_out) in enumerate(self.layers):
+            yield "NN", self.batch, n_out, n_in
+            yield "TN", n_in, n_out, self.batch
+            if layer:
+                yield "NT", self.batch, n_in, n_out
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """x (batches·batch, n_in) and y: labels, or values (batches·batch, n_out). The same for every contestant."""

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from . import cases, machine, rounds
+from .cast import Cast
+from .clock import Quiet
 from .plan import Plan, Say, cut
 from .process import kill
 from .record import Row, spread
-from .training import OURS, Field, too_slow, verdict
+from .training import OURS, judge, too_slow, verdict
 
 BATCHES = 16  # of an epoch: a contestant that stands still must be able to end one
 CASES = {letter: replace(cases.CASES[letter], batches=BATCHES) for letter in ("a", "b")}
@@ -61,17 +63,18 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
             yield cut(f"case {letter}")
             continue
         end = plan.clock() + plan.left() / (len(letters) - place)
-        with Field(plan, letter, CASES[letter], THREADS, names, missing) as field:
-            yield from field.failures
+        with Cast(plan, THREADS, missing) as cast:
+            judged = judge(cast, letter, CASES[letter], names)
+            yield from cast.failures()
             turns = QUICK_ROUNDS if plan.quick else ROUNDS
             block = min(plan.block, BLOCK)
-            quiet = rounds.compare(field.runners, turns, block, lambda end=end: end - plan.clock())
-            fit = {name: runner for name, runner in field.runners.items() if not quiet[name].failed}
+            quiet = rounds.compare(cast.at_work, turns, block, lambda end=end: end - plan.clock())
+            fit = {name: runner for name, runner in cast.at_work.items() if not quiet[name].failed}
             with foreign_load():
-                busy = rounds.compare(fit, turns, block, plan.left, busy=lambda: None)
+                busy = rounds.compare(fit, turns, block, plan.left, Quiet(busy=lambda: None))
             for name in fit:
                 if not busy[name].failed:
-                    yield row(letter, name, quiet[name], busy[name]) | verdict(field.judged[name])
+                    yield row(letter, name, quiet[name], busy[name]) | verdict(judged[name])
 
 
 def row(letter: str, name: str, quiet: rounds.Samples, busy: rounds.Samples) -> Row:
@@ -84,8 +87,7 @@ def row(letter: str, name: str, quiet: rounds.Samples, busy: rounds.Samples) -> 
         "quiet": rates[0],
         "contended": rates[1],
         "share_of_quiet": rates[1]["median"] / rates[0]["median"],
-        "thrown_away": quiet.thrown_away,
-        "dirty": quiet.dirty,
+        **quiet.disturbed,
     }
 
 

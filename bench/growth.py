@@ -4,14 +4,12 @@ One thing grows, the others stay as in `BASE`. Each contestant lives in one proc
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from . import correctness, rounds
 from .cases import CASES, Case
-from .contestants import Missing
-from .plan import Plan, Say, cut, failure
-from .process import Contestant, Failed
+from .cast import Cast
+from .plan import Plan, Say, cut
 from .record import Row
 from .training import OURS, measured, verdict
 
@@ -67,45 +65,36 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
     missing: set[str] = set()
     remaining = sum(map(len, points(plan).values()))
     for threads, listed in points(plan).items():
-        with ExitStack() as stack:
-            field: dict[str, Contestant] = {}
+        with Cast(plan, threads, missing) as cast:
             job = {"kind": "train", "cases": [asdict(point.case) for point in listed]}
             for name in CONTESTANTS:
-                if not plan.wants(name) or name in missing:
-                    continue
-                try:
-                    field[name] = stack.enter_context(Contestant(name, job, threads, plan.patience))
-                except Missing as error:
-                    missing.add(name)
-                    yield failure(name, str(error))
-                except Failed as error:
-                    yield failure(f"{name} {threads}T", str(error))
+                if plan.wants(name) and name not in missing:
+                    with cast.trying(name, f"{name} {threads}T"):
+                        cast.start(name, job)
+            yield from cast.failures()
             for number, point in enumerate(listed):
                 if plan.left() <= 0:
                     yield cut(str(point))
                 else:
                     end = plan.clock() + plan.left() / remaining
-                    yield from _measured(plan, field, number, point, end)
+                    yield from _measured(plan, cast, number, point, end)
                 remaining -= 1
 
 
-def _measured(
-    plan: Plan, field: dict[str, Contestant], number: int, point: Point, end: float
-) -> Iterator[Row]:
-    """The rows of a point, measured until `end`. A contestant that fails here drops out of `field`."""
+def _measured(plan: Plan, cast: Cast, number: int, point: Point, end: float) -> Iterator[Row]:
+    """The rows of a point, measured until `end`. A contestant that fails here takes part no more."""
     judged = {}
-    for name, runner in list(field.items()):
-        try:
+    for name, runner in list(cast.at_work.items()):
+        with cast.trying(name, f"{name} at {point}"):
             runner.turn(number)
             judged[name] = correctness.judge(point.case, runner.outcome(correctness.STEPS))
-        except (Failed, KeyError, ValueError) as error:
-            yield failure(f"{name} at {point}", str(error))
-            field.pop(name).close()
-    samples = rounds.compare(field, QUICK_ROUNDS if plan.quick else ROUNDS, min(plan.block, BLOCK), plan.left)
+    yield from cast.failures()
+    turns = QUICK_ROUNDS if plan.quick else ROUNDS
+    samples = rounds.compare(cast.at_work, turns, min(plan.block, BLOCK), lambda: end - plan.clock())
     for name, each in samples.items():
         if each.failed:
-            yield failure(f"{name} at {point}", each.failed)
-            field.pop(name).close()
+            cast.drop(name, f"{name} at {point}", each.failed)
+            yield from cast.failures()
         if not each.seconds:
             continue
         row: Row = {

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import rounds
-from .cases import CASES, Case
-from .contestants import Missing
+from .cases import CASES
+from .cast import Cast
 from .operations import OPERATIONS
-from .plan import Plan, Say, cut, failure
-from .process import Contestant, Failed
+from .plan import Plan, Say, cut
 from .record import Row, spread
 from .rounds import Samples
 
@@ -54,20 +53,12 @@ QUICK_ITEMS: tuple[Item, ...] = (
 )
 
 
-def products(case: Case) -> Iterator[Item]:
-    """The matrix products of a step: NN forward, TN for dw, NT for dx."""
-    for layer, (n_in, n_out) in enumerate(zip(case.sizes, case.sizes[1:], strict=False)):
-        yield "gemm", (case.batch, n_out, n_in), "NN"
-        yield "gemm", (n_in, n_out, case.batch), "TN"
-        if layer:
-            yield "gemm", (case.batch, n_in, n_out), "NT"
-
-
 def items(plan: Plan) -> list[Item]:
     """What is measured, in this order."""
     if plan.quick:
         return list(QUICK_ITEMS)
-    found = list(dict.fromkeys(product for case in plan.cases for product in products(CASES[case])))
+    products = [each for case in plan.cases for each in CASES[case].products()]
+    found: list[Item] = [("gemm", (m, n, k), form) for form, m, n, k in dict.fromkeys(products)]
     found += [("adam", (count,), "") for count in PARAMETERS]
     for op, shapes in STREAMS.items():
         for shape in shapes:
@@ -99,87 +90,51 @@ def names(plan: Plan, item: Item) -> list[str]:
     return [*ours, *(peer for peer in peers if plan.wants(peer))]
 
 
-class Cast:
-    """The contestants' processes for one number of threads; each is started when it is first needed."""
-
-    def __init__(self, listed: list[Item], threads: int, patience: float):
-        self._items, self._threads, self._patience = listed, threads, patience
-        self._open: dict[str, Contestant] = {}
-        self._limits: dict[str, Contestant] = {}
-        self.missing: set[str] = set()  # contestants that cannot take part here
-
-    def __enter__(self) -> "Cast":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for contestant in (*self._open.values(), *self._limits.values()):
-            contestant.close()
-
-    def turn(self, name: str, number: int) -> tuple[Contestant, Row]:
-        """The contestant at that item, and how right it is there. Raises Failed, or Missing."""
-        if name not in self._open:
-            job = {"kind": "kernels", "items": self._items}
-            self._open[name] = Contestant(name, job, self._threads, self._patience)
-        self._open[name].turn(number, self._patience)
-        found = self._open[name].outcome(1, self._patience)
-        error, bound = float(found["error"]), float(found["bound"])
-        judged = {"what": str(found["what"]), "error": error, "bound": bound, "ok": error <= bound}
-        return self._open[name], judged
-
-    def limit(self, item: Item) -> Contestant:
-        job = limit_of(item)
-        key = f"{job['op']} {job.get('bytes', '')}"
-        if key not in self._limits:
-            self._limits[key] = Contestant(LIMIT, job, self._threads, self._patience)
-        return self._limits[key]
-
-    def drop(self, name: str) -> None:
-        """End one that failed, or the limits, of which one did; the next item starts it anew."""
-        if name in self._open:
-            self._open.pop(name).close()
-        while name == LIMIT and self._limits:
-            self._limits.popitem()[1].close()
-
-
 def rows(plan: Plan, say: Say) -> Iterator[Row]:
     """A row for each item, number of threads and contestant."""
     listed = items(plan)
     for place, threads in enumerate(plan.threads):
         end = plan.clock() + plan.left() / (len(plan.threads) - place)
-        with Cast(listed, threads, plan.patience) as cast:
+        with Cast(plan, threads) as cast:
             for number, item in enumerate(listed):
                 if plan.clock() >= end:
                     yield cut(label(item, threads))
                 else:
-                    yield from _measured(plan, cast, number, item, threads, end)
+                    yield from _measured(plan, cast, listed, number, threads, end)
 
 
-def _measured(plan: Plan, cast: Cast, number: int, item: Item, threads: int, end: float) -> Iterator[Row]:
-    """The rows of one item."""
+def _measured(
+    plan: Plan, cast: Cast, listed: list[Item], number: int, threads: int, end: float
+) -> Iterator[Row]:
+    """The rows of one item. Each contestant is started when it is first needed, and goes from item to item."""
+    item = listed[number]
+    here, limit = label(item, threads), limit_of(item)
     runners, judged = {}, {}
     for name in names(plan, item):
-        if name in cast.missing:
-            continue
-        try:
-            runners[name], judged[name] = cast.turn(name, number)
-        except Missing as error:
-            cast.missing.add(name)
-            yield failure(f"kernels of {name}", str(error))
-        except Failed as error:
-            cast.drop(name)
-            yield failure(f"{name}: {label(item, threads)}", str(error))
-    try:
-        runners[LIMIT] = cast.limit(item)
-    except (Missing, Failed) as error:
-        yield failure(f"limit: {label(item, threads)}", str(error))
+        if name not in cast.missing:
+            with cast.trying(name, f"{name}: {here}", f"kernels of {name}"):
+                runner = cast.start(name, {"kind": "kernels", "items": listed})
+                runner.turn(number, plan.patience)
+                judged[name] = verdict(runner.outcome(1, plan.patience))
+                runners[name] = runner
+    key = LIMIT, limit["op"], limit.get("bytes")
+    with cast.trying(LIMIT, f"{LIMIT}: {here}", f"{LIMIT}: {here}"):
+        runners[LIMIT] = cast.start(LIMIT, limit, key)
+    yield from cast.failures()
     block = min(plan.block, QUICK_BLOCK if plan.quick else BLOCK)
     turns = min(plan.rounds, QUICK_ROUNDS if plan.quick else ROUNDS)
     samples = rounds.compare(runners, turns, block, lambda: end - plan.clock())
     for name, each in samples.items():
         if each.failed:
-            cast.drop(name)
-            yield failure(f"{name}: {label(item, threads)}", each.failed)
+            cast.drop(key if name == LIMIT else name, f"{name}: {here}", each.failed)
+    yield from cast.failures()
     yield from table(item, threads, samples, judged)
+
+
+def verdict(outcome: dict[str, Any]) -> Row:
+    """How right the first call of an item was."""
+    error, bound = float(outcome["error"]), float(outcome["bound"])
+    return {"what": str(outcome["what"]), "error": error, "bound": bound, "ok": error <= bound}
 
 
 def table(item: Item, threads: int, samples: dict[str, Samples], judged: dict[str, Row]) -> Iterator[Row]:
@@ -206,8 +161,7 @@ def table(item: Item, threads: int, samples: dict[str, Samples], judged: dict[st
             "rate": spread(rates),
             "microseconds": 1e6 * spread(each.seconds)["median"],
             "limit": operation.limit,
-            "thrown_away": each.thrown_away,
-            "dirty": each.dirty,
+            **each.disturbed,
         }
         if name != LIMIT:
             per_call = spread(each.seconds)["median"]

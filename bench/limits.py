@@ -5,14 +5,13 @@ contestants; `step` says how long a training step takes at least, by those.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 from . import rounds
 from .cases import Case
-from .contestants import Missing
+from .cast import Cast
 from .plan import Plan, Say, failure
-from .process import Contestant, Failed
+from .process import Contestant
 from .record import Row, spread
 
 LIMIT = "limit"
@@ -69,40 +68,31 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
     """A row for each limit, working set and number of threads."""
     sizes = QUICK_WORKING_SETS if plan.quick else WORKING_SETS
     for threads in plan.threads:
-        with ExitStack() as stack:
+        with Cast(plan, threads) as cast:
             runners: dict[tuple[str, int], Any] = {}
             for op in ("fma", *(("barrier",) if threads > 1 else ()), *STREAMS):
-                job = {"kind": "limit", "op": op, "bytes": sizes[0]}
-                try:
-                    process = stack.enter_context(Contestant(LIMIT, job, threads, plan.patience))
-                except (Missing, Failed) as error:
-                    yield failure(f"{op} {threads}T", str(error))
-                    continue
-                if op in UNITS:
-                    runners[op, 0] = process
-                else:
-                    turned: list[int] = []
-                    runners |= {(op, size): Sized(process, size, turned) for size in sizes}
-            found = rounds.compare(
-                {name: runners[name] for name in runners},
-                QUICK_ROUNDS if plan.quick else ROUNDS,
-                min(plan.block, BLOCK),
-                plan.left,
-            )
+                job, item = {"kind": "limit", "op": op, "bytes": sizes[0]}, f"{op} {threads}T"
+                with cast.trying(LIMIT, item, item):
+                    process, turned = cast.start(LIMIT, job, op), []
+                    if op in UNITS:
+                        runners[op, 0] = process
+                    else:
+                        runners |= {(op, size): Sized(process, size, turned) for size in sizes}
+            yield from cast.failures()
+            turns = QUICK_ROUNDS if plan.quick else ROUNDS
+            found = rounds.compare(runners, turns, min(plan.block, BLOCK), plan.left)
         for (op, size), samples in found.items():
             if samples.failed:
                 yield failure(f"{op} {threads}T", samples.failed)
             if samples.seconds:
+                rates = [1e9 * each if op == "barrier" else 1e-9 / each for each in samples.seconds]
                 yield {
                     "limit": op,
                     "threads": threads,
                     "bytes": size,
                     "unit": UNITS.get(op, "GB/s"),
-                    "rate": spread(
-                        [1e9 * seconds if op == "barrier" else 1e-9 / seconds for seconds in samples.seconds]
-                    ),
-                    "thrown_away": samples.thrown_away,
-                    "dirty": samples.dirty,
+                    "rate": spread(rates),
+                    **samples.disturbed,
                 }
 
 

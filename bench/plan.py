@@ -6,7 +6,7 @@ there was no time for; the command keeps these apart.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .record import Row
@@ -48,6 +48,17 @@ class Plan:
         return any(
             contestant == peer or contestant.startswith(f"{peer} ") for peer in ("gdkernels", *self.peers)
         )
+
+
+def schedule(shares: Mapping[str, float], names: Sequence[str], end: float) -> Iterator[tuple[str, float]]:
+    """(section, when it should be done, on the clock of `time.monotonic`) for all that should be done at the `end`.
+
+    Each gets its share of the time that is left, so that what one does not need goes to those behind it.
+    """
+    for place, name in enumerate(names):
+        now = time.monotonic()
+        share = shares[name] / sum(shares[other] for other in names[place:])
+        yield name, now + share * (end - now)
 
 
 def failure(item: str, why: str) -> Row:

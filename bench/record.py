@@ -29,6 +29,11 @@ class Section:
         """Rows whose result is not right."""
         return [row for row in self.rows if row.get("ok") is False]
 
+    def fail(self, item: str, why: str) -> str:
+        """Note what failed; the line that says so."""
+        self.failed.append((item, why))
+        return f"FAILED {item}: {why}"
+
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """The median and the extremes."""

@@ -26,6 +26,7 @@ def tables(results: dict[str, Any]) -> Iterator[str]:
         ("growth", "growth", growth),
         ("start-up, memory, size", "startup", startup),
         ("a busy machine", "contention", contention),
+        ("costs of operations", "costs", costs),
     ):
         rows = rows_of(results, section)
         if rows:
@@ -281,3 +282,19 @@ def startup(rows: list[Row]) -> Iterator[str]:
             value, extremes = f"{row['bytes']['median'] / 1e6:.0f} MB", ""
         lines.append((row["what"], row["contestant"], value, extremes))
     yield from layout(("what", "contestant", "", "spread"), lines, 2)
+
+
+# ---------------------------------------------------------------------------------------------- costs
+
+
+def costs(rows: list[Row]) -> Iterator[str]:
+    """A line for each row of `gdkernels.cpu.cost`: what it says, what was measured, and whether that has moved."""
+    lines = [
+        (
+            row["operation"], number(row["table"], ".3f"), number(row["nanoseconds"], ".3f"),
+            f"{row['nanoseconds']['low']:.3f} .. {row['nanoseconds']['high']:.3f}" if len(row["kinds"]) > 1 else "",
+            number(row["ratio"], ".2f"), "moved" if row["moved"] else "",
+        )
+        for row in rows
+    ]  # fmt: skip
+    yield from layout(("operation", "table, ns", "measured, ns", "its kinds", "measured ÷ table", ""), lines)

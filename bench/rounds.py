@@ -1,40 +1,23 @@
 """Contestants take turns: block by block, so that a change of the machine's mood hits all of them.
 
-A block in which other processes used more than a tenth of a core is thrown away and repeated; how often is told. Ratios are
-formed round by round, between blocks that lie close together, and the median is taken of those.
+A clock says how long a block took (`clock`, `bench.gpu.clock`), and repeats those that were disturbed. Ratios are formed
+round by round, between blocks that lie close together, and the median is taken of those.
 """
 
-import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
-from . import machine
+from .clock import Block, Clock, Left, Quiet
 from .process import Failed
-from .record import spread
+from .record import Row, spread
 
 Name = TypeVar("Name", bound=Hashable)
+Contestant = TypeVar("Contestant")
 
-FOREIGN_SHARE = 0.10  # of a core
-SLACK = 2 / machine.TICKS  # seconds that the machine's counters may be late by
-RETRIES = 8  # blocks thrown away before one that is not clean is taken, and counted as dirty
-PAUSE = 0.1  # seconds between a block that was thrown away and the next
 SLOW = 10  # blocks that a single unit may take without taking part in fewer rounds
 FEWEST_TURNS = 2  # also of those
-MOST_TIMES = 1 << 44  # units of a block: some count bytes
 FEWEST_ROUNDS = 3  # also when there is no time left
-
-
-class Runner(Protocol):
-    """What takes turns: a `process.Contestant`, or a stand-in."""
-
-    def run(self, times: int) -> float:
-        """Seconds of so many units."""
-        ...
-
-    def cpu_seconds(self) -> float | None:
-        """CPU seconds used so far."""
-        ...
 
 
 @dataclass
@@ -46,8 +29,8 @@ class Samples:
     times : units of a block
     seconds : of one unit, round by round
     cores : CPU seconds by seconds, round by round, where that can be read
-    thrown_away : blocks that other processes disturbed, and that were repeated
-    dirty : blocks that were taken although other processes disturbed them
+    thrown_away : blocks that were disturbed, and that were repeated
+    dirty : blocks that were taken although they were disturbed
     failed : why it takes part no more, or ""
     """
 
@@ -58,76 +41,63 @@ class Samples:
     dirty: int = 0
     failed: str = ""
 
+    def add(self, block: Block) -> None:
+        """What another round gave."""
+        self.seconds.append(block.seconds / self.times)
+        self.cores += [] if block.cores is None else [block.cores]
+        self.thrown_away += block.thrown_away
+        self.dirty += block.dirty
 
-def calibrate(runner: Runner, block: float) -> tuple[int, float]:
+    @property
+    def disturbed(self) -> Row:
+        """Of a row: how often it was disturbed."""
+        return {"thrown_away": self.thrown_away, "dirty": self.dirty}
+
+
+def calibrate(contestant: Contestant, block: float, clock: Clock[Contestant]) -> tuple[int, float]:
     """(units that last about so many seconds, at least one; the seconds that they take)."""
-    seconds = runner.run(1)  # compiles, loads, allocates
+    seconds = clock.seconds(contestant, 1)  # compiles, loads, allocates
     if seconds > SLOW * block:
         return 1, seconds
-    times, seconds = 1, runner.run(1)
-    while seconds < block / 4 and times < MOST_TIMES:
-        times = min(16 * times, max(2 * times, int(times * block / max(seconds, 1e-9) / 2)))
-        seconds = runner.run(times)
-    best = max(1, round(times * block / max(seconds, 1e-9)))
+    times, seconds = 1, clock.seconds(contestant, 1)
+    while seconds < block / 4 and times < clock.most:
+        fitting = int(times * block / max(seconds, 1e-9) / 2)
+        times = min(16 * times, max(2 * times, fitting), clock.most)
+        seconds = clock.seconds(contestant, times)
+    best = max(1, min(clock.most, round(times * block / max(seconds, 1e-9))))
     return best, seconds * best / times
 
 
 def compare(
-    runners: Mapping[Name, Runner],
+    contestants: Mapping[Name, Contestant],
     rounds: int,
     block: float,
-    left: Callable[[], float] = lambda: float("inf"),
-    busy: Callable[[], float | None] = machine.busy_seconds,
-    sleep: Callable[[float], object] = time.sleep,
+    left: Left = lambda: float("inf"),
+    clock: Clock[Any] = Quiet(),  # noqa: B008
 ) -> dict[Name, Samples]:
     """Samples of each contestant, of `rounds` blocks of about `block` seconds; fewer rounds where no time is `left`.
 
     A contestant of which one unit takes many times a block takes part in so many rounds fewer. One that fails on the way
     drops out, and says why.
     """
-    found = {name: Samples() for name in runners}
-    turns = dict.fromkeys(runners, rounds)
-    for name, runner in runners.items():
+    found = {name: Samples() for name in contestants}
+    turns = dict.fromkeys(contestants, rounds)
+    for name, contestant in contestants.items():
         try:
-            found[name].times, seconds = calibrate(runner, block)
+            found[name].times, seconds = calibrate(contestant, block, clock)
             turns[name] = min(rounds, max(FEWEST_TURNS, int(rounds * SLOW * block / max(seconds, 1e-9))))
         except Failed as error:
             found[name].failed = str(error)
     for number in range(rounds):
         if number >= FEWEST_ROUNDS and left() <= 0:
             break
-        for name, runner in runners.items():
+        for name, contestant in contestants.items():
             if not found[name].failed and number < turns[name]:
                 try:
-                    _measure(runner, found[name], left, busy, sleep)
+                    found[name].add(clock.block(contestant, found[name].times, left))
                 except Failed as error:
                     found[name].failed = str(error)
     return found
-
-
-def _measure(
-    runner: Runner,
-    samples: Samples,
-    left: Callable[[], float],
-    busy: Callable[[], float | None],
-    sleep: Callable[[float], object],
-) -> None:
-    """Add a block that other processes left alone, if one can be had."""
-    for attempt in range(RETRIES + 1):
-        before, own_before = busy(), runner.cpu_seconds()
-        seconds = runner.run(samples.times)
-        own_after, after = runner.cpu_seconds(), busy()
-        if before is None or after is None or own_before is None or own_after is None:
-            break
-        own = own_after - own_before
-        clean = (after - before) - own <= FOREIGN_SHARE * seconds + SLACK
-        if clean or attempt == RETRIES or left() <= 0:
-            samples.dirty += not clean
-            samples.cores.append(own / seconds)
-            break
-        samples.thrown_away += 1
-        sleep(PAUSE)
-    samples.seconds.append(seconds / samples.times)
 
 
 def ratio(ours: Samples, theirs: Samples) -> dict[str, float]:

@@ -6,12 +6,9 @@ memory is told after the imports alone, and after an epoch of case b. Every repe
 contestants take turns. Where a library keeps nothing, both first steps tell the same.
 """
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
@@ -19,7 +16,7 @@ from pathlib import Path
 
 from . import installed
 from .plan import Plan, Say, cut, failure
-from .process import kill
+from .process import Failed, Process
 from .record import Row, spread
 
 REPEATS, QUICK_REPEATS = 3, 1
@@ -57,33 +54,12 @@ def caches(folder: Path) -> dict[str, str]:
     }
 
 
-class Failed(Exception):
-    """A process ended without the answer."""
-
-
 def begin(request: dict, folder: Path, patience: float = PATIENCE) -> dict[str, float]:
-    """What a fresh process answers (`first`), with "wall": seconds from its start to the answer."""
+    """What a fresh process answers (`first`), with "wall": seconds from its start to the answer. Raises Failed."""
     environment = os.environ | caches(folder)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        start = time.perf_counter()
-        with subprocess.Popen(
-            [sys.executable, "-m", "bench.first", json.dumps(request)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            alarm = threading.Timer(patience, kill, [process])
-            alarm.start()
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            wall = time.perf_counter() - start
-            alarm.cancel()
-            process.wait()
-            kill(process)
-        if not line:
-            errors.seek(0)
-            words = errors.read().strip().splitlines() or ["it said nothing"]
-            raise Failed(f"the process ended with status {process.returncode}: {words[-1]}")
-    return {**json.loads(line), "wall": wall}
+    start = time.perf_counter()
+    with Process((sys.executable, "-m", "bench.first"), request, environment) as process:
+        return process.told(patience) | {"wall": time.perf_counter() - start}
 
 
 def rows(plan: Plan, say: Say) -> Iterator[Row]:

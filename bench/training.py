@@ -5,85 +5,21 @@ marked. The limits of the machine that bound a step (`limits.step`) take turns w
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any
 
 from . import correctness, limits, rounds
 from .cases import CASES, Case
-from .contestants import TRAINING, Missing
+from .cast import Cast
+from .contestants import TRAINING
 from .plan import Plan, Say, cut, failure
-from .process import Contestant, Failed
+from .process import Contestant
 from .record import Row, spread
 from .rounds import Samples
 
 OURS = "gdkernels"
 SLOW_TO_START = ("torch compile", "tinygrad")  # which a quick run leaves out, unless they alone are asked for
 FMA, UPDATE = "limit fma", "limit update"
-
-
-class Field:
-    """The contestants of a case that are ready, and judged. Use it in a ``with``.
-
-    Attributes
-    ----------
-    runners : processes by name, ours first
-    judged : what `correctness.judge` says of each
-    failures : rows of those that failed, or are missing and not yet in `missing`, a set that a section keeps
-    """
-
-    def __init__(self, plan: Plan, label: str, case: Case, threads: int, names: list[str], missing: set[str]):
-        self._plan, self._label, self._case, self._threads = plan, label, case, threads
-        self._names, self._missing = names, missing
-        self._stack = ExitStack()
-        self.runners: dict[str, Contestant] = {}
-        self.judged: dict[str, correctness.Verdict] = {}
-        self.failures: list[Row] = []
-
-    def __enter__(self) -> Self:
-        try:
-            for name in self._names:
-                if name not in self._missing:
-                    self._start(name)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _start(self, name: str) -> None:
-        job = {"kind": "train", "case": asdict(self._case)}
-        try:
-            runner = Contestant(name, job, self._threads, self._plan.patience)
-        except Missing as error:
-            self._missing.add(name)
-            self.failures.append(failure(name, str(error)))
-            return
-        except Failed as error:
-            self.failures.append(failure(f"{self._label} {self._threads}T {name}", str(error)))
-            return
-        try:
-            outcome = runner.outcome(correctness.STEPS)
-            self.judged[name] = correctness.judge(self._case, outcome, runner.facts.get("eps hat", False))
-        except (Failed, KeyError, ValueError) as error:  # also where the outcome has not what it should
-            runner.close()
-            self.failures.append(failure(f"{self._label} {self._threads}T {name}", str(error)))
-            return
-        self.runners[name] = self._stack.enter_context(runner)
-
-    def limits(self) -> dict[str, Contestant]:
-        """The processes that measure what bounds a step."""
-        found = {}
-        for name, job in ((FMA, limits.fma_job()), (UPDATE, limits.adam_job(self._case))):
-            try:
-                found[name] = self._stack.enter_context(
-                    Contestant(limits.LIMIT, job, self._threads, self._plan.patience)
-                )
-            except (Missing, Failed) as error:
-                self.failures.append(failure(f"{self._label} {self._threads}T {name}", str(error)))
-        return found
 
 
 def names(plan: Plan) -> list[str]:
@@ -109,14 +45,38 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
             yield cut(f"{letter} {threads}T")
             continue
         end = plan.clock() + plan.left() / (len(groups) - place)
-        with Field(plan, letter, CASES[letter], threads, listed, missing) as field:
-            runners = field.runners | field.limits()
-            yield from field.failures
+        with Cast(plan, threads, missing) as cast:
+            judged = judge(cast, letter, CASES[letter], listed)
+            runners = dict(cast.at_work)
+            jobs = {FMA: limits.fma_job(), UPDATE: limits.adam_job(CASES[letter])}
+            for name, job in jobs.items():
+                with cast.trying(name, f"{letter} {threads}T {name}", f"{letter} {threads}T {name}"):
+                    runners[name] = cast.start(limits.LIMIT, job, name)
+            yield from cast.failures()
             samples = rounds.compare(runners, plan.rounds, plan.block, lambda end=end: end - plan.clock())
-            yield from table(letter, CASES[letter], threads, field, samples)
+            yield from table(letter, CASES[letter], threads, runners, judged, samples)
 
 
-def table(letter: str, case: Case, threads: int, field: Field, samples: dict[str, Samples]) -> Iterator[Row]:
+def judge(cast: Cast, label: str, case: Case, listed: list[str]) -> dict[str, correctness.Verdict]:
+    """Start those that can take part, ours first, and say how right their first steps are."""
+    judged = {}
+    for name in listed:
+        if name not in cast.missing:
+            with cast.trying(name, f"{label} {cast.threads}T {name}"):
+                runner = cast.start(name, {"kind": "train", "case": asdict(case)})
+                outcome = runner.outcome(correctness.STEPS)
+                judged[name] = correctness.judge(case, outcome, runner.facts.get("eps hat", False))
+    return judged
+
+
+def table(
+    letter: str,
+    case: Case,
+    threads: int,
+    runners: dict[str, Contestant],
+    judged: dict[str, correctness.Verdict],
+    samples: dict[str, Samples],
+) -> Iterator[Row]:
     """The rows of a case. Ratios and shares are formed round by round."""
     bounds = [
         limits.step(case, flop, byte)
@@ -126,16 +86,16 @@ def table(letter: str, case: Case, threads: int, field: Field, samples: dict[str
     for name, each in samples.items():
         if each.failed:
             yield failure(f"{letter} {threads}T {name}", each.failed)
-        if name not in field.judged or not each.seconds:
+        if name not in judged or not each.seconds:
             continue
         row: Row = {
             "case": letter,
             "threads": threads,
             "contestant": name,
             **measured(each, case.batches),
-            **verdict(field.judged[name]),
-            "threads_reported": told(field.runners[name].facts),
-            "ready_seconds": field.runners[name].facts["seconds"],
+            **verdict(judged[name]),
+            "threads_reported": told(runners[name].facts),
+            "ready_seconds": runners[name].facts["seconds"],
         }
         if ours.seconds and name != OURS:
             row["ratio"] = rounds.ratio(ours, each)
@@ -153,8 +113,7 @@ def measured(samples: Samples, batches: int) -> Row:
         "steps_per_second": rate,
         "microseconds": 1e6 / rate["median"],
         "rounds": len(samples.seconds),
-        "thrown_away": samples.thrown_away,
-        "dirty": samples.dirty,
+        **samples.disturbed,
     }
     return found | ({"cores_used": spread(samples.cores)} if samples.cores else {})
 

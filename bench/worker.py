@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 THREAD_VARIABLES = (
@@ -22,14 +24,22 @@ OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # would tie a peer's hand
 
 def main() -> None:
     request = json.loads(sys.argv[1])
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
-        os.dup2(2, 1)
-
-        def tell(**message: Any) -> None:
-            print(json.dumps(message), file=channel, flush=True)
-
+    with telling() as tell:
         confine(request["threads"])
         serve(request, tell)
+
+
+@contextmanager
+def telling() -> Iterator[Callable[..., None]]:
+    """A function that tells whoever started this process its keywords; what libraries print goes to stderr meanwhile."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
+        os.dup2(2, 1)
+        yield lambda **message: print(json.dumps(message), file=channel, flush=True)
+
+
+def reason(error: BaseException) -> str:
+    """An error in a line of words."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def confine(threads: int) -> None:
@@ -54,7 +64,7 @@ def serve(request: dict[str, Any], tell: Any) -> None:
         tell(missing=" ".join(str(error).split()))
         return
     except Exception as error:
-        tell(failed=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        tell(failed=reason(error))
         return
     tell(ready={"seconds": time.perf_counter() - start, "threads": threads_reported(), **facts(contestant)})
     for line in sys.stdin:
@@ -62,7 +72,7 @@ def serve(request: dict[str, Any], tell: Any) -> None:
         try:
             tell(**answer(contestant, order))
         except Exception as error:
-            tell(failed=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            tell(failed=reason(error))
             return
 
 

@@ -45,7 +45,7 @@ class Missing(Exception):
 
 def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
     """What a contestant makes of a job: {"kind": "train", "case": {…}}, {"kind": "train", "cases": [{…}, …]} (`turns`),
-    {"kind": "kernels", "items": [(op, shape, form), …]} or {"kind": "limit", "op": …}.
+    {"kind": "kernels", "items": [(op, shape, form), …]}, {"kind": "costs"} (`ours_costs`) or {"kind": "limit", "op": …}.
 
     Raises Missing where it cannot be done here.
     """
@@ -56,6 +56,11 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
         from .limits import LIMITS
 
         return LIMITS[job["op"]](job, threads)
+    if kind == "costs":
+        from .ours_costs import JOBS, Job
+        from .turns import Turns
+
+        return Turns(Job.calls, JOBS)
     table, name = (TRAINING, "TRAINING") if kind == "train" else (KERNELS, "KERNELS")
     try:
         module = importlib.import_module(f"{__name__}.{table[contestant]}")
@@ -67,7 +72,7 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
     if kind == "train":
         from .turns import Turns
 
-        return Turns(makers, [Case.of(case) for case in job["cases"]], threads)
+        return Turns(lambda case: makers(Case.of(case), threads), job["cases"])
     from .calls import Series
 
     return Series(makers, job["items"], threads)

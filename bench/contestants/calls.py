@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..operations import OPERATIONS, Arrays, Verdict, worst
+from .turns import Turns
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt
 
@@ -40,34 +41,18 @@ class Calls:
 Maker = Callable[[tuple[int, ...], str, int], Calls]  # of shape, form and threads
 
 
-class Series:
-    """A contestant's operations, in one process: starting it takes longer than measuring most of them.
-
-    `turn(number)` prepares that item of the job's list, (op, shape, form); `outcome` then says how right its first call is,
-    and `run` repeats it.
-    """
+class Series(Turns):
+    """A contestant's operations, (op, shape, form) each; `outcome` says how right the first call is."""
 
     def __init__(
         self, makers: dict[str, Maker], items: Sequence[tuple[str, Sequence[int], str]], threads: int
     ):
-        self._makers, self._items, self._threads = makers, items, threads
-        self._op = ""
-        self._calls: Calls | None = None
+        super().__init__(lambda item: makers[item[0]](tuple(item[1]), item[2], threads), items)
 
-    def turn(self, number: int) -> None:
-        self._calls = None  # its memory is free before the next takes some
-        self._op, shape, form = self._items[number]
-        self._calls = self._makers[self._op](tuple(shape), form, self._threads)
-
-    def outcome(self, calls: int) -> dict[str, Any]:
-        """The worst error of the first call, and its bound; `calls` is 1."""
-        assert self._calls is not None
-        what, error, bound = self._calls.verdict(self._op)
+    def outcome(self, count: int) -> dict[str, Any]:
+        """The worst error of the first call, and its bound; `count` is 1."""
+        what, error, bound = self._at_work.verdict(self._item[0])
         return {"what": what, "error": error, "bound": bound}
-
-    def run(self, times: int) -> None:
-        assert self._calls is not None
-        self._calls.run(times)
 
 
 def keep_memory() -> None:

@@ -7,17 +7,22 @@ import gdkernels as gd
 from ..cases import LR, Case
 
 
+def trainer_of(case: Case, storage: str = "float32", device: str = "cpu") -> gd.Trainer:
+    """A network with the case's weights, and Adam."""
+    net = gd.mlp(case.sizes, activation=case.activation, dtype=storage)
+    for layer, w in enumerate(case.weights()):
+        net.params[f"{layer}.w"][...] = w
+    loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
+    return gd.Trainer(net.to(device), loss=loss, optimizer=gd.Adam(lr=LR))
+
+
 class Fit:
     """Epochs by `Trainer.fit`."""
 
     def __init__(self, case: Case, threads: int):
         self.case = case
-        self.net = gd.mlp(case.sizes, activation=case.activation)
-        for layer, w in enumerate(case.weights()):
-            self.net.params[f"{layer}.w"][...] = w
-        loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
         gd.set_threads(threads)  # at most; the trainer measures how many of them pay
-        self.trainer = gd.Trainer(self.net, loss=loss, optimizer=gd.Adam(lr=LR))
+        self.trainer = trainer_of(case)
         self.x, self.y = case.data()
         self.trainer.warm_up(self.x[: case.batch], self.y[: case.batch])
 
@@ -32,7 +37,7 @@ class Fit:
 
     def outcome(self, steps: int) -> dict[str, np.ndarray]:
         x, y = (array.reshape(-1, *array.shape[2:]) for array in self.case.batched(steps))
-        return {"losses": self.train(x, y, 1), **self.net.params}
+        return {"losses": self.train(x, y, 1), **self.trainer.net.params}
 
 
 class Step(Fit):

@@ -12,9 +12,9 @@ Batches = list[tuple[torch.Tensor, torch.Tensor]]
 class Torch:
     """What both have in common: batches, a loop over them, and an outcome. `step` takes a step and gives its loss."""
 
-    def __init__(self, case: Case, threads: int):
+    def __init__(self, case: Case, threads: int, device: str = "cpu"):
         torch.set_num_threads(threads)
-        self.case = case
+        self.case, self.device = case, device
         self.loss = functional.cross_entropy if case.loss == "ce" else functional.mse_loss
         self.batches = self.tensors(*case.batched())
         self.params = [
@@ -23,18 +23,19 @@ class Torch:
             for array in (np.ascontiguousarray(w.T), np.zeros(w.shape[1], np.float32))
         ]
 
-    @staticmethod
-    def tensors(x: np.ndarray, y: np.ndarray) -> Batches:
-        return [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in zip(x, y, strict=True)]
+    def tensors(self, x: np.ndarray, y: np.ndarray) -> Batches:
+        pairs = zip(x, y, strict=True)
+        return [(torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)) for x, y in pairs]
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    def run(self, epochs: int) -> None:
+    def run(self, epochs: int) -> float:
+        """The last loss, by which it waits for all that was launched."""
         for _ in range(epochs):
             for x, y in self.batches:
                 value = self.step(x, y)
-        value.item()
+        return value.item()
 
     def outcome(self, steps: int) -> dict[str, np.ndarray]:
         losses = [self.step(x, y).item() for x, y in self.tensors(*self.case.batched(steps))]
@@ -46,26 +47,32 @@ class Torch:
 
 
 class Eager(Torch):
-    """Modules, autograd, and `torch.optim.Adam(fused=True)`."""
+    """Modules, autograd, and `torch.optim.Adam(fused=True)`, which takes further options."""
 
-    def __init__(self, case: Case, threads: int):
-        super().__init__(case, threads)
+    def __init__(self, case: Case, threads: int, device: str = "cpu", **adam: bool):
+        super().__init__(case, threads, device)
         layers: list[torch.nn.Module] = []
         for n_in, n_out in case.layers:
             layers += [
                 torch.nn.Linear(n_in, n_out),
                 torch.nn.ReLU() if case.activation == "relu" else torch.nn.Tanh(),
             ]
-        self.net = torch.nn.Sequential(*layers[:-1])
+        self.net = torch.nn.Sequential(*layers[:-1]).to(device)
         with torch.no_grad():
             for ours, theirs in zip(self.params, self.net.parameters(), strict=True):
                 theirs.copy_(ours)
         self.params = list(self.net.parameters())
-        self.optimizer = torch.optim.Adam(self.params, lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True)
+        self.optimizer = torch.optim.Adam(
+            self.params, lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True, **adam
+        )
+
+    def value(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch."""
+        return self.loss(self.net(x), y)
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        value = self.loss(self.net(x), y)
+        value = self.value(x, y)
         value.backward()
         self.optimizer.step()
         return value

@@ -7,6 +7,7 @@ bench/results/gpu-NAME.json. Under tools/ptxemu/run it checks the same path with
 """
 
 import argparse
+import math
 import sys
 import time
 from dataclasses import asdict
@@ -49,7 +50,7 @@ def main() -> int:
         print(NO_TIMES)
     chosen = [section for section in SECTIONS if section in options.sections]
     conductor = Conductor(
-        None if emulated else options.seconds,
+        math.inf if emulated else options.seconds,
         {"tiny": emulated, "timed": not emulated, "torch": not emulated},
         {"device": name, "versions": facts["versions"]},
         lambda text: print(text, flush=True),
@@ -57,18 +58,18 @@ def main() -> int:
     path = options.json or (None if emulated else RESULTS / f"gpu-{slug(name.partition(',')[0])}.json")
     if emulated:
         facts["times"] = NO_TIMES
+    results = {"machine": facts, "sections": {}}
     start, sections = time.monotonic(), {}
     for section, found in conductor.run(chosen):
         sections[section] = found
+        results["sections"][section] = asdict(found)
         if not emulated:
             facts |= {
                 "nvidia-smi afterwards": machine.nvidia_smi(),
                 "seconds": f"{time.monotonic() - start:.0f} of {options.seconds:.0f}",
             }
         if path is not None:  # after each section: what is done is kept, whatever comes
-            write(
-                path, {"machine": facts, "sections": {name: asdict(done) for name, done in sections.items()}}
-            )
+            write(path, results)
     summarise(sections)
     if path is not None:
         print(f"written to {path}")

@@ -5,6 +5,7 @@ forward, NT for dx, TN for dw. Precisions: float32 on the ordinary units; tf32 a
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,11 +20,8 @@ from . import rows
 from .lab import EPS, ROUNDOFF, Lab, bound, deviation, willing
 from .peers import Work
 
-PRECISIONS = {
-    "float32": "float32",
-    "tf32": "float32",
-    "bfloat16": "bfloat16",
-}  # and how the elements are stored
+# And how the elements are stored.
+PRECISIONS = {"float32": "float32", "tf32": "float32", "bfloat16": "bfloat16"}
 FORMS = ("NN", "NT", "TN")
 SAMPLE = 256  # rows that are compared with others
 
@@ -52,10 +50,8 @@ class Operands:
 
     def __init__(self, lab: Lab, shape: Shape, precision: str):
         self.lab, self.shape, self.precision = lab, shape, precision
-        self.storage, (self.turned_a, self.turned_b) = (
-            PRECISIONS[precision],
-            (letter == "T" for letter in shape.form),
-        )
+        self.storage = PRECISIONS[precision]
+        self.turned_a, self.turned_b = (letter == "T" for letter in shape.form)
         m, n, k = shape.m, shape.n, shape.k
         self.a = lab.normal((k, m) if self.turned_a else (m, k), self.storage, 1)
         self.b = lab.normal((n, k) if self.turned_b else (k, n), self.storage, 2)
@@ -66,27 +62,13 @@ class Operands:
         return self.results.setdefault(name, self.lab.empty((self.shape.m, self.shape.n), self.storage))
 
     def by_engine(self, name: str, engine: str) -> Work:
-        """The product by one of the engines of `gdkernels.cuda.set_gemm_engine`."""
+        """The product by an engine."""
         m, n, k, out = self.shape.m, self.shape.n, self.shape.k, self.result(name)
         steps_a, steps_b = (1, m) if self.turned_a else (k, 1), (1, k) if self.turned_b else (n, 1)
-        before = gemm_engine.get_gemm_engine()
-        gemm_engine.set_gemm_engine(engine, tf32=self.precision == "tf32")
-        try:
+        with multiplied_by(engine, self.precision == "tf32"):
             launches = gemm.launches(
-                out.workspace,
-                self.storage,
-                m,
-                n,
-                k,
-                self.a.address,
-                *steps_a,
-                self.b.address,
-                *steps_b,
-                out.address,
-                n,
-            )
-        finally:
-            gemm_engine.set_gemm_engine(*before)
+                out.workspace, self.storage, m, n, k, self.a.address, *steps_a, self.b.address, *steps_b, out.address, n
+            )  # fmt: skip
         return partial(self.lab.run, launches)
 
     def error(self, name: str) -> float:
@@ -94,6 +76,17 @@ class Operands:
         a, b = (each.to_numpy().astype(np.float64) for each in (self.a, self.b))
         a, b = (a.T if self.turned_a else a)[:SAMPLE], b.T if self.turned_b else b
         return deviation(self.results[name][:SAMPLE].to_numpy(), a @ b, abs(a) @ abs(b))
+
+
+@contextmanager
+def multiplied_by(engine: str, tf32: bool = False) -> Iterator[None]:
+    """Who multiplies meanwhile: an engine of `gdkernels.cuda.set_gemm_engine`."""
+    before = gemm_engine.get_gemm_engine()
+    gemm_engine.set_gemm_engine(engine, tf32=tf32)
+    try:
+        yield
+    finally:
+        gemm_engine.set_gemm_engine(*before)
 
 
 def vendors(lab: Lab, operands: Operands) -> tuple[dict[str, Work], list[rows.Row]]:
@@ -121,12 +114,7 @@ def grid(lab: Lab) -> list[Shape]:
     shapes += [Shape("square", 2048, 2048, 2048, form) for form in ("NT", "TN")]
     shapes += [Shape("tall dw", n, n, k, "TN") for n, k in ((64, 65536), (256, 16384), (1024, 8192))]
     for letter in "bce":
-        case = CASES[letter]
-        for layer, (n_in, n_out) in enumerate(zip(case.sizes, case.sizes[1:], strict=False)):
-            shapes.append(Shape(f"case {letter}", case.batch, n_out, n_in, "NN"))
-            shapes.append(Shape(f"case {letter}", n_in, n_out, case.batch, "TN"))
-            if layer:
-                shapes.append(Shape(f"case {letter}", case.batch, n_in, n_out, "NT"))
+        shapes += [Shape(f"case {letter}", *sizes, form) for form, *sizes in CASES[letter].products()]
     return list({str(shape): shape for shape in shapes}.values())
 
 

@@ -13,7 +13,7 @@ from gdkernels.cuda.runtime.jit import Launch, run
 from gdkernels.cuda.runtime.pointer import BYTES
 from reference.rounding import STORED
 
-from .clock import Blind, Clock
+from .clock import Blind, Stopwatch
 from .peers import Torch
 from .rows import Row, failure
 
@@ -32,7 +32,7 @@ class Lab:
     torch : what PyTorch can do here, or None
     kinds : the storage types and precisions that the device has
     stream : on which everything is launched
-    clock : a `Clock`, or, where times mean nothing, `Blind`
+    clock : a `Stopwatch`, or, where times mean nothing, `Blind`
     kept : the memory of the item in progress, which launches know by its address alone
     sizes : names and bytes of what memory-bound kernels move: through the cache, and through memory
     seconds : that the next comparison may take
@@ -51,13 +51,13 @@ class Lab:
         cache, free = driver.cache_size(device), driver.memory()[0]
         large = min(max(8 * cache, 1 << 28), free // 8)
         self.sizes = {"tiny": 1 << 14} if tiny else {"cache": cache // 4, "memory": large}
-        self.clock: Clock | Blind = Blind(self.wait)
+        self.clock: Stopwatch | Blind = Blind(self.wait)
         if timed:
             count = 1 << 10 if tiny else min(1 << 25, free // 64)
             source, target = (self.empty((count,), "float32") for _ in range(2))
             self._stalled, self.kept = self.kept, []
             stall = self.copies(source.address, target.address, source.nbytes)
-            self.clock = Clock(self.stream, lambda: self.run(stall), self.wait)
+            self.clock = Stopwatch(self.stream, lambda: self.run(stall), self.wait)
 
     # ------------------------------------------------------------------------------------------ time
 

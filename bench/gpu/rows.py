@@ -6,7 +6,7 @@ over the rounds; ratios are formed round by round. Above 1, ours is faster.
 """
 
 from ..record import Row, spread
-from .clock import Samples
+from ..rounds import Samples, ratio
 
 
 def check(what: str, storage: str, shape: str, error: float, bound: float) -> Row:
@@ -34,10 +34,7 @@ def measurement(
     """
     rates = {name: spread([_rate(s, unit, work) for s in each.seconds]) for name, each in samples.items()}
     ours, *others = samples
-    ratios = {
-        name: spread([b / a for a, b in zip(samples[ours].seconds, samples[name].seconds, strict=True)])
-        for name in others
-    }
+    ratios = {name: ratio(samples[ours], samples[name]) for name in others}
     row: Row = {
         "what": what,
         "storage": storage,
@@ -46,7 +43,7 @@ def measurement(
         "rates": rates,
         "ratios": ratios,
     }
-    late = {name: each.late for name, each in samples.items() if each.late}
+    late = {name: each.dirty for name, each in samples.items() if each.dirty}
     return row | ({"host was late": late} if late else {})
 
 

@@ -11,14 +11,14 @@ Before, a small network of each kind is held against the reference: the losses o
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import numpy as np
-
 import gdkernels as gd
-from gdkernels.cli.verify import find_reference
 from gdkernels.cuda.gemm import choice as gemm_engine
 
+from .. import correctness
 from ..cases import CASES, Case
-from . import rows, torch_training
+from ..contestants.ours_training import trainer_of
+from . import rows
+from .gemm import multiplied_by
 from .lab import Lab, bound, deviation, willing
 
 SMALL = {
@@ -26,7 +26,6 @@ SMALL = {
     "values": Case((6, 8, 1), 8, "tanh", "mse", 4),
 }
 STORAGES = ("float32", "bfloat16")
-LR = 1e-3
 COMPILING = 45.0  # seconds that PyTorch may need to compile a network
 
 
@@ -56,30 +55,16 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
 # ---------------------------------------------------------------------------------------------- ours
 
 
-def trainer_of(case: Case, storage: str) -> gd.Trainer:
-    """A network on the GPU with the case's weights, and Adam."""
-    net = gd.mlp(case.sizes, activation=case.activation, dtype=storage)
-    for layer, w in enumerate(case.weights()):
-        net.params[f"{layer}.w"][...] = w
-    net.to("cuda")
-    loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
-    return gd.Trainer(net, loss=loss, optimizer=gd.Adam(lr=LR))
-
-
 def ours(case: Case, storage: str, engine: str = "own") -> Callable[[int], float]:
     """Train for so many epochs; the last loss. `engine` multiplies the matrices."""
-    trainer = trainer_of(case, storage)
+    trainer = trainer_of(case, storage, "cuda")
     x, y = case.data()
     on_device = gd.cuda.to_device(x)
 
     def run(epochs: int) -> float:
         options = {"batch_size": case.batch, "shuffle": False, "progress": False}
-        before = gemm_engine.get_gemm_engine()
-        gemm_engine.set_gemm_engine(engine)  # each step asks who multiplies
-        try:
+        with multiplied_by(engine):  # each step asks who multiplies
             return float(trainer.fit(on_device, y, epochs=epochs, **options).loss[-1])
-        finally:
-            gemm_engine.set_gemm_engine(*before)
 
     return run
 
@@ -90,43 +75,15 @@ def ours(case: Case, storage: str, engine: str = "own") -> Callable[[int], float
 def first_losses(name: str, case: Case, storage: str) -> Iterator[rows.Row]:
     """The losses of two epochs, against the same training in float64."""
     x, y = case.data()
-    fit = trainer_of(case, storage).fit
+    fit = trainer_of(case, storage, "cuda").fit
     found = fit(x, y, epochs=2, batch_size=case.batch, shuffle=False, progress=False).loss
-    right = reference_losses(case, epochs=2)
+    right = correctness.right(case)["losses"][: len(found)]
     shape = f"{'-'.join(map(str, case.sizes))}, batch {case.batch}"
     # A weight moves by lr, whatever the gradient's error is, so errors stay small from step to step.
     allowed = 4 * bound(storage, 64)
     yield rows.check(
         f"losses of {len(found)} steps, {name}", storage, shape, deviation(found, right), allowed
     )
-
-
-def reference_losses(case: Case, epochs: int) -> list[float]:
-    """The loss of each step, by the reference."""
-    reference = find_reference()
-    x, y = case.data()
-    weights = [w.astype(np.float64) for w in case.weights()]
-    params = [each for w in weights for each in (w, np.zeros(w.shape[1]))]
-    states = [(np.zeros(p.shape), np.zeros(p.shape)) for p in params]
-    kinds = [case.activation] * (len(weights) - 1) + ["identity"]
-    loss_of = reference.softmax_cross_entropy if case.loss == "ce" else reference.mse
-    losses = []
-    for step, start in enumerate([*range(0, len(x), case.batch)] * epochs, start=1):
-        batch = slice(start, start + case.batch)
-        outputs = [x[batch]]
-        for kind, w, b in zip(kinds, params[::2], params[1::2], strict=True):
-            outputs.append(reference.activation(outputs[-1] @ w + b, kind))
-        loss, da = loss_of(outputs[-1], y[batch])
-        losses.append(loss)
-        gradients: list[np.ndarray] = []
-        for layer in reversed(range(len(kinds))):
-            dz = reference.activation_backward(da, outputs[layer + 1], kinds[layer])
-            gradients[:0] = [outputs[layer].T @ dz, dz.sum(0)]
-            da = dz @ params[2 * layer].T
-        for place, (p, g, state) in enumerate(zip(params, gradients, states, strict=True)):
-            params[place], *new = reference.adam_step(p, g, *state, step, LR)
-            states[place] = tuple(new)
-    return losses
 
 
 # ---------------------------------------------------------------------------------------------- fast?
@@ -137,11 +94,12 @@ def race(lab: Lab, letter: str, case: Case, storage: str, compiled: bool) -> Ite
     if compiled and lab.left() < COMPILING:
         yield rows.note(f"cut: no time is left to compile case {letter} in {storage}")
         return
-    makers = {
-        f"torch {name}": partial(torch_training.CONTESTANTS[name], lab.torch.torch, case, storage, LR)
-        for name in (("compiled",) if compiled else ("eager", "graph"))
-        if lab.torch
-    }
+    makers: dict[str, Callable[[], Callable[[int], float]]] = {}
+    if lab.torch:
+        from .torch_training import CONTESTANTS
+
+        names = ("compiled",) if compiled else ("eager", "graph")
+        makers = {f"torch {name}": partial(CONTESTANTS[name], case, storage) for name in names}
     if gemm_engine.vendor_is_available() and not compiled:
         makers["gdkernels with cuBLAS"] = partial(ours, case, storage, "vendor")
     peers, failures = willing(makers, lambda run: run(1))

@@ -1,30 +1,25 @@
-"""A section in a process of its own: ``python -m bench.gpu.worker SECTION REQUEST``, called by `conductor`.
+"""A section in a process of its own: ``python -m bench.gpu.worker REQUEST``, called by `conductor`.
 
-REQUEST is JSON: the options of `lab.Lab`, and how many items to skip. What happens is told on stdout, a line of JSON each:
-{"item": name, "number": i} before an item, {"row": {…}}, {"failed": why}, {"cut": [names]}, and {"end": true}. All that
-libraries print goes to stderr. After a failure with which the device cannot be used any more, the process ends without an
-"end", and another one goes on with the next item.
+REQUEST is JSON: {"section": name, "lab": options of `lab.Lab`, "skip": how many items to skip}. What happens is told on
+stdout, a line of JSON each: {"item": name, "number": i} before an item, {"row": {…}}, {"failed": why}, {"cut": [names]},
+and {"end": true}. After a failure with which the device cannot be used any more, the process ends without an "end", and
+another one goes on with the next item.
 """
 
 import importlib
 import json
-import os
 import sys
 from typing import Any
 
 from ..record import plain
+from ..worker import reason, telling
 from .lab import Lab
 
 
 def main() -> None:
-    section, request = sys.argv[1], json.loads(sys.argv[2])
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
-        os.dup2(2, 1)
-
-        def tell(**message: Any) -> None:
-            print(json.dumps(plain(message)), file=channel, flush=True)
-
-        work(section, Lab(**request["lab"]), request["skip"], tell)
+    request = json.loads(sys.argv[1])
+    with telling() as tell:
+        work(request["section"], Lab(**request["lab"]), request["skip"], tell)
 
 
 def work(section: str, lab: Lab, skip: int, tell: Any) -> None:
@@ -39,9 +34,9 @@ def work(section: str, lab: Lab, skip: int, tell: Any) -> None:
         try:
             lab.forget()
             for row in run():
-                tell(**row) if "failed" in row else tell(row=row)
+                tell(**row) if "failed" in row else tell(row=plain(row))
         except Exception as error:  # one item fails, the others go on
-            tell(failed=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            tell(failed=reason(error))
             if not lab.is_alive():
                 return
     tell(end=True)

@@ -4,7 +4,9 @@ The table decides how many workers share an operation, and whether a sum over ro
 on. Nothing else: a figure that is half or twice of what a machine needs costs a few microseconds where work is small.
 
 Measured on two cores of an AMD EPYC (Zen 4, AVX-512), arrays in the second-level cache; `python -m bench --sections costs`
-measures all of them again and tells which have moved.
+measures all of them again and tells which have moved. On a core of an Intel Xeon with AVX-512 they are within a factor of
+two, but for sums of columns, what products cost besides their multiply-adds, and steps by weights and columns:
+these cost a sixth to a third of what is said here.
 """
 
 NS = {

@@ -1,6 +1,6 @@
 """What the machine code of the kernels may cost: the table that the static gate holds them against.
 
-`python -m bench.static` compiles every kernel that is named here for every architecture and prints what it uses;
+`python -m tools.gate` compiles every kernel that is named here for every architecture and prints what it uses;
 tests/cuda/test_static_gate.py fails where that exceeds its budget, and where a kernel has none. No GPU takes part.
 
 For all kernels: nothing spilled, no stack, no local memory, no access through generic addresses, no atomics, copies to

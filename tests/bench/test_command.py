@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import gdkernels as gd
-from bench import SECTIONS, machine, record
+from bench import SECTIONS, USUAL, machine, record
 from bench import __main__ as command
 from bench.plan import Plan, cut, failure
 
@@ -18,7 +18,7 @@ def cores(monkeypatch):
 
 def test_a_full_run_is_all_cases_on_one_and_all_threads(cores):
     options = command.parse([])
-    assert options.case == list("abcde") and options.threads == [1, 4] and options.sections == list(SECTIONS)
+    assert options.case == list("abcde") and options.threads == [1, 4] and options.sections == list(USUAL)
     assert options.seconds <= 1800 and options.rounds > 3
 
 
@@ -26,6 +26,11 @@ def test_a_quick_run_is_less(cores):
     options = command.parse(["--quick"])
     assert options.seconds <= 180 and options.rounds == 3 and options.case == list("ab")
     assert command.parse(["--quick", "--case", "e"]).case == ["e"]
+
+
+def test_costs_are_measured_where_they_are_asked_for(cores):
+    assert {*SECTIONS} - {*USUAL} == {"costs"}
+    assert command.parse(["--sections", "costs"]).sections == ["costs"]
 
 
 def test_sections_come_in_their_order(cores):
@@ -83,7 +88,8 @@ def test_each_section_gets_its_share_of_the_time_that_is_left(monkeypatch, cores
 
     for name in SECTIONS:
         fake(name, rows(name), monkeypatch)
-    assert [name for name, _ in command.run(command.parse(["--minutes", "10"]), print)] == list(SECTIONS)
+    asked = command.parse(["--minutes", "10", "--sections", *SECTIONS])
+    assert [name for name, _ in command.run(asked, print)] == list(SECTIONS)
     first, *_, last = SECTIONS
     assert given[first] == pytest.approx(600 * SECTIONS[first] / sum(SECTIONS.values()))
     assert given[last] == pytest.approx(600 - (len(SECTIONS) - 1))

@@ -149,7 +149,7 @@ def test_turns_make_each_network_anew():
             self.facts = {"width": case.sizes[1]}
             self.run, self.outcome = made.append, lambda steps: {"steps": steps}
 
-    turns = Turns(Network, [SMALL, Case((6, 9, 3), 4, "relu", "ce", 2)], 2)
+    turns = Turns(lambda case: Network(case, 2), [SMALL, Case((6, 9, 3), 4, "relu", "ce", 2)])
     assert turns.facts == {}
     turns.turn(1)
     assert turns.facts == {"width": 9} and turns.outcome(3) == {"steps": 3}

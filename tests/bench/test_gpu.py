@@ -1,6 +1,7 @@
 """`python -m bench.gpu` without a GPU: its clock on a simulated one, its processes, its rows, its peers on the CPU."""
 
 import json
+import math
 import sys
 import time
 from types import SimpleNamespace
@@ -10,11 +11,12 @@ import pytest
 
 import gdkernels as gd
 import reference
-from bench import record
+from bench import correctness, record, rounds
 from bench.cases import Case
+from bench.contestants.ours_training import trainer_of
 from bench.gpu import __main__ as command
-from bench.gpu import clock, conductor, peers, rows, torch_training
-from bench.gpu.clock import Samples
+from bench.gpu import clock, conductor, peers, rows
+from bench.rounds import Samples
 
 # ---------------------------------------------------------------------------------------------- the clock
 
@@ -57,7 +59,7 @@ def simulated(monkeypatch):
     gpu = SimulatedGPU(launch=10e-6)
     monkeypatch.setattr(driver, "Event", gpu.event)
     monkeypatch.setattr(clock.time, "perf_counter", lambda: gpu.now)
-    return gpu, clock.Clock(0, gpu.work(60e-6), gpu.wait)
+    return gpu, clock.Stopwatch(0, gpu.work(60e-6), gpu.wait)
 
 
 @pytest.mark.parametrize("seconds", [2e-6, 30e-6, 5e-3])
@@ -66,8 +68,9 @@ def test_the_time_of_the_gpu_does_not_contain_that_of_the_host(simulated, second
     found = stopwatch.compare({"ours": gpu.work(seconds), "theirs": gpu.work(2 * seconds)}, 0.5)
     np.testing.assert_allclose(found["ours"].seconds, seconds)
     np.testing.assert_allclose(found["theirs"].seconds, 2 * seconds)
-    assert found["ours"].late == found["theirs"].late == 0
-    assert clock.ROUNDS[0] <= len(found["ours"].seconds) == len(found["theirs"].seconds) <= clock.ROUNDS[1]
+    assert found["ours"].dirty == found["theirs"].dirty == 0
+    counts = len(found["ours"].seconds), len(found["theirs"].seconds)
+    assert rounds.FEWEST_ROUNDS <= counts[0] == counts[1] <= clock.ROUNDS
 
 
 def test_a_slow_host_gets_a_longer_stall_or_is_named(simulated):
@@ -82,7 +85,7 @@ def test_a_slow_host_gets_a_longer_stall_or_is_named(simulated):
 
     found = stopwatch.compare({"slow": slow(200e-6), "hopeless": slow(0.1)}, 0.1)
     np.testing.assert_allclose(found["slow"].seconds, 1e-6)
-    assert found["slow"].late == 0 and found["hopeless"].late == len(found["hopeless"].seconds)
+    assert found["slow"].dirty == 0 and found["hopeless"].dirty == len(found["hopeless"].seconds) > 0
 
 
 def test_time_on_the_wall_contains_the_host(simulated):
@@ -109,7 +112,9 @@ def test_where_times_mean_nothing_everything_runs_once():
 
 
 def test_a_measurement_gives_rates_and_ratios_round_by_round():
-    samples = {"gdkernels": Samples((1.0, 2.0, 4.0)), "copy": Samples((1.0, 1.0, 1.0), late=2)}
+    samples = {
+        "gdkernels": Samples(seconds=[1.0, 2.0, 4.0]), "copy": Samples(seconds=[1.0, 1.0, 1.0], dirty=2)
+    }  # fmt: skip
     row = rows.measurement("relu", "float32", "8 × 8", samples, "GB/s", 8e9)
     assert row["rates"]["gdkernels"] == {"median": 4.0, "low": 2.0, "high": 8.0}
     assert row["ratios"] == {"copy": {"median": 0.5, "low": 0.25, "high": 1.0}}
@@ -119,7 +124,7 @@ def test_a_measurement_gives_rates_and_ratios_round_by_round():
 
 
 def test_a_time_is_given_as_such_and_faster_is_above_one():
-    samples = {"gdkernels": Samples((1e-6,)), "torch": Samples((4e-6,))}
+    samples = {"gdkernels": Samples(seconds=[1e-6]), "torch": Samples(seconds=[4e-6])}
     row = rows.measurement("launch", "", "wall", samples, "µs")
     assert row["rates"]["gdkernels"]["median"] == pytest.approx(1.0)
     assert row["ratios"]["torch"]["median"] == pytest.approx(4.0)
@@ -135,11 +140,11 @@ def test_a_check_holds_up_to_its_bound(error, ok):
 # ---------------------------------------------------------------------------------------------- processes
 
 
-def conduct(tmp_path, worker: str, seconds: float | None = None):
+def conduct(tmp_path, worker: str, seconds: float = math.inf):
     """What a conductor makes of a worker: Python text in which `skip` and `tell` are known."""
     (tmp_path / "worker.py").write_text(
         "import json, os, sys, time\n"
-        "skip = json.loads(sys.argv[2])['skip']\n"
+        "skip = json.loads(sys.argv[1])['skip']\n"
         "def tell(**message): print(json.dumps(message), flush=True)\n" + worker
     )
     said: list[str] = []
@@ -277,28 +282,23 @@ SMALL = {
 
 def on_the_cpu(case):
     """The losses of two epochs of our Trainer."""
-    net = gd.mlp(case.sizes, activation=case.activation)
-    for layer, w in enumerate(case.weights()):
-        net.params[f"{layer}.w"][...] = w
-    loss = "softmax_cross_entropy" if case.loss == "ce" else "mse"
-    trainer = gd.Trainer(net, loss, gd.Adam(lr=1e-3))
-    return trainer.fit(*case.data(), epochs=2, batch_size=case.batch, shuffle=False, progress=False).loss
+    fit = trainer_of(case).fit
+    return fit(*case.data(), epochs=2, batch_size=case.batch, shuffle=False, progress=False).loss
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_reference_of_training_is_right(name):
     training = pytest.importorskip("bench.gpu.training", exc_type=ImportError)
     assert training.SMALL[name] == SMALL[name]
-    found = training.reference_losses(SMALL[name], epochs=2)
-    np.testing.assert_allclose(on_the_cpu(SMALL[name]), found, rtol=1e-5)
+    found = on_the_cpu(SMALL[name])
+    assert len(found) <= correctness.STEPS
+    np.testing.assert_allclose(found, correctness.right(SMALL[name])["losses"][: len(found)], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_pytorch_trains_as_we_do(torch, name):
+    from bench.gpu.torch_training import eager
+
     case, ours = SMALL[name], on_the_cpu(SMALL[name])[-1]
-    assert torch_training.eager(torch, case, "float32", 1e-3, device="cpu")(2) == pytest.approx(
-        ours, rel=1e-5
-    )
-    assert torch_training.eager(torch, case, "bfloat16", 1e-3, device="cpu")(2) == pytest.approx(
-        ours, rel=2e-2
-    )
+    assert eager(case, "float32", device="cpu")(2) == pytest.approx(ours, rel=1e-5)
+    assert eager(case, "bfloat16", device="cpu")(2) == pytest.approx(ours, rel=2e-2)

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from bench import contestants, kernels, operations
+from bench import cast, contestants, kernels, operations
 from bench.contestants.calls import Calls, Series
 from bench.operations import EPS32, OPERATIONS, TILE
 from bench.plan import Plan
@@ -221,7 +221,7 @@ class Runner:
 @pytest.fixture
 def found(monkeypatch):
     """The rows of two products with such contestants."""
-    monkeypatch.setattr(kernels, "Contestant", Runner)
+    monkeypatch.setattr(cast, "Contestant", Runner)
     listed = [("gemm", (32, 32, 32), "NN"), ("gemm", (32, 32, 32), "TN")]
     monkeypatch.setattr(kernels, "items", lambda plan: listed)
     Runner.closed = 0
@@ -251,7 +251,7 @@ def test_every_process_is_ended(found):
 
 
 def test_without_time_the_rest_is_cut(monkeypatch):
-    monkeypatch.setattr(kernels, "Contestant", Runner)
+    monkeypatch.setattr(cast, "Contestant", Runner)
     late = Plan(True, -1.0, ("b",), (), (1,), clock=lambda: 0.0)
     rows = list(kernels.rows(late, print))
     assert len(rows) == len(kernels.QUICK_ITEMS) and all("cut" in row for row in rows)

@@ -117,6 +117,12 @@ def test_contention_tells_what_is_left():
     ]  # fmt: skip
 
 
+def test_costs_tell_what_has_moved():
+    lines = [line.split() for line in table("costs of operations", results())[1:]]
+    assert lines == [["softmax", "0.800", "0.400", "0.200", "..", "0.600", "0.50"],
+                     ["mse", "0.200", "0.500", "2.50", "moved"]]  # fmt: skip
+
+
 def test_sections_that_were_not_run_have_no_table():
     found = results()
     found["sections"] = {"training": found["sections"]["training"]}

@@ -165,9 +165,8 @@ class FakeRunner:
 
 def test_a_row_says_how_fast_how_right_and_how_near_the_limit():
     case = CASES["a"]
-    field = training.Field(plan(), "a", case, 2, [], set())
-    field.runners = {"gdkernels": FakeRunner(), "torch eager": FakeRunner()}
-    field.judged = {
+    runners = {"gdkernels": FakeRunner(), "torch eager": FakeRunner()}
+    judged = {
         "gdkernels": Verdict("losses", 0.1, 1.0),
         "torch eager": Verdict("0.w", 2.0, 1.0),
         "jax scan": Verdict("0.w", 2.0, 1.0),
@@ -182,7 +181,7 @@ def test_a_row_says_how_fast_how_right_and_how_near_the_limit():
         training.UPDATE: Samples(seconds=[byte] * 3),
     }
     gone, ours, theirs = sorted(
-        training.table("a", case, 2, field, samples), key=lambda row: "failed" not in row
+        training.table("a", case, 2, runners, judged, samples), key=lambda row: "failed" not in row
     )
     assert gone == {"failed": "it died", "item": "a 2T jax scan"}
     assert ours["share_of_limit"]["median"] == pytest.approx(0.5) and ours["ok"] and "ratio" not in ours

@@ -104,14 +104,9 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
     from bench.gpu.lab import Lab
     from bench.record import plain
 
-    for name, value in {
-        "LONG_STALL": 0.0,
-        "WALL_BLOCK": 1e-3,
-        "WARM_UP": 0.0,
-        "MOST_CALLS": 2,
-        "ROUNDS": (2, 2),
-    }.items():
+    for name, value in {"LONG_STALL": 0.0, "WALL_BLOCK": 1e-3, "WARM_UP": 0.0, "ROUNDS": 2}.items():
         monkeypatch.setattr(clock, name, value)
+    monkeypatch.setattr(clock.Events, "most", 2)
     lab = Lab(tiny=True, timed=True, seconds=60.0, torch=False)
     what = {name: (make, storages[0], moved) for name, make, storages, moved in kernels.KERNELS}
     (_, case), *_ = training.SMALL.items()
@@ -146,7 +141,7 @@ def test_a_trainer_asks_for_its_engine_in_every_epoch(device, monkeypatch):
             asked.append(gemm_engine.get_gemm_engine().engine)
             return SimpleNamespace(loss=[0.5])
 
-    monkeypatch.setattr(training, "trainer_of", lambda case, storage: Trainer())
+    monkeypatch.setattr(training, "trainer_of", lambda *asked: Trainer())
     run = training.ours(training.SMALL["labels"], "float32", "auto")
     assert run(1) == run(2) == 0.5
     assert asked == ["auto", "auto"] and gemm_engine.get_gemm_engine().engine == "own"
@@ -181,7 +176,7 @@ from bench.gpu import SECTIONS, conductor
 SECTIONS["broken"] = 1
 options = {{"tiny": True, "timed": False, "torch": False}}
 command = (sys.executable, {str(tmp_path / "worker.py")!r})
-found = dict(conductor.Conductor(None, options, {{}}, command=command).run(["broken"]))
+found = dict(conductor.Conductor(float("inf"), options, {{}}, command=command).run(["broken"]))
 print([name for name, _ in found["broken"].failed], [row["what"] for row in found["broken"].rows])
 """
     done = subprocess.run(

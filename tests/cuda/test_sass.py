@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import sass
+from tools.gate import sass
 
 LOG = """\
 ptxas info    : 56 bytes gmem, 56 bytes cmem[4]

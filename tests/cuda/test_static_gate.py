@@ -1,6 +1,6 @@
 """The static gate: the machine code of every CUDA kernel is within the budgets of gdkernels/cuda/budgets.py.
 
-It needs the wheels of the `test` extra, and neither a GPU nor an emulator. The table that it judges: python -m bench.static
+It needs the wheels of the `test` extra, and neither a GPU nor an emulator. The table that it judges: python -m tools.gate
 """
 
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import sass, static
+from tools.gate import __main__ as command
+from tools.gate import judgement, sass
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
@@ -20,7 +21,7 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 
 @pytest.fixture(scope="module", autouse=True)
 def _can_compile():
-    if reason := static.missing():
+    if reason := judgement.missing():
         pytest.skip(f'static gate: {reason} (pip install "gdkernels[test]", on Linux x86-64)')
     if "PTXEMU_BUILD" in os.environ:
         pytest.skip("static gate: runs outside the emulator, which it does not need")
@@ -28,7 +29,7 @@ def _can_compile():
 
 @pytest.fixture(scope="module")
 def rows():
-    return static.measure(static.jobs(), processes=min(2, os.cpu_count() or 1))
+    return judgement.measure(judgement.jobs(), processes=min(2, os.cpu_count() or 1))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -43,7 +44,7 @@ def test_every_job_is_done(rows):
     from gdkernels.cuda import budgets
 
     assert set(budgets.ARCHITECTURES) == set(ARCHITECTURES)
-    assert len(rows) == len(static.jobs())
+    assert len(rows) == len(judgement.jobs())
     compiled = {(row.storage, row.architecture) for row in rows}
     storages = "float32", "float64", "float16", "bfloat16"
     expected = {(storage, name) for storage in storages for name in ARCHITECTURES}
@@ -51,8 +52,8 @@ def test_every_job_is_done(rows):
 
 
 def unnamed(preparation=""):
-    """What `static.unnamed` finds in a process of its own: other tests may have made kernels."""
-    code = f"from bench.static import unnamed\n{preparation}\nprint(*unnamed(), sep='\\n')"
+    """What `judgement.unnamed` finds in a process of its own: other tests may have made kernels."""
+    code = f"from tools.gate.judgement import unnamed\n{preparation}\nprint(*unnamed(), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n")[:-1]
@@ -77,7 +78,7 @@ def test_a_kernel_without_a_budget_is_found():
 def test_every_budget_has_kernels():
     from gdkernels.cuda.budgets import BUDGETS
 
-    used = {job.budget for job in static.jobs()}
+    used = {job.budget for job in judgement.jobs()}
     assert not [budget.name for number, budget in enumerate(BUDGETS) if number not in used]
     assert all(budget.why for budget in BUDGETS)
 
@@ -113,7 +114,7 @@ def judge(monkeypatch):
     def judge(name, storage="float32", **expected):
         kernel = getattr(careless, name)
         budget = Budget("of a test", (kernel,), "to be refused", storages=(storage,), **expected)
-        (row,) = static.compile_all([(budget, kernel, storage, "sm_80")])
+        (row,) = judgement.compile_all([(budget, kernel, storage, "sm_80")])
         return list(row.complaints)
 
     return judge
@@ -197,7 +198,7 @@ def test_atomics_and_generic_addresses_are_refused():
     instructions, labels = sass.read_sass(listing)["k"]
     code = sass.Code(8, 0, 0, 0, instructions, labels)
     budget = Budget("of a test", (careless.careful,), "to be refused")
-    assert list(static.complaints(budget, careless.careful, "float32", "sm_80", code)) == [
+    assert list(judgement.complaints(budget, careless.careful, "float32", "sm_80", code)) == [
         "1 accesses go through generic addresses",
         "1 atomic operations, whose order is not fixed",
     ]
@@ -209,10 +210,10 @@ def test_the_table_has_a_line_for_each_group(judge):
 
     both = careless.careful, careless.dot_product
     budget = Budget("of a test", both, "to be shown", hot="FFMA", registers=255)
-    rows = static.compile_all([(budget, kernel, "float32", "sm_80") for kernel in both])
+    rows = judgement.compile_all([(budget, kernel, "float32", "sm_80") for kernel in both])
     most, least = max(row.registers for row in rows), min(row.share for row in rows)
-    head, line = static.table(rows, each=False).splitlines()
+    head, line = command.table(rows, each=False).splitlines()
     assert head.split()[:5] == ["kernels", "storage", "n", "registers", "75/80/90/100"]
     assert line.split()[3:6] == ["float32", "2", f"-/{most}/-/-"]
     assert line.endswith(f"FFMA -/{100 * least:.0f}/-/-")
-    assert len(static.table(rows, each=True).splitlines()) == 3
+    assert len(command.table(rows, each=True).splitlines()) == 3
