@@ -10,7 +10,6 @@ import importlib
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from . import SECTIONS, USUAL, compare, machine, plots, report
 from .cases import CASES
 from .contestants import LIBRARIES, TRAINING
 from .plan import Plan, Say, schedule
-from .record import Section, slug, write
+from .record import Section, keep, slug
 from .worker import reason
 
 SECONDS, QUICK = 1650.0, 165.0
@@ -37,14 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     for fact, value in facts.items():
         print(f"{fact:12}{value}")
     path = options.json or RESULTS / f"cpu-{slug(facts['cpu'])}-{facts['cores']}.json"
-    results = {"machine": facts, "options": told(options), "sections": {}}
-    found: dict[str, Section] = {}
+    results = {"machine": facts, "options": told(options)}
     start = time.monotonic()
-    for name, section in run(options, say):
-        found[name] = section
-        facts["seconds"] = round(time.monotonic() - start)
-        results["sections"][name] = asdict(section)
-        write(path, results)  # after each section: what is done is kept, whatever comes
+    found = keep(run(options, say), results, path, lambda: {"seconds": round(time.monotonic() - start)})
     for text in report.tables(results):
         print(text)
     summarise(found)

@@ -3,8 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -55,6 +55,27 @@ def write(path: Path, results: dict[str, Any]) -> None:
     temporary = path.with_name(f"{path.name}.part")
     temporary.write_text(json.dumps(plain(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def keep(
+    sections: Iterable[tuple[str, Section]],
+    results: dict[str, Any],
+    path: Path | None,
+    after: Callable[[], dict[str, Any]],
+) -> dict[str, Section]:
+    """The sections, all of them in the file as soon as each is done: what is done is kept, whatever comes.
+
+    `after` tells what then is to be said of the machine, such as the seconds so far.
+    """
+    found: dict[str, Section] = {}
+    results["sections"] = {}
+    for name, section in sections:
+        found[name] = section
+        results["sections"][name] = asdict(section)
+        results["machine"] |= after()
+        if path is not None:
+            write(path, results)
+    return found
 
 
 class Unreadable(Exception):

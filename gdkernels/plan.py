@@ -7,6 +7,7 @@ of calls says what it computes and names its operands; one that may be absent is
 Calls come in families: each has a file of its name in both wings, where a call becomes what is run (`bind`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -65,6 +66,13 @@ class Call:
     def operands(self) -> dict[str, Any]:
         """All fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def placed(self, place: Callable[[Any], Any]) -> dict[str, Any]:
+        """All fields by name: what `place` gives for operands, present or absent, and options as they are."""
+        return {
+            name: place(value) if isinstance(value, Buffer | Parameter | Gradient | None) else value
+            for name, value in self.operands().items()
+        }
 
 
 # ---------------------------------------------------------------------------------------------- the dense layer

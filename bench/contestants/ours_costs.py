@@ -130,31 +130,21 @@ def update(name: str, count: int) -> Call:
 # ---------------------------------------------------------------------------------------------- row by row
 
 
-def layernorm(count: int) -> Call:
-    x, y, stats = normal(count // WIDTH, WIDTH), normal(count // WIDTH, WIDTH), normal(count // WIDTH, 2)
-    gamma, beta = normal(WIDTH), normal(WIDTH)
-    return lambda: gd.layernorm(x, gamma, beta, out=y, stats=stats)
+def norm(name: str, count: int) -> Call:
+    centred, forward = name == "layernorm", getattr(gd, name)
+    x, y = normal(count // WIDTH, WIDTH), normal(count // WIDTH, WIDTH)
+    parameters = [normal(WIDTH) for _ in range(1 + centred)]  # gamma, beta
+    stats = np.empty((len(x), 2) if centred else len(x), np.float32)
+    return lambda: forward(x, *parameters, out=y, stats=stats)
 
 
-def rmsnorm(count: int) -> Call:
-    x, y, stats = normal(count // WIDTH, WIDTH), normal(count // WIDTH, WIDTH), normal(count // WIDTH)
-    gamma = normal(WIDTH)
-    return lambda: gd.rmsnorm(x, gamma, out=y, stats=stats)
-
-
-def layernorm_backward(count: int) -> Call:
+def norm_backward(name: str, count: int) -> Call:
+    centred, backward = name == "layernorm", getattr(gd, f"{name}_backward")
     dy, x, dx = (normal(count // WIDTH, WIDTH) for _ in range(3))
-    gamma, dgamma, dbeta = (normal(WIDTH) for _ in range(3))
-    stats = np.empty((len(x), 2), np.float32)
-    gd.layernorm(x, gamma, dbeta, out=dx, stats=stats)
-    return lambda: gd.layernorm_backward(dy, x, gamma, stats, dx=dx, dgamma=dgamma, dbeta=dbeta)
-
-
-def rmsnorm_backward(count: int) -> Call:
-    dy, x, dx = (normal(count // WIDTH, WIDTH) for _ in range(3))
-    gamma, dgamma, stats = normal(WIDTH), normal(WIDTH), np.empty(len(x), np.float32)
-    gd.rmsnorm(x, gamma, out=dx, stats=stats)
-    return lambda: gd.rmsnorm_backward(dy, x, gamma, stats, dx=dx, dgamma=dgamma)
+    gamma, *sums = (normal(WIDTH) for _ in range(2 + centred))
+    stats = np.ones((len(x), 2) if centred else len(x), np.float32)
+    into = dict(zip(("dgamma", "dbeta"), sums, strict=False))
+    return lambda: backward(dy, x, gamma, stats, dx=dx, **into)
 
 
 def blocks_of_norm(count: int) -> Call:
@@ -246,10 +236,9 @@ def parts() -> Iterator[list[Job]]:
     for kind in ("relu", "tanh", "gelu"):
         yield products("linear, element", f"linear, {kind}", partial(linear, kind))
     yield of_sizes("dropout", "dropout", 2, dropout)
-    yield of_sizes("norm", "layernorm", 2, layernorm)
-    yield of_sizes("norm", "rmsnorm", 2, rmsnorm)
-    yield of_sizes("norm backward", "layernorm backward", 3, layernorm_backward)
-    yield of_sizes("norm backward", "rmsnorm backward", 3, rmsnorm_backward)
+    for name in ("layernorm", "rmsnorm"):
+        yield of_sizes("norm", name, 2, partial(norm, name))
+        yield of_sizes("norm backward", f"{name} backward", 3, partial(norm_backward, name))
     yield of_sizes("norm, blocks", "sums of blocks", 1, blocks_of_norm)
     for n in ROWS:
         yield of_sizes("softmax", f"softmax of {n}", 2, partial(softmax, gd.softmax, n), n)

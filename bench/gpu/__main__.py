@@ -10,12 +10,11 @@ import argparse
 import math
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from gdkernels import cuda
 
-from ..record import Section, slug, write
+from ..record import Section, keep, slug
 from . import SECTIONS, USUAL, machine
 from .conductor import Conductor
 
@@ -58,18 +57,13 @@ def main() -> int:
     path = options.json or (None if emulated else RESULTS / f"gpu-{slug(name.partition(',')[0])}.json")
     if emulated:
         facts["times"] = NO_TIMES
-    results = {"machine": facts, "sections": {}}
-    start, sections = time.monotonic(), {}
-    for section, found in conductor.run(chosen):
-        sections[section] = found
-        results["sections"][section] = asdict(found)
-        if not emulated:
-            facts |= {
-                "nvidia-smi afterwards": machine.nvidia_smi(),
-                "seconds": f"{time.monotonic() - start:.0f} of {options.seconds:.0f}",
-            }
-        if path is not None:  # after each section: what is done is kept, whatever comes
-            write(path, results)
+    start = time.monotonic()
+
+    def afterwards() -> dict[str, str]:
+        seconds = f"{time.monotonic() - start:.0f} of {options.seconds:.0f}"
+        return {} if emulated else {"nvidia-smi afterwards": machine.nvidia_smi(), "seconds": seconds}
+
+    sections = keep(conductor.run(chosen), {"machine": facts}, path, afterwards)
     summarise(sections)
     if path is not None:
         print(f"written to {path}")

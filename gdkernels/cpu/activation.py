@@ -7,12 +7,13 @@ A column is summed over all rows in their order or, where the work is worth shar
 the blocks. Which it is, and the blocks, depend on the arrays alone: db has the same bits for any number of threads.
 """
 
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import numpy as np
 
 from ..plan import ActivationBackward, ActivationCall, ActivationForward, BiasGradient
 from ..scalar.activation import ACTIVATIONS
+from .binding import Binding
 from .cost import work
 from .runtime.dispatch import address
 from .runtime.emit import lanes
@@ -21,9 +22,6 @@ from .runtime.layout import Code, Floats, Int
 from .runtime.simd import apply, noalias, offset
 from .runtime.team import WORTH_SHARING, run, run_all
 from .runtime.vectors import CHAINS, add_chains, add_some
-
-if TYPE_CHECKING:
-    from .engine.program import Binding
 
 QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 COLUMNS = 16  # columns of a range of columns, likewise
@@ -252,7 +250,7 @@ def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> Non
     run_all(backward_ops(da, saved, kind, dz, db, accumulate))
 
 
-def bind(call: ActivationCall, at: "Binding") -> Op:
+def bind(call: ActivationCall, at: Binding) -> Op:
     """The op of a call of a plan."""
     given = at.operands(call)
     match call:

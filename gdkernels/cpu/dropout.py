@@ -4,20 +4,16 @@ Element number c, counted over everything that a seed is used for, takes word c 
 and threads therefore may begin anywhere; what they need of a block is computed again.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..plan import Dropout
 from ..scalar.philox import WORD, WORD_BITS, philox4x32
+from .binding import Binding
 from .cost import NS
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Double, Floats, Int, Ints
 from .runtime.simd import int32_at, noalias, offset
 from .runtime.team import run
-
-if TYPE_CHECKING:
-    from .engine.program import Binding
 
 QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
 PIECE = 4096  # elements for which words are made at once: words, x and out stay in the first cache
@@ -90,7 +86,7 @@ def forward(x, p: float, seed: int, begin: int, out) -> None:
     run(forward_op(x, p, seed, begin, out))
 
 
-def bind(call: Dropout, at: "Binding") -> Op:
+def bind(call: Dropout, at: Binding) -> Op:
     """The op of a call of a plan: element j of sample i of all that were seen has number i n + j."""
     x = at(call.x)
     return at.by_rows(forward_op(x, call.p, call.seed, 0, at(call.out), at.samples, x.shape[1]))

@@ -1,9 +1,10 @@
 """The dense layer: act(x @ w + b), rows shared among the workers; its backward pass is two products."""
 
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from ..plan import LinearCall, LinearDw, LinearDx, LinearForward
 from .activation import FORWARD
+from .binding import Binding
 from .cost import NS
 from .gemm.product import gemm, zeros
 from .gemm.tile import ROWS
@@ -12,9 +13,6 @@ from .runtime.jit import Op, kernel
 from .runtime.layout import Code, Floats, Int
 from .runtime.simd import apply, offset
 from .runtime.team import run as launch
-
-if TYPE_CHECKING:
-    from .engine.program import Binding
 
 
 @kernel
@@ -81,7 +79,7 @@ def run(x, w, b, kind: str, out, z) -> None:
     launch(forward_op(x, w, b, kind, out, z))
 
 
-def bind(call: LinearCall, at: "Binding") -> Op:
+def bind(call: LinearCall, at: Binding) -> Op:
     """The op of a call of a plan."""
     given = at.operands(call)
     match call:

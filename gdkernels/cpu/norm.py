@@ -12,7 +12,7 @@ there.
 """
 
 import math
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import numpy as np
 
@@ -26,15 +26,13 @@ from ..plan import (
     RMSNormForward,
     RMSNormGradients,
 )
+from .binding import Binding
 from .cost import work
 from .runtime.jit import Op, inlined, kernel, native
 from .runtime.layout import Double, Floats, Int
 from .runtime.simd import address_of, noalias, offset, typed
 from .runtime.team import WORTH_SHARING, run, run_all
 from .runtime.vectors import normalised_row, squares_of_row, sum_of_row
-
-if TYPE_CHECKING:
-    from .engine.program import Binding
 
 FEW = 512  # elements of the rows that are normalised together: the long way to 1/std is gone for all of them at once
 
@@ -474,7 +472,7 @@ def rmsnorm_backward(dy, x, residual, gamma, stats, dx, dgamma) -> None:
     run_all(rmsnorm_backward_ops(dy, x, residual, gamma, stats, dx, dgamma))
 
 
-def bind(call: NormCall, at: "Binding") -> Op:
+def bind(call: NormCall, at: Binding) -> Op:
     """The op of a call of a plan."""
     given = at.operands(call)
     match call:

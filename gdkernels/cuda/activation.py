@@ -7,11 +7,12 @@ Bias gradients are summed in two stages with a fixed order: each block adds up a
 turn, then the strips are added up (`rows`). Same input, same bits.
 """
 
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from ..plan import ActivationBackward, ActivationCall, ActivationForward, BiasGradient
 from ..scalar.activation import ACTIVATIONS
 from . import elements
+from .binding import Binding
 from .elements import elementwise
 from .rows import FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
 from .runtime.intrinsics import is_wide, load4, store4
@@ -19,9 +20,6 @@ from .runtime.jit import Launch, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
 from .runtime.target import cuda
 from .runtime.widths import FOUR, ONE, Pair
-
-if TYPE_CHECKING:
-    from .engine.program import Binding
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
 STRIP = 64  # rows whose sums are one partial result, at least
@@ -159,7 +157,7 @@ def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> Non
         run(backward_launches(storage, kind, da.address, kept.address, dz.address, da.size), da.stream)
 
 
-def bind(call: ActivationCall, at: "Binding") -> list[Launch]:
+def bind(call: ActivationCall, at: Binding) -> list[Launch]:
     """The launches of a call of a plan."""
     given = at.operands(call)
     match call:

@@ -4,20 +4,16 @@ Element number c, counted over everything that a seed is used for, takes word c 
 CPU. A thread takes four elements: the words of one block where their numbers begin at a multiple of 4, of two otherwise.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..plan import Dropout
 from ..scalar.philox import WORD, WORD_BITS, philox4x32
 from . import elements
+from .binding import Binding
 from .runtime.jit import Launch, device, run
 from .runtime.pointer import is_null
 from .runtime.target import cuda
 from .runtime.widths import both_widths
-
-if TYPE_CHECKING:
-    from .engine.program import Binding
 
 EVERY = ("float32", "float64", "bfloat16", "float16")
 LAST_BLOCK = np.uint64(2**62 - 1)  # counters are modulo 2^64, blocks of four modulo 2^62
@@ -101,7 +97,7 @@ def forward(x, p: float, seed: int, begin: int, out) -> None:
     run(made, x.stream)
 
 
-def bind(call: Dropout, at: "Binding") -> list[Launch]:
+def bind(call: Dropout, at: Binding) -> list[Launch]:
     """The launches of a call of a plan: element j of sample i of all that were seen has number i n + j."""
     x, out, n = at(call.x), at(call.out), call.x.columns
     return launches(at.storage, x, out, at.rows * n, n, call.p, call.seed, 0, at.samples)

@@ -1,15 +1,13 @@
 """The dense layer: act(x @ w + b), the activation applied while the product is in registers; backward, two products."""
 
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from ..plan import LinearCall, LinearDw, LinearDx, LinearForward
+from .binding import Binding
 from .gemm import product
 from .matmul import of_arrays
 from .runtime.jit import Launch
 from .runtime.jit import run as launch
-
-if TYPE_CHECKING:
-    from .engine.program import Binding
 
 
 def run(x, w, b, kind: str, out, z) -> None:
@@ -18,7 +16,7 @@ def run(x, w, b, kind: str, out, z) -> None:
     launch(of_arrays(x, w, out, bias=bias, activation=kind, z=saved), out.stream)
 
 
-def bind(call: LinearCall, at: "Binding") -> list[Launch]:
+def bind(call: LinearCall, at: Binding) -> list[Launch]:
     """The launches of a call of a plan."""
     given, rows, storage = at.operands(call), at.rows, at.storage
     match call:

@@ -7,7 +7,7 @@ The variance is taken in a second pass around the mean. The kernels stand in `no
 launches, and sums of arrays. An absent residual is address 0.
 """
 
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 from ..plan import (
     Add,
@@ -20,14 +20,12 @@ from ..plan import (
     RMSNormGradients,
 )
 from . import elements
+from .binding import Binding
 from .elements import elementwise
 from .norm_gradients import gradient_launches
 from .norm_rows import dx1, dx4, forward1, forward4
 from .rows import EVERY, can_hold, teams
 from .runtime.jit import Launch, run
-
-if TYPE_CHECKING:
-    from .engine.program import Binding
 
 # ---------------------------------------------------------------------------------------------- sums
 
@@ -149,7 +147,7 @@ def rmsnorm_backward(dy, x, residual, gamma, stats, dx, dgamma) -> None:
     run(launches, x.stream)
 
 
-def bind(call: NormCall, at: "Binding") -> list[Launch]:
+def bind(call: NormCall, at: Binding) -> list[Launch]:
     """The launches of a call of a plan."""
     given, rows = at.operands(call), at.rows
     match call:

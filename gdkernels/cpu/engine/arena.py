@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from ...plan import Buffer, Gradient, Operand, Parameter, Plan
+from ..binding import Binding
 from ..runtime.dispatch import address
 from ..runtime.jit import Op
 from ..runtime.memory import LINE, PAGE, aligned_zeros, next_page
 from ..runtime.team import SCRATCH_BYTES
-from .program import Binding, Program, lay_out
+from .program import Program, lay_out
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
 CLAIMED_BYTES = 8 << 20  # of all parameters, up to which they stay in caches between two steps

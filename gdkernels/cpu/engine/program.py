@@ -1,111 +1,18 @@
 """From a plan to a program: each call becomes an op, and the ops of a section lie in memory one after the other."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from ...plan import (
-    ActivationCall,
-    AnyCall,
-    Buffer,
-    Dropout,
-    Gradient,
-    LinearCall,
-    NormCall,
-    Operand,
-    Parameter,
-)
+from ...plan import ActivationCall, AnyCall, Dropout, LinearCall, NormCall
 from .. import activation, dropout, linear, norm
-from ..gemm.product import THIN
-from ..gemm.tile import ROWS
+from ..binding import Binding
 from ..runtime.dispatch import address
 from ..runtime.jit import Op
 from .epoch import OP
 
 SECTIONS = 3  # of the longest program: training's
-COLUMNS = 128  # columns of a parameter's gradient that stay together: a multiple of a cache line
-TOGETHER = 512  # elements of a small matrix that stay together
-WIDE = 64  # columns of a large product that stay together: some panels of every vector width
-LARGE_BYTES = 8 << 20  # of a weight, from which its products are dealt out by columns
-
-
-@dataclass(frozen=True)
-class Deal:
-    """How a parameter is dealt out: `items` (rows of a matrix, elements of a vector) of `width` elements each, of which
-    `together` stay with one worker. Its gradient, the squares of that and its update are dealt out alike, so that the
-    worker that has computed a part of the gradient reads it from its own cache.
-    """
-
-    items: int
-    together: int
-    width: int
-
-    @classmethod
-    def of(cls, *shape: int) -> "Deal":
-        if len(shape) == 2:
-            return cls(shape[0], ROWS * max(1, TOGETHER // (ROWS * shape[1])), shape[1])
-        return cls(shape[0], COLUMNS, 1)
-
-    @property
-    def blocks(self) -> int:
-        """Parts that are not divided any further."""
-        return -(-self.items // self.together)
-
-    @property
-    def block(self) -> int:
-        """Elements of such a part."""
-        return self.together * self.width
-
-
-@dataclass(frozen=True)
-class Binding:
-    """What calls are bound to, for a number of rows.
-
-    Attributes
-    ----------
-    place : the array of an operand
-    samples : one int64, the number of samples seen before the step
-    rows : of the batch
-    accumulate : whether the gradients of parameters are added to what is there
-    shared : whether several workers will share the ops
-    behind : how many elements behind a gradient its parameter lies, which is claimed with it; 0 for not at all
-    """
-
-    place: Callable[[Operand, int], Any]
-    samples: np.ndarray
-    rows: int
-    accumulate: bool = False
-    shared: bool = False
-    behind: int = 0
-
-    def __call__(self, operand: Operand) -> Any:
-        return self.place(operand, self.rows)
-
-    def operands(self, call: AnyCall) -> dict[str, Any]:
-        """What a call is about, by name: arrays, None and options."""
-        kinds = Buffer | Parameter | Gradient
-        named = call.operands().items()
-        return {name: self(value) if isinstance(value, kinds) else value for name, value in named}
-
-    def by_rows(self, op: Op) -> Op:
-        """An op over rows, or over the elements of rows, dealt out so that every worker has rows of its own."""
-        return op._replace(quantum=max(1, op.total // max(1, self.rows)) * ROWS)
-
-    def by_columns(self, weight: np.ndarray) -> int:
-        """How many columns of a product with a matrix (k, n) stay together; 0 where it is dealt out by rows.
-
-        By columns where the matrix is so large that it takes longer to bring it in than to multiply it with a part of the
-        rows. A narrow rest would be added up in another order.
-        """
-        n = weight.shape[1]
-        wide = self.shared and weight.nbytes >= LARGE_BYTES and n >= 16 * WIDE and not 0 < n % WIDE <= THIN
-        return WIDE if wide else 0
-
-    def of_parameter(self, op: Op, gradient: np.ndarray) -> Op:
-        """An op over the rows or elements of a gradient, dealt out as its parameter is."""
-        return op._replace(quantum=Deal.of(*gradient.shape).together)
 
 
 def bind(call: AnyCall, at: Binding) -> Op:

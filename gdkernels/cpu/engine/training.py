@@ -10,6 +10,7 @@ import numpy as np
 from ...engine import Outcome, Uncopied
 from ...plan import CrossEntropy, ElementLoss, Gradient, LossCall, Update
 from .. import clip, cross_entropy, loss, optim
+from ..binding import Deal
 from ..gemm.tile import ROWS
 from ..runtime.dispatch import address
 from ..runtime.jit import Op
@@ -18,7 +19,7 @@ from ..runtime.team import get_threads, run_job, team
 from .arena import PROGRAMS_KEPT, Programs
 from .epoch import SLOTS, set_step, train
 from .pace import Pace
-from .program import Deal, Program, bind
+from .program import Program, bind
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -7,6 +7,7 @@ import numpy as np
 
 from ...plan import Buffer, Gradient, Operand, Parameter, Plan
 from .. import elements
+from ..binding import Binding
 from ..gemm.choice import get_gemm_engine
 from ..runtime import driver
 from ..runtime.arrays import Array
@@ -14,7 +15,6 @@ from ..runtime.jit import Launch
 from ..runtime.memory import ALIGNED, Room
 from ..runtime.pointer import BYTES
 from . import epoch
-from .program import Binding
 
 
 class Arena:

@@ -1,57 +1,20 @@
 """From a plan to launches: each call becomes kernels with their addresses and sizes."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 from ...plan import (
     ActivationCall,
     AnyCall,
-    Buffer,
     CrossEntropy,
     Dropout,
     ElementLoss,
-    Gradient,
     LinearCall,
     LossCall,
     NormCall,
-    Operand,
-    Parameter,
 )
 from .. import activation, cross_entropy, dropout, linear, loss, norm
+from ..binding import Binding
 from ..runtime.jit import Launch
-
-
-@dataclass(frozen=True)
-class Binding:
-    """What calls are bound to, for a number of rows.
-
-    Attributes
-    ----------
-    place : the address of an operand; 0 where it is absent
-    storage, real : the types of the matrices and of what is computed with
-    samples : the address of an int64, the number of samples seen before the step
-    room : gives temporaries, which last for one call
-    rows : of the batch
-    accumulate : whether the gradients of parameters are added to what is there
-    """
-
-    place: Callable[[Operand], int]
-    storage: str
-    real: str
-    samples: int
-    room: Any
-    rows: int
-    accumulate: bool = False
-
-    def __call__(self, operand: Operand) -> int:
-        return self.place(operand)
-
-    def operands(self, call: AnyCall) -> dict[str, Any]:
-        """What a call is about, by name: addresses and options."""
-        kinds = Buffer | Parameter | Gradient | None
-        named = call.operands().items()
-        return {name: self(value) if isinstance(value, kinds) else value for name, value in named}
 
 
 def bind(call: AnyCall, at: Binding) -> list[Launch]:
