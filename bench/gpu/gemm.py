@@ -68,23 +68,15 @@ class Operands:
     def by_engine(self, name: str, engine: str) -> Work:
         """The product by one of the engines of `gdkernels.cuda.set_gemm_engine`."""
         m, n, k, out = self.shape.m, self.shape.n, self.shape.k, self.result(name)
-        steps_a, steps_b = (1, m) if self.turned_a else (k, 1), (1, k) if self.turned_b else (n, 1)
+        rsa, csa = (1, m) if self.turned_a else (k, 1)
+        rsb, csb = (1, k) if self.turned_b else (n, 1)
         before = gemm_engine.get_gemm_engine()
         gemm_engine.set_gemm_engine(engine, tf32=self.precision == "tf32")
         try:
             launches = gemm.launches(
-                out.workspace,
-                self.storage,
-                m,
-                n,
-                k,
-                self.a.address,
-                *steps_a,
-                self.b.address,
-                *steps_b,
-                out.address,
-                n,
-            )
+                out.workspace, self.storage, m=m, n=n, k=k, a=self.a.address, rsa=rsa, csa=csa, b=self.b.address,
+                rsb=rsb, csb=csb, out=out.address, ldo=n,
+            )  # fmt: skip
         finally:
             gemm_engine.set_gemm_engine(*before)
         return partial(self.lab.run, launches)

@@ -9,6 +9,7 @@ An array of any shape is cut into rows of `ROW`. Sums over rows run in stages of
 
 from ..scalar import loss as losses
 from .rows import EVERY, THREADS, WARPS, member, part, sum_launches, team_sum, teams
+from .runtime.arrays import address_of
 from .runtime.intrinsics import is_wide, times, transposed
 from .runtime.jit import Launch, device, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, shared
@@ -72,7 +73,7 @@ ELEMENTS = {
 
 
 def element_launches(
-    name: str, storage: str, pred: int, target: int, grad: int, row_loss: int, terms: int, rows: int, n: int,
+    name: str, storage: str, *, pred: int, target: int, grad: int, row_loss: int, terms: int, rows: int, n: int,
     scale: int, factor: float, options: tuple,
 ) -> list[Launch]:  # fmt: skip
     """The loss of each row, each term's, and the gradient times factor · scale[0]; what is at address 0 is absent."""
@@ -81,32 +82,35 @@ def element_launches(
     chosen = ELEMENTS[name][0 if wide else 1]
     grid, shift = teams(chosen, rows, n, 4 if wide else 1)
     option = options[0] if options else 0.0
-    operands = (pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift)
-    return [Launch(chosen, storage, grid, operands)]
+    return [
+        chosen.on(
+            storage, grid, pred=pred, target=target, grad=grad, row_loss=row_loss, terms=terms, rows=rows, n=n,
+            scale=scale, factor=factor, option=option, shift=shift,
+        )
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- the ops' way in
 
 
-def _at(array) -> int:
-    return 0 if array is None else array.address
-
-
 def elements(name: str, pred, target, grad, reduction: str, options: tuple = ()):
     """The loss of arrays of any one shape: of every element ("none"), their sum or their mean. grad receives the slope."""
-    storage, size, alone = pred.dtype.name, pred.size, reduction == "none"
+    storage, size, alone = pred.storage, pred.size, reduction == "none"
     result = pred.empty(pred.shape if alone else ())
     whole, rest = divmod(size, ROW)
     sums = whole + (rest > 0)
     row_loss = 0 if alone else pred.workspace(sums * BYTES[storage])
     mean = reduction == "mean"
     factor = 1.0 / size if mean and size else 1.0
-    launches = []
+    launches, slopes = [], address_of(grad)
     for row, rows, n in ((0, whole, ROW), (whole, int(rest > 0), rest)):
         skip = row * ROW * BYTES[storage]
-        given = pred.address + skip, target.address + skip, 0 if grad is None else grad.address + skip
-        sum_to, terms_to = (0, result.address + skip) if alone else (row_loss + row * BYTES[storage], 0)
-        launches += element_launches(name, storage, *given, sum_to, terms_to, rows, n, 0, factor, options)
+        launches += element_launches(
+            name, storage, pred=pred.address + skip, target=target.address + skip,
+            grad=slopes and slopes + skip,
+            row_loss=0 if alone else row_loss + row * BYTES[storage], terms=result.address + skip if alone else 0,
+            rows=rows, n=n, scale=0, factor=factor, options=options,
+        )  # fmt: skip
     if not alone:
         divisor = float(size) if mean else 1.0
         launches += sum_launches(pred.workspace, storage, row_loss, result.address, sums, divisor)

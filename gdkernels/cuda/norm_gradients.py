@@ -66,18 +66,24 @@ def strips1(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
 
 
 def gradient_launches(
-    room, storage, dy, x, residual, stats, dgamma, dbeta, rows, n, accumulate, out_storage, centred
-) -> list[Launch]:
-    """dgamma (+)= Σ dy h and, if `centred`, dbeta (+)= Σ dy: the two stages, with `room(bytes)` for what lies between."""
+    room, storage: str, *, centred: bool, dy: int, x: int, residual: int, stats: int, dgamma: int, dbeta: int = 0,
+    rows: int, n: int, accumulate: bool, out_storage: str | None = None,
+) -> list[Launch]:  # fmt: skip
+    """dgamma (+)= Σ dy h (n,) and, if `centred`, dbeta (+)= Σ dy (n,), of type `out_storage` if given.
+
+    `room(bytes)` gives temporaries, for what lies between the two stages.
+    """
     strips, height = strips_of(rows, STRIP)
     wide = is_wide(storage, dy, x, residual, n * BYTES[storage])
     grid = strips, -(-n // (128 if wide else 32)), 1
 
     def sums(gammas, betas):
-        operands = (dy, x, residual, stats, gammas, betas, rows, n, height, centred)
-        return Launch(strips4 if wide else strips1, storage, grid, operands)
+        return (strips4 if wide else strips1).on(
+            storage, grid, dy=dy, x=x, residual=residual, stats=stats, gammas=gammas, betas=betas, rows=rows, n=n,
+            height=height, centred=centred,
+        )  # fmt: skip
 
-    computed, second = str(COMPUTED[storage]), dbeta if centred else 0
     return columns_launches(
-        room, out_storage or storage, computed, strips, n, dgamma, second, accumulate, sums
-    )
+        room, out_storage or storage, str(COMPUTED[storage]), sums, strips=strips, n=n, first=dgamma,
+        second=dbeta if centred else 0, accumulate=accumulate,
+    )  # fmt: skip

@@ -18,7 +18,9 @@ from .runtime.pointer import is_null, real
 from .runtime.target import cuda
 from .runtime.widths import Pair, both_widths
 
-TABLE = 8  # numbers of a row: rate, weight_decay, share (decoupled decay), eps, keep1, gain1, keep2, gain2
+# The numbers of a row; `share` is that of decoupled decay.
+ROW = ("rate", "weight_decay", "share", "eps", "keep1", "gain1", "keep2", "gain2")
+TABLE = len(ROW)
 
 
 # ---------------------------------------------------------------------------------------------- steps
@@ -134,7 +136,7 @@ def write_row(table, rate, weight_decay, share, eps, keep1, gain1, keep2, gain2)
 
 
 def row(name: str, specific: Sequence, step: float, lr: float, weight_decay: float) -> tuple:
-    """What the kernels need in a step (counted from 1), as `TABLE` lists it; `specific` as in `scalar.hyper`."""
+    """What the kernels need in a step (counted from 1), as `ROW` lists it; `specific` as in `scalar.hyper`."""
     if name == "sgd":
         momentum, nesterov, *_ = specific
         return lr, weight_decay, 0.0, 0.0, momentum, nesterov, 0.0, 0.0
@@ -174,17 +176,9 @@ def table(name: str, hyper: np.ndarray, decays: Sequence, first: int, rates: Ite
 
 
 def update_launches(
-    storage: str,
-    name: str,
-    p: int,
-    g: int,
-    states: Sequence,
-    count: int,
-    table: int,
-    scale: int,
-    stop: int,
-    half: int = 0,
-) -> list[Launch]:
+    storage: str, name: str, *, p: int, g: int, states: Sequence[int], count: int, table: int, scale: int = 0,
+    stop: int = 0, half: int = 0,
+) -> list[Launch]:  # fmt: skip
     """A step of an optimizer on `count` elements at these addresses, sgd without `states` being that without momentum.
 
     Parameters
@@ -195,8 +189,8 @@ def update_launches(
     half : of a copy of p in bfloat16, or 0
     """
     kernels = UPDATE[name] if states else DESCEND
-    arrays = (p, g, *states, *(0, 0, 0)[len(states) :], half)
-    return elements.launches(kernels, storage, count, arrays, table, scale, stop)
+    arrays = {"p": p, "g": g, **dict(zip("abc", (*states, 0, 0, 0), strict=False)), "half": half}
+    return elements.launches(kernels, storage, count, arrays, table=table, scale=scale, stop=stop)
 
 
 # ---------------------------------------------------------------------------------------------- the ops' way in
@@ -207,14 +201,14 @@ def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
 
     The row of numbers comes as arguments of a launch: a copy to the device would wait, and be none in a graph.
     """
-    p, storage = arrays[0], arrays[0].dtype.name
+    p, storage = arrays[0], arrays[0].storage
     if name == "sgd" and hyper[4] == 0.0:
         arrays = arrays[:2]  # without momentum there is no velocity
     lr, decay, _, count, *specific = hyper.tolist()
     with np.errstate(over="ignore"):  # infinite is what is too large
         numbers = np.array(row(name, specific, count, lr, decay), p.dtype).tolist()
     place = p.workspace(8 * TABLE)
-    flat = [array.address for array in arrays]
-    launches = [Launch(write_row, storage, (1, 1, 1), (place, *numbers))]
-    launches += update_launches(storage, name, flat[0], flat[1], flat[2:], p.size, place, 0, 0)
+    p_address, g, *states = (array.address for array in arrays)
+    launches = [write_row.on(storage, (1, 1, 1), table=place, **dict(zip(ROW, numbers, strict=True)))]
+    launches += update_launches(storage, name, p=p_address, g=g, states=states, count=p.size, table=place)
     run(launches, p.stream)

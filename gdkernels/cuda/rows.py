@@ -149,8 +149,8 @@ def add_strips(partial, first, second, strips, n, accumulate):
 
 
 def columns_launches(
-    room, storage: str, computed: str, strips: int, n: int, first: int, second: int, accumulate: bool, sums
-) -> list[Launch]:
+    room, storage: str, computed: str, sums, *, strips: int, n: int, first: int, second: int = 0, accumulate: bool
+) -> list[Launch]:  # fmt: skip
     """first (+)= Σ of strips of the sums of n columns, and second likewise unless it is 0, both of type `storage`.
 
     ``sums(first, second)`` gives the launch that writes the strips' sums, of type `computed`, to these addresses. Where
@@ -159,12 +159,13 @@ def columns_launches(
     if strips == 1 and storage == computed and not accumulate:
         return [sums(first, second)]
     size = max(1, strips) * n * BYTES[computed]
-    partial = room((1 + (second != 0)) * size)
-    add = (partial, first, second, strips, n, int(accumulate))
-    return [
-        sums(partial, partial + size if second else 0),
-        Launch(add_strips, storage, (-(-n // 32), 1 + (second != 0), 1), add),
-    ]
+    both = 1 + (second != 0)
+    partial = room(both * size)
+    add = add_strips.on(
+        storage, (-(-n // 32), both, 1), partial=partial, first=first, second=second, strips=strips, n=n,
+        accumulate=int(accumulate),
+    )  # fmt: skip
+    return [sums(partial, partial + size if second else 0), add]
 
 
 # ---------------------------------------------------------------------------------------------- sums of many numbers
@@ -196,6 +197,12 @@ def sum_launches(
     while count > CHUNK:
         parts = -(-count // CHUNK)
         partial = room(parts * BYTES[computed])
-        launches.append(Launch(add_up, computed, (parts, 1, 1), (values, partial, count, 1.0, 0)))
+        grid = parts, 1, 1
+        launches.append(
+            add_up.on(computed, grid, values=values, totals=partial, count=count, divisor=1.0, mass=0)
+        )
         values, count = partial, parts
-    return [*launches, Launch(add_up, computed, (1, 1, 1), (values, total, count, divisor, mass))]
+    last = add_up.on(
+        computed, (1, 1, 1), values=values, totals=total, count=count, divisor=divisor, mass=mass
+    )
+    return [*launches, last]

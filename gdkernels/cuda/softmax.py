@@ -101,13 +101,12 @@ def launches(storage: str, x: int, out: int, rows: int, n: int, logarithm: bool)
     held = can_hold(storage, n, x, out)
     chosen = softmax4 if held else softmax1
     grid, shift = teams(chosen, rows, n, 4 if held else 1)
-    operands = (x, out, rows, n, int(logarithm), shift)
-    return [Launch(chosen, storage, grid, operands)]
+    return [chosen.on(storage, grid, x=x, out=out, rows=rows, n=n, logarithm=int(logarithm), shift=shift)]
 
 
 def _run(x, out, logarithm: bool) -> None:
     n = x.shape[-1]
-    run(launches(x.dtype.name, x.address, out.address, x.size // max(n, 1), n, logarithm), x.stream)
+    run(launches(x.storage, x.address, out.address, x.size // max(n, 1), n, logarithm), x.stream)
 
 
 def softmax(x, out) -> None:

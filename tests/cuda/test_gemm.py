@@ -78,8 +78,8 @@ def multiply(device, a, b, before=None, gap=4, first=8, **tail):
     before = np.zeros((m, n)) if before is None else before
     out = lay(device, before.astype(dtype), n + gap, 1, first)
     launches = gemm.launches(
-        out.memory.workspace, dtype.name, m, n, k, a.address, a.stride, a.stride_column, b.address, b.stride,
-        b.stride_column, out.address, n + gap, **tail,
+        out.memory.workspace, dtype.name, m=m, n=n, k=k, a=a.address, rsa=a.stride, csa=a.stride_column, b=b.address,
+        rsb=b.stride, csb=b.stride_column, out=out.address, ldo=n + gap, **tail,
     )  # fmt: skip
     run(launches, out.memory.stream)
     memory = out.memory.to_numpy()
@@ -232,7 +232,8 @@ def test_without_k_there_is_only_what_follows(device, rng, storage):
 def test_an_empty_result_is_no_launch(device, m, n):
     from gdkernels.cuda.gemm import product as gemm
 
-    assert gemm.launches(None, "float32", m, n, 8, 0, 8, 1, 0, n, 1, 0, n) == []
+    operands = {"a": 0, "rsa": 8, "csa": 1, "b": 0, "rsb": n, "csb": 1, "out": 0, "ldo": n}
+    assert gemm.launches(None, "float32", m=m, n=n, k=8, **operands) == []
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -334,11 +335,11 @@ def test_the_result_may_take_the_place_of_the_second_summand(device, rng):
         a, b = operands(device, rng, "float32", "NN", 30, n, 10)
         values = rng.standard_normal((30, n)).astype("f4")
         out = device.put(values)
-        addresses = a.address, a.stride, 1, b.address, b.stride, 1, out.address
-        run(
-            gemm.launches(out.workspace, "float32", 30, n, 10, *addresses, n, add=out.address, ldadd=n),
-            out.stream,
-        )
+        launches = gemm.launches(
+            out.workspace, "float32", m=30, n=n, k=10, a=a.address, rsa=a.stride, csa=1, b=b.address, rsb=b.stride,
+            csb=1, out=out.address, ldo=n, add=out.address, ldadd=n,
+        )  # fmt: skip
+        run(launches, out.stream)
         assert_product(out.to_numpy(), a, b, values)
 
 

@@ -91,8 +91,9 @@ def rows_on_device(device, name, storage, pred, target, scale=0.25, first=0, wit
     factor = device.put(np.array([scale]), computed)
     options = tuple(OPS[name].values())
     launches = loss.element_launches(
-        name, storage, p, t, g if with_grad else 0, r, 0, rows, n, factor.address, 1.0, options
-    )
+        name, storage, pred=p, target=t, grad=g if with_grad else 0, row_loss=r, terms=0, rows=rows, n=n,
+        scale=factor.address, factor=1.0, options=options,
+    )  # fmt: skip
     for one in launches:
         one.run(row_loss.stream)
     driver.synchronize(row_loss.stream)

@@ -43,8 +43,9 @@ def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=No
     p, g, *states = (one.address + first * one.itemsize for one in there)
     count = arrays[0].size - first
     for launch in optim.update_launches(
-        dtype, name, p, g, states, count, row.address, factor_place, flag_place, half_place
-    ):
+        dtype, name, p=p, g=g, states=states, count=count, table=row.address, scale=factor_place, stop=flag_place,
+        half=half_place,
+    ):  # fmt: skip
         launch.run(there[0].stream)
     driver.synchronize(there[0].stream)
     return [one.to_numpy() for one in there]
@@ -163,7 +164,7 @@ def test_every_size(device, dtype, count, rng):
 def test_nothing_of_empty_arrays_is_launched(device):
     from gdkernels.cuda import optim
 
-    assert optim.update_launches("float32", "adam", 0, 0, (0, 0), 0, 0, 0, 0) == []
+    assert optim.update_launches("float32", "adam", p=0, g=0, states=(0, 0), count=0, table=0) == []
     optim.step("lion", [device.put(np.zeros((0, 3)))] * 3, hyper("lion", LR, **OPTIONS["lion"]))
 
 
@@ -270,10 +271,10 @@ def test_a_captured_update_takes_the_row_that_is_there(device, rng):
     row = device.put(rows[0, 0].astype("f4"))
     places = [array.address for array in arrays]
     launches = optim.update_launches(
-        "float32", "adam", places[0], places[1], places[2:], 1000, row.address, 0, 0
+        "float32", "adam", p=places[0], g=places[1], states=places[2:], count=1000, table=row.address
     )
     for launch in launches:
-        launch.kernel.ready("float32", driver.use())  # compiling is not captured
+        launch.load()  # compiling is not captured
     stream = driver.Stream()
     graph = driver.Graph(stream.handle, lambda: run(launches, stream.handle))
     expected = [p, g, *states]

@@ -131,16 +131,16 @@ class Engine(Uncopied):
         """The bfloat16 copy of the parameters, which their owner may have written to."""
         if self._half is None:
             return []
-        places = self.params.address, self._half.address
+        places = {"x": self.params.address, "out": self._half.address}
         return elements.launches(epoch.narrowed, self.storage, self.plan.size, places)
 
     def _carry_in(self, source: Array, buffer: Buffer) -> list[Launch]:
-        places = source.address, self._place(buffer)
+        places = {"x": source.address, "out": self._place(buffer)}
         return elements.launches(epoch.narrowed, self.storage, source.size, places)
 
     def _carry_out(self, buffer: Buffer, rows: int) -> Array:
         target = self.params.empty((rows, buffer.columns))
-        places = self._place(buffer), target.address
+        places = {"x": self._place(buffer), "out": target.address}
         run(elements.launches(epoch.widened, self.storage, target.size, places), self._stream)
         return target
 
@@ -229,26 +229,28 @@ class Engine(Uncopied):
         scale, value, factor, stop = (self._small.address + 16 * slot for slot in range(4))
         hyper = self._hyper.address
         parts, planes, squares, first = self._parts[norms]
-        width = optim.TABLE * len(update.decay)
-        begin = (fields, self._samples.address, scale, hyper, width)
-        loss_operands = (self._row_loss.address, rows, scale, value, stop)
-        finish = (
-            fields, squares.address, planes, first.address, len(parts), self._clip, value, factor, stop,
-        )  # fmt: skip
+        one, width = (1, 1, 1), optim.TABLE * len(update.decay)
         return [
-            Launch(epoch.begin, real, (1, 1, 1), begin),
+            epoch.begin.on(
+                real, one, fields=fields, samples=self._samples.address, scale=scale, hyper=hyper, width=width
+            ),
             *epoch.gather_launches(self.storage, fields, self._place(plan.input), rows, plan.input.columns),
             *epoch.target_launches(real, fields, self._target.address, rows, n, labels),
             *self._binder.launches(plan.forward, rows),
             *loss_launches(
-                self.storage, call.kernel, self._place(plan.output), self._target.address,
-                self._place(plan.output_gradient), self._row_loss.address, rows, n, scale, self._options,
+                self.storage, call.kernel, self._options, pred=self._place(plan.output), target=self._target.address,
+                grad=self._place(plan.output_gradient), row_loss=self._row_loss.address, rows=rows, n=n, scale=scale,
             ),
-            Launch(epoch.loss_of_batch, real, (1, 1, 1), loss_operands),
+            epoch.loss_of_batch.on(
+                real, one, row_loss=self._row_loss.address, rows=rows, scale=scale, value=value, stop=stop
+            ),
             *self._binder.launches(plan.backward, rows),
             *self._binder.launches(plan.gradients, rows),
             *self._square_launches(parts, planes, squares.address),
-            Launch(epoch.finish, real, (1, 1, 1), finish),
+            epoch.finish.on(
+                real, one, fields=fields, squares=squares.address, planes=planes, first=first.address,
+                parameters=len(parts), clip=self._clip, value=value, factor=factor, stop=stop,
+            ),
             *self._update_launches(hyper, factor, stop),
         ]  # fmt: skip
 
@@ -269,8 +271,9 @@ class Engine(Uncopied):
             table = hyper + index * optim.TABLE * size
             half = 0 if self._half is None else self._half.address + start * BYTES[self.storage]
             launches += optim.update_launches(
-                self.real, update.name, p, g, states, end - start, table, factor, stop, half
-            )
+                self.real, update.name, p=p, g=g, states=states, count=end - start, table=table, scale=factor, stop=stop,
+                half=half,
+            )  # fmt: skip
         return launches
 
     def _graph(self, rows: int, labels: bool, norms: bool) -> driver.Graph | driver.Sequence:

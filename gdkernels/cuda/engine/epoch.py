@@ -113,7 +113,8 @@ def finish(fields, squares, planes, first, parameters, clip, value, factor, stop
 
 def gather_launches(storage: str, fields: int, target: int, rows: int, n: int) -> list[Launch]:
     """The batch's rows of x into the plan's input."""
-    return [Launch(gather_rows, storage, (rows, gather_rows.grid(n)[0], 1), (fields, 0, target, n))]
+    grid = rows, gather_rows.grid(n)[0], 1
+    return [gather_rows.on(storage, grid, fields=fields, like=0, target=target, n=n)]
 
 
 def target_launches(
@@ -121,17 +122,19 @@ def target_launches(
 ) -> list[Launch]:
     """The batch's targets: labels (rows,) or values (rows, n)."""
     if labels:
-        return [Launch(gather_labels, "int64", gather_labels.grid(rows), (fields, target, rows))]
-    return [Launch(gather_values, real_name, (rows, gather_values.grid(n)[0], 1), (fields, target, n))]
+        grid = gather_labels.grid(rows)
+        return [gather_labels.on("int64", grid, fields=fields, target=target, rows=rows)]
+    grid = rows, gather_values.grid(n)[0], 1
+    return [gather_values.on(real_name, grid, fields=fields, target=target, n=n)]
 
 
-@elementwise("R*, F*", ALL)
+@elementwise("R*, F*", "out", ALL)
 def narrowed(x):
     """out = x in the storage type: parameters or an input on their way into a plan."""
     return x
 
 
-@elementwise("F*, R*", ALL)
+@elementwise("F*, R*", "out", ALL)
 def widened(x):
     """out = x in the type that is computed with: what comes out of a plan."""
     return x

@@ -3,6 +3,7 @@
 from ...plan import Buffer, Call, Gradient, Parameter
 from .. import activation, cross_entropy, dropout, loss, norm
 from ..gemm import product as gemm
+from ..norm_gradients import gradient_launches
 from ..runtime.jit import Launch
 from ..runtime.pointer import BYTES
 
@@ -44,24 +45,27 @@ class Binder:
 
     def _linear(self, rows, _, x, w, b, z, a, kind, n_in, n_out):
         return gemm.launches(
-            self.room, self.storage, rows, n_out, n_in, x, n_in, 1, w, n_out, 1, a, n_out, bias=b, activation=kind, z=z
+            self.room, self.storage, m=rows, n=n_out, k=n_in, a=x, rsa=n_in, csa=1, b=w, rsb=n_out, csb=1, out=a,
+            ldo=n_out, bias=b, activation=kind, z=z,
         )  # fmt: skip
 
     def _linear_dx(self, rows, _, dz, w, dx, add, n_in, n_out):
         return gemm.launches(
-            self.room, self.storage, rows, n_in, n_out, dz, n_out, 1, w, 1, n_out, dx, n_in, add=add, ldadd=n_in
+            self.room, self.storage, m=rows, n=n_in, k=n_out, a=dz, rsa=n_out, csa=1, b=w, rsb=1, csb=n_out, out=dx,
+            ldo=n_in, add=add, ldadd=n_in,
         )  # fmt: skip
 
     def _linear_dw(self, rows, accumulate, x, dz, dw, n_in, n_out):
         return gemm.launches(
-            self.room, self.storage, n_in, n_out, rows, x, 1, n_in, dz, n_out, 1, dw, n_out,
-            out_storage=self.real, accumulate=accumulate,
+            self.room, self.storage, m=n_in, n=n_out, k=rows, a=x, rsa=1, csa=n_in, b=dz, rsb=n_out, csb=1, out=dw,
+            ldo=n_out, out_storage=self.real, accumulate=accumulate,
         )  # fmt: skip
 
     def _bias_gradient(self, rows, accumulate, dz, db, n):
         return activation.sums_launches(
-            self.room, self.storage, "identity", dz, dz, 0, db, rows, n, accumulate, self.real
-        )
+            self.room, self.storage, "identity", da=dz, saved=dz, dz=0, db=db, rows=rows, n=n, accumulate=accumulate,
+            sum_storage=self.real,
+        )  # fmt: skip
 
     def _activation(self, rows, _, z, a, kind, n):
         return activation.forward_launches(self.storage, kind, z, a, rows * n)
@@ -70,51 +74,62 @@ class Binder:
         return activation.backward_launches(self.storage, kind, da, saved, dz, rows * n)
 
     def _dropout(self, rows, _, x, out, n, p, seed):
-        return dropout.launches(self.storage, x, out, rows * n, n, p, seed, 0, self.samples)
+        return dropout.launches(
+            self.storage, x=x, out=out, count=rows * n, n=n, p=p, seed=seed, begin=0, samples=self.samples
+        )
 
     def _add(self, rows, _, a, b, out, n):
         return norm.add_launches(self.storage, a, b, out, rows * n)
 
     def _layernorm(self, rows, _, x, residual, gamma, beta, out, stats, n, eps):
-        return norm.layernorm_launches(self.storage, x, residual, gamma, beta, out, stats, rows, n, eps)
+        return norm.forward_launches(
+            self.storage, centred=True, x=x, residual=residual, gamma=gamma, beta=beta, out=out, stats=stats, rows=rows,
+            n=n, eps=eps,
+        )  # fmt: skip
 
-    def _layernorm_dx(self, rows, _, *operands):
-        *places, n = operands
-        return norm.layernorm_dx_launches(self.storage, *places, rows, n)
+    def _layernorm_dx(self, rows, _, dy, x, residual, gamma, stats, dx, n):
+        return norm.dx_launches(
+            self.storage, centred=True, dy=dy, x=x, residual=residual, gamma=gamma, stats=stats, dx=dx, rows=rows, n=n
+        )  # fmt: skip
 
-    def _layernorm_gradients(self, rows, accumulate, *operands):
-        *places, n = operands
-        return norm.layernorm_gradients_launches(
-            self.room, self.storage, *places, rows, n, accumulate, self.real
-        )
+    def _layernorm_gradients(self, rows, accumulate, dy, x, residual, stats, dgamma, dbeta, n):
+        return gradient_launches(
+            self.room, self.storage, centred=True, dy=dy, x=x, residual=residual, stats=stats, dgamma=dgamma,
+            dbeta=dbeta, rows=rows, n=n, accumulate=accumulate, out_storage=self.real,
+        )  # fmt: skip
 
     def _rmsnorm(self, rows, _, x, residual, gamma, out, stats, n, eps):
-        return norm.rmsnorm_launches(self.storage, x, residual, gamma, out, stats, rows, n, eps)
+        return norm.forward_launches(
+            self.storage, centred=False, x=x, residual=residual, gamma=gamma, out=out, stats=stats, rows=rows, n=n,
+            eps=eps,
+        )  # fmt: skip
 
-    def _rmsnorm_dx(self, rows, _, *operands):
-        *places, n = operands
-        return norm.rmsnorm_dx_launches(self.storage, *places, rows, n)
+    def _rmsnorm_dx(self, rows, _, dy, x, residual, gamma, stats, dx, n):
+        return norm.dx_launches(
+            self.storage, centred=False, dy=dy, x=x, residual=residual, gamma=gamma, stats=stats, dx=dx, rows=rows, n=n
+        )  # fmt: skip
 
-    def _rmsnorm_gradients(self, rows, accumulate, *operands):
-        *places, n = operands
-        return norm.rmsnorm_gradients_launches(
-            self.room, self.storage, *places, rows, n, accumulate, self.real
-        )
+    def _rmsnorm_gradients(self, rows, accumulate, dy, x, residual, stats, dgamma, n):
+        return gradient_launches(
+            self.room, self.storage, centred=False, dy=dy, x=x, residual=residual, stats=stats, dgamma=dgamma,
+            rows=rows, n=n, accumulate=accumulate, out_storage=self.real,
+        )  # fmt: skip
 
 
 def loss_launches(
-    storage: str, kernel: str, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int, scale: int,
-    options: tuple,
+    storage: str, kernel: str, options: tuple, *, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int,
+    scale: int,
 ) -> list[Launch]:  # fmt: skip
     """The loss `kernel` (of `loss` or `cross_entropy`) of each row, and its gradient times scale[0].
 
     pred, grad (rows, n); target (rows, n), or (rows,) int64 labels; row_loss (rows,). `options` are what follows the
     scale in the records of the CPU's kernels, class weights by their address.
     """
+    asked = {"target": target, "grad": grad, "row_loss": row_loss, "rows": rows, "n": n, "scale": scale}
     if kernel in loss.ELEMENTS:
         return loss.element_launches(
-            kernel, storage, pred, target, grad, row_loss, 0, rows, n, scale, 1.0, options
+            kernel, storage, pred=pred, terms=0, factor=1.0, options=options, **asked
         )
-    return cross_entropy.launches(
-        storage, kernel, pred, target, grad, row_loss, rows, n, scale, 1.0, False, *options
-    )
+    names = "label_smoothing", "class_weight", "ignore_index"
+    given = dict(zip(names, options, strict=False))
+    return cross_entropy.launches(storage, kernel, logits=pred, factor=1.0, divide=False, **asked, **given)

@@ -111,7 +111,7 @@ def kernels(kind: str, parts: str):
 
 
 def launches(
-    storage: str, part: int, count: int, m: int, n: int, out: int, ldo: int, *, accumulate=False, bias=0,
+    storage: str, *, part: int, count: int, m: int, n: int, out: int, ldo: int, accumulate=False, bias=0,
     activation="identity", z=0, add=0, ldadd=0, parts="R*",
 ) -> list[Launch]:  # fmt: skip
     """out (m, n; row stride ldo) (+)= act(Σ parts + bias + add); `count` parts of (m, n) elements, C-contiguous.
@@ -127,5 +127,9 @@ def launches(
     grid = -(-n // columns), min(STRIPS, strips), 1
     # handed over, because the compiler divides 64 bits for it, which takes longer than a turn
     turns = -(-strips // STRIPS)
-    operands = part, count, m * n, bias, add, ldadd, z, out, ldo, m, n, turns, int(accumulate)
-    return [Launch(chosen, storage, grid, operands)]
+    return [
+        chosen.on(
+            storage, grid, part=part, count=count, size=m * n, bias=bias, add=add, ldadd=ldadd, z=z, out=out, ldo=ldo,
+            rows=m, n=n, turns=turns, accumulate=int(accumulate),
+        )
+    ]  # fmt: skip

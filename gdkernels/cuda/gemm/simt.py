@@ -139,8 +139,8 @@ MOST_ROWS = 1 << 24  # of a launch, whose grid is at most 65535 in y
 
 
 def launches(
-    room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
-    ldo: int, *, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0, processors: int,
+    room, storage: str, *, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
+    ldo: int, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0, processors: int,
 ) -> list[Launch]:  # fmt: skip
     """As `gemm.launches`, for m, n, k > 0 and operands of which one stride is 1 (that along k counts first)."""
     size = BYTES[storage]
@@ -153,24 +153,22 @@ def launches(
     large = storage == "float32" and wide and (a_along_k or not b_along_k)
     tiles = (DOUBLE,) if storage == "float64" else (LARGE, SMALL) if large else (SMALL,)
     tile, parts, chunk = choose(tiles, m, n, k, size, processors)
-    operands = a, lda, a_along_k, b, ldb, b_along_k
+    operands = {
+        "m": m, "n": n, "k": k, "chunk": chunk, "a": a, "lda": lda, "a_along_k": a_along_k, "b": b, "ldb": ldb,
+        "b_along_k": b_along_k,
+    }  # fmt: skip
     tail = {
-        "bias": bias,
-        "add": add,
-        "ldadd": ldadd,
-        "z": z,
-        "accumulate": accumulate,
-        "activation": activation,
-    }
+        "bias": bias, "add": add, "ldadd": ldadd, "z": z, "accumulate": accumulate, "activation": activation,
+    }  # fmt: skip
     if parts == 1:
-        return _products(storage, tile, wide, *operands, out, ldo, m, n, k, chunk, **tail)
+        return _products(storage, tile, wide, **operands, out=out, ldo=ldo, **tail)
     part = room(parts * m * n * size)
-    first = _products(storage, tile, wide, *operands, part, n, m, n, k, chunk)
-    return first + gemm_epilogue.launches(storage, part, parts, m, n, out, ldo, **tail)
+    first = _products(storage, tile, wide, **operands, out=part, ldo=n)
+    return first + gemm_epilogue.launches(storage, part=part, count=parts, m=m, n=n, out=out, ldo=ldo, **tail)
 
 
 def _products(
-    storage, tile, wide, a, lda, a_along_k, b, ldb, b_along_k, out, ldo, m, n, k, chunk, *,
+    storage, tile, wide, *, m, n, k, chunk, a, lda, a_along_k, b, ldb, b_along_k, out, ldo,
     accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> list[Launch]:  # fmt: skip
     """The launches of one product, or of its parts along k, `m · n` apart."""
@@ -183,10 +181,12 @@ def _products(
         # of the blocks, no more than one in nine shall find nothing to do
         shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
         below = first * size
-        operands = (
-            a + below * (lda if a_along_k else 1), lda, b, ldb, out + below * ldo, ldo, bias,
-            add and add + below * ldadd, ldadd, z and z + below * ldo,
-            rows, n, k, chunk, m * n, shift, int(accumulate),
+        made.append(
+            chosen.on(
+                storage, (across << shift, -(-down // (1 << shift)), parts),
+                a=a + below * (lda if a_along_k else 1), lda=lda, b=b, ldb=ldb, out=out + below * ldo, ldo=ldo, bias=bias,
+                add=add and add + below * ldadd, ldadd=ldadd, z=z and z + below * ldo, m=rows, n=n, k=k, chunk=chunk,
+                part=m * n, shift=shift, accumulate=int(accumulate),
+            )
         )  # fmt: skip
-        made.append(Launch(chosen, storage, (across << shift, -(-down // (1 << shift)), parts), operands))
     return made

@@ -175,13 +175,16 @@ def _in_chunks(room, storage: str, rows: int, k: int, address: int, stride: int,
     target = room(count * ld * size)
     across = -(-ld // 32)
     grid, turns = (pad.grid(32 * count)[0], min(BLOCKS_DOWN, across), 1), -(-across // BLOCKS_DOWN)
-    copy = Launch(pad, _CARRIERS[size], grid, (address, target, count, length, ld, step, step_within, turns))
+    copy = pad.on(
+        _CARRIERS[size], grid, source=address, target=target, count=count, length=length, ld=ld, step=step,
+        step_within=step_within, turns=turns,
+    )  # fmt: skip
     return [copy], target, along_k, ld
 
 
 def launches(
-    room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
-    ldo: int, *, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
+    room, storage: str, *, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
+    ldo: int, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> list[Launch]:  # fmt: skip
     """As `gemm.launches`, for bfloat16, float16 and (as tf32) float32; A and B may have any strides.
 
@@ -199,7 +202,9 @@ def launches(
         return []
     first, a, a_along_k, lda = _in_chunks(room, storage, m, k, a, rsa, csa)
     second, b, b_along_k, ldb = _in_chunks(room, storage, n, k, b, csb, rsb)
-    operands = m, n, k, a, lda, a_along_k, b, ldb, b_along_k
+    operands = {
+        "m": m, "n": n, "k": k, "a": a, "lda": lda, "a_along_k": a_along_k, "b": b, "ldb": ldb, "b_along_k": b_along_k,
+    }  # fmt: skip
     tail = {
         "accumulate": accumulate, "bias": bias, "activation": activation, "z": z, "add": add, "ldadd": ldadd,
     }  # fmt: skip
@@ -209,14 +214,15 @@ def launches(
     is_mixed = result != storage and (bias or z or add)  # the second stage takes all in one storage
     if plan.parts == 1 or is_mixed:
         whole = plan._replace(parts=1, chunk=k)
-        return [*first, *second, _product(storage, result, whole, *operands, out, ldo, **tail)]
+        return [*first, *second, _product(storage, result, whole, **operands, out=out, ldo=ldo, **tail)]
     part = room(plan.parts * m * n * sums)
-    parts = _product(storage, "float32", plan, *operands, part, n)
-    return [*first, *second, parts, *gemm_epilogue.launches(result, part, plan.parts, m, n, out, ldo, **tail)]
+    parts = _product(storage, "float32", plan, **operands, out=part, ldo=n)
+    rest = gemm_epilogue.launches(result, part=part, count=plan.parts, m=m, n=n, out=out, ldo=ldo, **tail)
+    return [*first, *second, parts, *rest]
 
 
 def _product(
-    storage, result, plan, m, n, k, a, lda, a_along_k, b, ldb, b_along_k, out, ldo, *,
+    storage, result, plan, *, m, n, k, a, lda, a_along_k, b, ldb, b_along_k, out, ldo,
     accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> Launch:  # fmt: skip
     """The launch of a product, or of its parts along k, `m · n` apart."""
@@ -232,7 +238,8 @@ def _product(
     shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
     shift = max(shift, (down // BLOCKS_DOWN).bit_length())
     chosen = product(size, tile, a_along_k, b_along_k, activation, result != storage)
-    operands = (
-        a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, chunk, m * n, shift, int(fours), int(accumulate)
+    return chosen.on(
+        storage, (across << shift, -(-down >> shift), parts), a=a, lda=lda, b=b, ldb=ldb, out=out, ldo=ldo, bias=bias,
+        add=add, ldadd=ldadd, z=z, m=m, n=n, k=k, chunk=chunk, part=m * n, shift=shift, fours=int(fours),
+        accumulate=int(accumulate),
     )  # fmt: skip
-    return Launch(chosen, storage, (across << shift, -(-down >> shift), parts), operands)
