@@ -216,7 +216,7 @@ def update(lab: Lab, storage: str, m: int, n: int, name: str) -> Subject:
     return Subject(
         optim.update_launches(
             "float32", name, p=p.address, g=g.address, states=places, count=p.size, table=table.address,
-            half=half.address if half else 0,
+            bf16_copy=half.address if half else 0,
         ),
         (3 + 2 * len(states)) * p.nbytes + (half.nbytes if half else 0),
         outcome,

@@ -14,10 +14,10 @@ from .rows import FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
 from .runtime.intrinsics import is_wide, load4, store4
 from .runtime.jit import Launch, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
+from .runtime.storages import EVERY
 from .runtime.target import cuda
 from .runtime.widths import FOUR, ONE, Pair
 
-EVERY = ("float32", "float64", "bfloat16", "float16")
 STRIP = 64  # rows whose sums are one partial result, at least
 
 add_four, add_one = add_warps(FOUR), add_warps(ONE)
@@ -129,7 +129,7 @@ def sums_launches(
     )
 
 
-# ---------------------------------------------------------------------------------------------- the ops' way in
+# ---------------------------------------------------------------------------------------------- entry points
 
 
 def forward(z, kind: str, out) -> None:

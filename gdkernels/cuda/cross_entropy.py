@@ -21,11 +21,10 @@ import numpy as np
 
 from ..scalar.elementary import exp, log
 from .rows import (
-    BLOCK,
-    CHUNK,
-    EVERY,
+    BLOCK_SHIFT,
     HELD,
-    SHORT,
+    HELD_COLUMNS,
+    SUMMED,
     THREADS,
     WARPS,
     can_hold,
@@ -42,10 +41,10 @@ from .runtime.arrays import address_of
 from .runtime.intrinsics import is_wide, load4, smaller, store4, warp_reduction
 from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, registers, shared
+from .runtime.storages import NETWORKS, REALS, SINGLES
 from .runtime.target import cuda
 from .softmax import further, scaled
 
-COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
 NOBODY = -1  # the label to ignore where there are no labels
 
 
@@ -137,11 +136,11 @@ def _kernels(name: str, words: str, label_of, share, shares4, distance):
         start, column = row * n, 4 * lane
         logits, grad = offset(logits, start + column), part(grad, start + column)
         memory, low, zero = shared(weight, WARPS), real(weight, -math.inf), real(weight, 0)
-        z = registers(weight, COLUMNS)
+        z = registers(weight, HELD_COLUMNS)
         for c in range(HELD):
             store4(z, 4 * c, load4(logits, c * step) if c < mine else (low, low, low, low))
         peak = low
-        for k in range(COLUMNS):
+        for k in range(HELD_COLUMNS):
             peak = z[k] if z[k] > peak else peak  # a NaN need not count: its exponential does
         peak = team_max(peak, shift, memory)
         label = label_of(target, row, rows)
@@ -213,7 +212,7 @@ def _kernels(name: str, words: str, label_of, share, shares4, distance):
             row_loss[row] = zero if ignored else mass * log(total) + gap
 
     made = []
-    for body, width, variants in ((four, 4, SHORT), (one, 1, EVERY)):
+    for body, width, variants in ((four, 4, SINGLES), (one, 1, NETWORKS)):
         body.__name__ = f"{name}{width}"
         body.__doc__ = f"row_loss of {name} and, unless it is absent, grad = factor · scale · its slope."
         signature = f"F*, {words}, R*, F*, R*, i8, i8, R*, R, i4, R, R, i8, i4"
@@ -230,18 +229,18 @@ KERNELS = {
 }
 
 
-@kernel("i8*, R*, R*, i8, i8, i8", threads=THREADS, variants=("float32", "float64"))
+@kernel("i8*, R*, R*, i8, i8, i8", threads=THREADS, variants=REALS)
 def weigh(target, weight, partial, count, classes, ignore_index):
-    """partial[block] = what the labels that count weigh, of `CHUNK` rows."""
-    last = min(count, (cuda.blockIdx.x + 1) * CHUNK)
-    index = cuda.blockIdx.x * CHUNK + cuda.threadIdx.x
+    """partial[block] = what the labels that count weigh, of `SUMMED` rows."""
+    last = min(count, (cuda.blockIdx.x + 1) * SUMMED)
+    index = cuda.blockIdx.x * SUMMED + cuda.threadIdx.x
     total = real(weight, 0)
     while index < last:
         label = target[index]
         if label != ignore_index and label >= 0 and label < classes:
             total += weight_of(weight, label)
         index += THREADS
-    total = team_sum(total, BLOCK, shared(weight, WARPS))
+    total = team_sum(total, BLOCK_SHIFT, shared(weight, WARPS))
     if cuda.threadIdx.x == 0:
         partial[cuda.blockIdx.x] = total
 
@@ -292,7 +291,7 @@ def mass_launches(
     room, computed: str, *, target: int, weight: int, rows: int, classes: int, ignore_index: int, mass: int
 ) -> list[Launch]:
     """mass[0] = Σ of the weights of the labels that count; of their number, without weights."""
-    blocks = -(-rows // CHUNK)
+    blocks = -(-rows // SUMMED)
     partial = room(blocks * BYTES[computed])
     of_blocks = weigh.on(
         computed, (blocks, 1, 1), target=target, weight=weight, partial=partial, count=rows, classes=classes,

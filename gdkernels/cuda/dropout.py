@@ -10,11 +10,9 @@ from ..scalar.philox import WORD, WORD_BITS, philox4x32
 from . import elements
 from .runtime.jit import Launch, device, run
 from .runtime.pointer import is_null
+from .runtime.storages import EVERY
 from .runtime.target import cuda
 from .runtime.widths import both_widths
-
-EVERY = ("float32", "float64", "bfloat16", "float16")
-LAST_BLOCK = np.uint64(2**62 - 1)  # counters are modulo 2^64, blocks of four modulo 2^62
 
 
 @device

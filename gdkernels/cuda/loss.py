@@ -4,18 +4,19 @@ Every kernel fills ``row_loss`` with the unscaled loss of each row and, unless i
 scale · d(row loss)/d pred. Targets, row losses and scales are of the computed type (float32 for a network in bfloat16).
 
 Each row has a team of threads (`rows`), and every array is read once, 8 n bytes a row in float32 and 4 n for the gradient.
-An array of any shape is cut into rows of `ROW`. Sums over rows run in stages of fixed order. Same input, same bits.
+An array of any shape is cut into rows of `ROW_ELEMENTS`. Sums over rows run in stages of fixed order. Same input, same bits.
 """
 
 from ..scalar import loss as losses
-from .rows import EVERY, THREADS, WARPS, member, part, sum_launches, team_sum, teams
+from .rows import THREADS, WARPS, member, part, sum_launches, team_sum, teams
 from .runtime.arrays import address_of
 from .runtime.intrinsics import is_wide, times, transposed
 from .runtime.jit import Launch, device, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, shared
+from .runtime.storages import NETWORKS
 from .runtime.widths import Pair, both_widths
 
-ROW = 1024  # elements whose losses are added up by a warp
+ROW_ELEMENTS = 1024  # elements whose losses are added up by a warp
 SIGNATURE = "F*, R*, F*, R*, R*, i8, i8, R*, R, R, i4"
 
 
@@ -57,7 +58,7 @@ def _kernels(name: str, loss) -> Pair:
     make.__doc__ = (
         f"row_loss = Σ {name}, terms = {name}, grad = factor · scale · its slope; any may be absent."
     )
-    return both_widths(SIGNATURE, threads=THREADS, variants=EVERY)(make)
+    return both_widths(SIGNATURE, threads=THREADS, variants=NETWORKS)(make)
 
 
 ELEMENTS = {
@@ -90,21 +91,21 @@ def element_launches(
     ]  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------- the ops' way in
+# ---------------------------------------------------------------------------------------------- entry points
 
 
 def elements(name: str, pred, target, grad, reduction: str, options: tuple = ()):
     """The loss of arrays of any one shape: of every element ("none"), their sum or their mean. grad receives the slope."""
     storage, size, alone = pred.storage, pred.size, reduction == "none"
     result = pred.empty(pred.shape if alone else ())
-    whole, rest = divmod(size, ROW)
+    whole, rest = divmod(size, ROW_ELEMENTS)
     sums = whole + (rest > 0)
     row_loss = 0 if alone else pred.workspace(sums * BYTES[storage])
     mean = reduction == "mean"
     factor = 1.0 / size if mean and size else 1.0
     launches, slopes = [], address_of(grad)
-    for row, rows, n in ((0, whole, ROW), (whole, int(rest > 0), rest)):
-        skip = row * ROW * BYTES[storage]
+    for row, rows, n in ((0, whole, ROW_ELEMENTS), (whole, int(rest > 0), rest)):
+        skip = row * ROW_ELEMENTS * BYTES[storage]
         launches += element_launches(
             name, storage, pred=pred.address + skip, target=target.address + skip,
             grad=slopes and slopes + skip,

@@ -6,10 +6,11 @@ with the mean left at 0 and no beta (`centred` 0).
 """
 
 from .norm_rows import kept, summed
-from .rows import EVERY, FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
+from .rows import FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
 from .runtime.intrinsics import is_wide, load4
 from .runtime.jit import Launch, kernel
 from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
+from .runtime.storages import NETWORKS
 from .runtime.target import cuda
 from .runtime.widths import FOUR, ONE
 
@@ -18,7 +19,7 @@ STRIP = 32  # rows whose sums are one partial result, at least
 add_four, add_one = add_warps(FOUR), add_warps(ONE)
 
 
-@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=NETWORKS)
 def strips4(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
     """Sums of dy h and, if `centred`, of dy over strips of rows, of 128 columns a block, four a lane."""
     warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
@@ -45,7 +46,7 @@ def strips4(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
         add_four(sums, (t0, t1, t2, t3), betas, n)
 
 
-@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=NETWORKS)
 def strips1(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
     """As `strips4`, for rows of any length and alignment: 32 columns a block, one a lane."""
     warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31

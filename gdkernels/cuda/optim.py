@@ -19,8 +19,8 @@ from .runtime.target import cuda
 from .runtime.widths import Pair, both_widths
 
 # The numbers of a row; `share` is that of decoupled decay.
-ROW = ("rate", "weight_decay", "share", "eps", "keep1", "gain1", "keep2", "gain2")
-TABLE = len(ROW)
+NUMBERS = ("rate", "weight_decay", "share", "eps", "keep1", "gain1", "keep2", "gain2")
+TABLE = len(NUMBERS)
 
 
 # ---------------------------------------------------------------------------------------------- steps
@@ -79,7 +79,7 @@ def _update(name, element, states) -> Pair:
         load, store, size = width.load, width.store, width.size
         move, rounded = width.each(moved, 5), width.each(bfloat16_bits, 1)
 
-        def update(p, g, a, b, c, half, table, scale, stop, groups):
+        def update(p, g, a, b, c, bf16_copy, table, scale, stop, groups):
             place = cuda.grid(1)
             if place < groups:
                 at = size * place
@@ -100,13 +100,13 @@ def _update(name, element, states) -> Pair:
                         store(b, at, new_b)
                     if states > 2:
                         store(c, at, new_c)
-                    if not is_null(half):
-                        store(half, at, rounded(new_p))
+                    if not is_null(bf16_copy):
+                        store(bf16_copy, at, rounded(new_p))
 
         return update
 
     make.__name__ = name
-    make.__doc__ = f"A step of {name} by a row of the table, unless stop; half becomes p in bfloat16."
+    make.__doc__ = f"A step of {name} by a row of the table, unless stop; bf16_copy becomes p in bfloat16."
     return both_widths("F*, F*, F*, F*, F*, i2*, R*, R*, i4*, i8")(make)
 
 
@@ -136,7 +136,7 @@ def write_row(table, rate, weight_decay, share, eps, keep1, gain1, keep2, gain2)
 
 
 def row(name: str, specific: Sequence, step: float, lr: float, weight_decay: float) -> tuple:
-    """What the kernels need in a step (counted from 1), as `ROW` lists it; `specific` as in `scalar.hyper`."""
+    """What the kernels need in a step (counted from 1), as `NUMBERS` lists it; `specific` as in `scalar.hyper`."""
     if name == "sgd":
         momentum, nesterov, *_ = specific
         return lr, weight_decay, 0.0, 0.0, momentum, nesterov, 0.0, 0.0
@@ -177,7 +177,7 @@ def table(name: str, hyper: np.ndarray, decays: Sequence, first: int, rates: Ite
 
 def update_launches(
     storage: str, name: str, *, p: int, g: int, states: Sequence[int], count: int, table: int, scale: int = 0,
-    stop: int = 0, half: int = 0,
+    stop: int = 0, bf16_copy: int = 0,
 ) -> list[Launch]:  # fmt: skip
     """A step of an optimizer on `count` elements at these addresses, sgd without `states` being that without momentum.
 
@@ -186,14 +186,14 @@ def update_launches(
     table : of a row, a multiple of 16, in the type that is computed with
     scale : of the factor of the gradient, or 0
     stop : of an int32 that lets nothing be written where it is not 0, or 0
-    half : of a copy of p in bfloat16, or 0
+    bf16_copy : of what becomes p in bfloat16, or 0
     """
     kernels = UPDATE[name] if states else DESCEND
-    arrays = {"p": p, "g": g, **dict(zip("abc", (*states, 0, 0, 0), strict=False)), "half": half}
+    arrays = {"p": p, "g": g, **dict(zip("abc", (*states, 0, 0, 0), strict=False)), "bf16_copy": bf16_copy}
     return elements.launches(kernels, storage, count, arrays, table=table, scale=scale, stop=stop)
 
 
-# ---------------------------------------------------------------------------------------------- the ops' way in
+# ---------------------------------------------------------------------------------------------- entry points
 
 
 def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
@@ -209,6 +209,6 @@ def step(name: str, arrays: tuple, hyper: np.ndarray) -> None:
         numbers = np.array(row(name, specific, count, lr, decay), p.dtype).tolist()
     place = p.workspace(8 * TABLE)
     p_address, g, *states = (array.address for array in arrays)
-    launches = [write_row.on(storage, (1, 1, 1), table=place, **dict(zip(ROW, numbers, strict=True)))]
+    launches = [write_row.on(storage, (1, 1, 1), table=place, **dict(zip(NUMBERS, numbers, strict=True)))]
     launches += update_launches(storage, name, p=p_address, g=g, states=states, count=p.size, table=place)
     run(launches, p.stream)

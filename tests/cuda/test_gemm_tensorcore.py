@@ -99,8 +99,8 @@ def tile(monkeypatch):
 
     def take(number, parts=1):
         def choose(tiles, m, n, k, size, processors, speed):
-            chunk = -(-k // (parts * tiles[number].depth)) * tiles[number].depth
-            return gemm_plan.Plan(tiles[number], -(-k // chunk), chunk)
+            span = -(-k // (parts * tiles[number].depth)) * tiles[number].depth
+            return gemm_plan.Plan(tiles[number], -(-k // span), span)
 
         monkeypatch.setattr(gemm_tensorcore, "choose", choose)
 
@@ -297,7 +297,7 @@ def emulate(module, a, b, race=True, order="forward"):
     """A @ B by the NN kernel of `module`, run by the emulator's race detector."""
     import ptxemu
 
-    kernel = module.product(4, module.SMALL, True, False, "identity", False)
+    kernel = module.product(4, module.CORE_64, True, False, "identity", False)
     (m, k), n = a.shape, b.shape[1]
     out = np.full((m, n), np.nan, np.float32)
     places = [array.ctypes.data for array in (a, b, out)]

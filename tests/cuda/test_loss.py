@@ -221,7 +221,7 @@ def test_sums_of_many_numbers(device, count, dtype, rng):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        pytest.param("last = min(count, start + CHUNK)", "last = min(count - 1, start + CHUNK)", id="tail"),
+        pytest.param("last = min(count, start + SUMMED)", "last = min(count - 1, start + SUMMED)", id="tail"),
         pytest.param("of_neighbours(value, shift)", "of_neighbours(value, 4)", id="half a warp"),
         pytest.param("for warp in range(1, WARPS):\n                value = ",
                      "for warp in range(1, WARPS - 1):\n                value = ", id="reduction"),

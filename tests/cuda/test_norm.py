@@ -264,9 +264,7 @@ def test_gradients_of_parameters_may_add_up_and_be_wider(device, storage, out_st
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_constant_row_becomes_beta_and_a_row_of_zeros_zero(device, storage, n, rng):
     case = Case(device, rng, storage, 3, n, with_residual=False)
-    case.set(
-        x=np.array([[7.0], [-8192.0], [0.0]]).repeat(n, axis=1)
-    )  # their sums are exact, and so are the means
+    case.set(x=np.array([[7.0], [-8192.0], [0.0]]).repeat(n, axis=1))  # sums are exact, and so are the means
     (y, _), (dx, *_) = case.layernorm()
     np.testing.assert_array_equal(y, np.stack([case.beta] * 3))
     assert np.isfinite(dx).all()

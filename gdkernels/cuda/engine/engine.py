@@ -38,7 +38,7 @@ class Engine(Uncopied):
         self.real = params.dtype.name
         self.dtype = params.dtype
         self._mixed = storage != self.real
-        self._half = self._bytes(plan.size * BYTES[storage]) if self._mixed else None
+        self._bf16_copy = self._bytes(plan.size * BYTES[storage]) if self._mixed else None
         self._samples = self._bytes(8)
         self._small = self._bytes(64)  # scale, value, factor and the flag that stops, 16 bytes apart
         self._room = Room()
@@ -95,7 +95,7 @@ class Engine(Uncopied):
         self._arena, self._target, self._row_loss = arena, target, row_loss
         self._places = {name: arena.address + start for name, start in places.items()}
         self._capacity, self._rows_kept = rows, 0
-        params = self.params.address if self._half is None else self._half.address
+        params = self.params.address if self._bf16_copy is None else self._bf16_copy.address
         self._binder = Binder(
             self.storage,
             self.real,
@@ -129,9 +129,9 @@ class Engine(Uncopied):
 
     def _renew_copy(self) -> list[Launch]:
         """The bfloat16 copy of the parameters, which their owner may have written to."""
-        if self._half is None:
+        if self._bf16_copy is None:
             return []
-        places = {"x": self.params.address, "out": self._half.address}
+        places = {"x": self.params.address, "out": self._bf16_copy.address}
         return elements.launches(epoch.narrowed, self.storage, self.plan.size, places)
 
     def _carry_in(self, source: Array, buffer: Buffer) -> list[Launch]:
@@ -269,10 +269,10 @@ class Engine(Uncopied):
         for index, (start, end, _) in enumerate(update.decay):
             p, g, *states = (buffer.address + start * size for buffer in self._buffers)
             table = hyper + index * optim.TABLE * size
-            half = 0 if self._half is None else self._half.address + start * BYTES[self.storage]
+            copy = 0 if self._bf16_copy is None else self._bf16_copy.address + start * BYTES[self.storage]
             launches += optim.update_launches(
                 self.real, update.name, p=p, g=g, states=states, count=end - start, table=table, scale=factor, stop=stop,
-                half=half,
+                bf16_copy=copy,
             )  # fmt: skip
         return launches
 

@@ -18,12 +18,14 @@ from ... import cache as disk
 from . import driver
 from .elementary import install
 from .pointer import COMPUTED, Pointer
+from .storages import REALS
 from .target import device, entry_of, to_ptx, toolchain, types
 
 __all__ = ["Kernel", "Launch", "device", "kernel", "run"]
 
 install()
 
+BLOCKS_DOWN = 65535  # that a grid may have in y
 _NAMES = {"i8": "int64", "i4": "int32", "i2": "int16", "u4": "uint32", "f4": "float32", "f8": "float64"}
 _CODES = {
     types.int64: "q",
@@ -32,7 +34,6 @@ _CODES = {
     types.float32: "f4x",
     types.float64: "d",
 }
-FLOATS = ("float32", "float64")
 
 
 class Kernel:
@@ -161,7 +162,7 @@ class _Variant:
 
 
 def kernel(
-    signature: str, threads: int = 256, blocks: int = 1, shared: int = 0, variants=FLOATS, operands=None
+    signature: str, threads: int = 256, blocks: int = 1, shared: int = 0, variants=REALS, operands=None
 ):
     """Make a kernel of a function.
 
