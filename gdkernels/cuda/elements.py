@@ -47,7 +47,7 @@ def elementwise(arrays: str, out: str, variants):
 @cache
 def _bytes(kernel: Kernel, storage: str) -> dict[str, int]:
     """Of an element of each array."""
-    kinds = zip(kernel.operands, kernel.argument_types(storage), strict=True)
+    kinds = zip(kernel.operands, kernel.operand_types(storage), strict=True)
     return {name: BYTES[kind.storage] for name, kind in kinds if isinstance(kind, Pointer)}
 
 

@@ -17,22 +17,22 @@ from .runtime.storages import NETWORKS
 from .runtime.widths import Pair, both_widths
 
 ROW_ELEMENTS = 1024  # elements whose losses are added up by a warp
-SIGNATURE = "F*, R*, F*, R*, R*, i8, i8, R*, R, R, i4"
 
 
-@device
-def _mse(pred, target, option):
-    return losses.mse(pred, target)
+def _options(loss) -> tuple[str, ...]:
+    """What a loss takes besides prediction and target, by name."""
+    return loss.__code__.co_varnames[2 : loss.__code__.co_argcount]
 
 
 def _kernels(name: str, loss) -> Pair:
-    """A loss of elements. `option` is delta or pos_weight."""
+    """The kernels of a loss of elements, for each of whose options there is an operand of its name."""
+    loss_of, options = device(loss), _options(loss)
 
     def make(width):
         load, store, total_of, size = width.load, width.store, width.total, width.size
-        losses_of, scaled = width.each(loss, 2), width.each(times, 1)
+        losses_of, scaled = width.each(loss_of, 2), width.each(times, 1)
 
-        def body(pred, target, grad, row_loss, terms, rows, n, scale, factor, option, shift):
+        def body(pred, target, grad, row_loss, terms, rows, n, scale, factor, options, shift):
             row, lane = member(shift)
             length, first = n if row < rows else 0, row * n
             pred, target = offset(pred, first), offset(target, first)
@@ -41,7 +41,7 @@ def _kernels(name: str, loss) -> Pair:
             total = real(target, 0)
             j = size * lane
             while j < length:
-                values, slopes = transposed(losses_of(load(pred, j), load(target, j), option))
+                values, slopes = transposed(losses_of(load(pred, j), load(target, j), *options))
                 total += total_of(values)
                 if not is_null(grad):
                     store(grad, j, scaled(slopes, by))
@@ -58,17 +58,16 @@ def _kernels(name: str, loss) -> Pair:
     make.__doc__ = (
         f"row_loss = Σ {name}, terms = {name}, grad = factor · scale · its slope; any may be absent."
     )
-    return both_widths(SIGNATURE, threads=THREADS, variants=NETWORKS)(make)
+    signature = f"F*, R*, F*, R*, R*, i8, i8, R*, R, ({', '.join('R' for _ in options)}), i4"
+    operands = (
+        "pred", "target", "grad", "row_loss", "terms", "rows", "n", "scale", "factor", *options, "shift",
+    )  # fmt: skip
+    return both_widths(signature, threads=THREADS, variants=NETWORKS, operands=operands)(make)
 
 
-ELEMENTS = {
-    name: _kernels(name, loss)
-    for name, loss in (
-        ("mse", _mse),
-        ("huber", losses.huber),
-        ("binary_cross_entropy", losses.binary_cross_entropy),
-    )
-}
+LOSSES = {one.__name__: one for one in (losses.mse, losses.huber, losses.binary_cross_entropy)}
+ELEMENTS = {name: _kernels(name, loss) for name, loss in LOSSES.items()}
+OPTIONS = {name: _options(loss) for name, loss in LOSSES.items()}
 
 # ---------------------------------------------------------------------------------------------- launches
 
@@ -77,16 +76,18 @@ def element_launches(
     name: str, storage: str, *, pred: int, target: int, grad: int, row_loss: int, terms: int, rows: int, n: int,
     scale: int, factor: float, options: tuple,
 ) -> list[Launch]:  # fmt: skip
-    """The loss of each row, each term's, and the gradient times factor · scale[0]; what is at address 0 is absent."""
+    """The loss of each row, each term's, and the gradient times factor · scale[0]; what is at address 0 is absent.
+
+    `options` in the order of `OPTIONS`.
+    """
     computed = str(COMPUTED[storage])
     wide = is_wide(storage, pred, grad, n * BYTES[storage]) and is_wide(computed, target, terms)
     chosen = ELEMENTS[name][0 if wide else 1]
     grid, shift = teams(chosen, rows, n, 4 if wide else 1)
-    option = options[0] if options else 0.0
     return [
         chosen.on(
             storage, grid, pred=pred, target=target, grad=grad, row_loss=row_loss, terms=terms, rows=rows, n=n,
-            scale=scale, factor=factor, option=option, shift=shift,
+            scale=scale, factor=factor, shift=shift, **dict(zip(OPTIONS[name], options, strict=True)),
         )
     ]  # fmt: skip
 

@@ -7,10 +7,11 @@ i8 u4`` are float32, float64, int16 (pointers only), int32, int64, uint32. An ab
 (`pointer.is_null`).
 
 The operands have the names of the function's parameters and are given by these: ``kernel.on(storage, grid, x=…, n=…)`` makes
-a `Launch`, or refuses.
+a `Launch`, or refuses. Words in parentheses, as in ``"F*, (R, R), i8"``, are operands of which the function takes a tuple.
 """
 
 import operator
+import re
 import struct
 from dataclasses import dataclass
 
@@ -36,6 +37,18 @@ _CODES = {
 }
 
 
+def _inner(word: str) -> list[str]:
+    """The words of a tuple, or the word alone."""
+    return re.findall(r"[^(),\s]+", word)
+
+
+def _type(word: str, storage: str):
+    """The Numba type that a word of a signature means for a storage type."""
+    letters = word.rstrip("*")
+    name = _NAMES.get(letters) or (storage if letters == "F" else str(COMPUTED[storage]))
+    return Pointer(name) if word.endswith("*") else COMPUTED[name]
+
+
 class Kernel:
     """A kernel for every storage type; `variants` lists those that the static gate compiles.
 
@@ -47,15 +60,14 @@ class Kernel:
     ):
         self.function, self.threads, self.blocks, self.shared = function, threads, blocks, shared
         self.variants = variants
-        self._words = [word.strip() for word in signature.split(",")]
+        self._words = re.findall(r"\([^)]*\)|[^,\s]+", signature)
         self.name = disk.name_of(function).replace(".", "_")
         self.__doc__ = function.__doc__
         code = function.__code__
         self.operands: tuple[str, ...] = tuple(operands or code.co_varnames[: code.co_argcount])
-        if len(self.operands) != len(self._words):
-            raise TypeError(
-                f"{self.name}: a signature of {len(self._words)} words for {', '.join(self.operands)}"
-            )
+        count = sum(len(_inner(word)) for word in self._words)
+        if len(self.operands) != count:
+            raise TypeError(f"{self.name}: a signature of {count} words for {', '.join(self.operands)}")
         self._count, of_names = len(self.operands), operator.itemgetter(*self.operands)
         self._in_order = of_names if self._count > 1 else lambda operands: (of_names(operands),)
         self._by_storage: dict[str, _Variant] = {}
@@ -63,14 +75,18 @@ class Kernel:
     def __repr__(self):
         return f"<CUDA kernel {self.name}({', '.join(self._words)})>"
 
-    def argument_types(self, storage: str):
-        """The Numba types of the arguments."""
-        kinds = []
-        for word in self._words:
-            letters = word.rstrip("*")
-            name = _NAMES.get(letters) or (storage if letters == "F" else str(COMPUTED[storage]))
-            kinds.append(Pointer(name) if word.endswith("*") else COMPUTED[name])
-        return tuple(kinds)
+    def operand_types(self, storage: str) -> tuple:
+        """The Numba types of the operands."""
+        return tuple(_type(inner, storage) for word in self._words for inner in _inner(word))
+
+    def argument_types(self, storage: str) -> tuple:
+        """The Numba types of the function's arguments, of which a tuple takes several operands."""
+        return tuple(
+            types.BaseTuple.from_types([_type(inner, storage) for inner in _inner(word)])
+            if word.startswith("(")
+            else _type(word, storage)
+            for word in self._words
+        )
 
     def ptx(self, storage: str, capability: tuple[int, int]) -> str:
         """The PTX for a storage type and compute capability, whose entry has the name of the kernel."""
@@ -124,7 +140,7 @@ class Kernel:
             raise TypeError(f"{self.name}: {', '.join(missing)} is missing, {takes}")
         if unknown := [name for name in operands if name not in self.operands]:
             raise TypeError(f"{self.name}: there is no operand {', '.join(unknown)}, {takes}")
-        for name, kind in zip(self.operands, self.argument_types(storage), strict=True):
+        for name, kind in zip(self.operands, self.operand_types(storage), strict=True):
             value, is_address = operands[name], isinstance(kind, Pointer)
             known = isinstance(value, int | float | None)
             found = repr(value) if known else f"of type {type(value).__name__}"
@@ -140,7 +156,7 @@ class _Variant:
 
     def __init__(self, kernel: Kernel, storage: str):
         self.kernel, self.storage = kernel, storage
-        kinds = kernel.argument_types(storage)
+        kinds = kernel.operand_types(storage)
         codes = ("Q" if isinstance(kind, Pointer) else _CODES[kind] for kind in kinds)
         self.layout = struct.Struct("<" + "".join(codes))
         self.pack = self.layout.pack
