@@ -67,7 +67,8 @@ class Operands:
         steps_a, steps_b = (1, m) if self.turned_a else (k, 1), (1, k) if self.turned_b else (n, 1)
         with multiplied_by(engine, self.precision == "tf32"):
             launches = gemm.launches(
-                out.workspace, self.storage, m, n, k, self.a.address, *steps_a, self.b.address, *steps_b, out.address, n
+                out.workspace, self.storage, m=m, n=n, k=k, a=self.a.address, rsa=steps_a[0], csa=steps_a[1],
+                b=self.b.address, rsb=steps_b[0], csb=steps_b[1], out=out.address, ldo=n,
             )  # fmt: skip
         return partial(self.lab.run, launches)
 

@@ -15,7 +15,9 @@ import numpy as np
 from gdkernels.cli.verify import find_reference
 from gdkernels.cuda import activation, clip, dropout, norm, optim, softmax
 from gdkernels.cuda.engine.program import loss_launches
+from gdkernels.cuda.norm_gradients import gradient_launches
 from gdkernels.cuda.runtime.jit import Launch
+from gdkernels.plan import CrossEntropy, ElementLoss
 from gdkernels.scalar.optim import RULES
 from reference.rounding import relative_to_largest
 
@@ -81,23 +83,14 @@ def backward(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
 
     return Subject(
         activation.sums_launches(
-            da.workspace,
-            storage,
-            kind,
-            da.address,
-            saved.address,
-            dz.address,
-            db.address,
-            m,
-            n,
-            False,
-            "float32",
+            da.workspace, storage, kind, da=da.address, saved=saved.address, dz=dz.address, db=db.address, rows=m, n=n,
+            accumulate=False, sum_storage="float32",
         ),
         3 * da.nbytes + db.nbytes,
         outcome,
         relative_to_largest(m),
         lab.torch and partial(lab.torch.backward, kind, da, saved),
-    )
+    )  # fmt: skip
 
 
 def drop(lab: Lab, storage: str, m: int, n: int) -> Subject:
@@ -105,7 +98,9 @@ def drop(lab: Lab, storage: str, m: int, n: int) -> Subject:
     p, seed = 0.5, 7
     x, y = lab.normal((m, n), storage), lab.empty((m, n), storage)
     return Subject(
-        dropout.launches(storage, x.address, y.address, x.size, n, p, seed, 0, 0),
+        dropout.launches(
+            storage, x=x.address, out=y.address, count=x.size, n=n, p=p, seed=seed, begin=0, samples=0
+        ),
         x.nbytes + y.nbytes,
         lambda: [(y, REFERENCE.dropout(x.to_numpy(), p, seed))],
         2,
@@ -125,10 +120,9 @@ def normalised(lab: Lab, storage: str, m: int, n: int, kind: str, part: str) -> 
     dgamma, dbeta = lab.empty((n,), "float32"), lab.empty((n,), "float32")
     parameters = (gamma, beta) if centred else (gamma,)
     sums = (dgamma, dbeta) if centred else (dgamma,)
-    places, targets = [each.address for each in parameters], [each.address for each in sums]
-    given = dy.address, x.address, 0
-    first = getattr(norm, f"{kind}_launches")(
-        storage, x.address, 0, *places, y.address, stats.address, m, n, EPS
+    given = {"centred": centred, "x": x.address, "residual": 0, "stats": stats.address, "rows": m, "n": n}
+    first = norm.forward_launches(
+        storage, **given, gamma=gamma.address, beta=beta.address if centred else 0, out=y.address, eps=EPS
     )
     lab.run(first)  # the other parts read stats
 
@@ -146,12 +140,13 @@ def normalised(lab: Lab, storage: str, m: int, n: int, kind: str, part: str) -> 
         if lab.torch and centred:
             peer = partial(lab.torch.layernorm, x, gamma, beta, EPS)
     elif part == "dx":
-        make = getattr(norm, f"{kind}_dx_launches")
-        launches = make(storage, *given, gamma.address, stats.address, y.address, m, n)
+        launches = norm.dx_launches(storage, **given, dy=dy.address, gamma=gamma.address, dx=y.address)
         size = 3 * x.nbytes + stats.nbytes
     else:
-        make = getattr(norm, f"{kind}_gradients_launches")
-        launches = make(x.workspace, storage, *given, stats.address, *targets, m, n, False, "float32")
+        launches = gradient_launches(
+            x.workspace, storage, **given, dy=dy.address, dgamma=dgamma.address, dbeta=dbeta.address,
+            accumulate=False, out_storage="float32",
+        )  # fmt: skip
         size = 2 * x.nbytes + stats.nbytes
     if lab.torch and centred and part != "forward":
         wanted = [True, False, False] if part == "dx" else [False, True, True]
@@ -180,8 +175,7 @@ def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
     pred, grad = lab.normal((m, n), storage), lab.empty((m, n), storage)
     target = lab.labels(m, n) if by_label else lab.normal((m, n), "float32", 1)
     of_row, scale = lab.empty((m,), "float32"), lab.put(np.array([1.0 / m]), "float32")
-    kernel, options = (f"{kind}_indices", (0.0, 0, -100)) if by_label else (kind, ())
-    places = pred.address, target.address, grad.address, of_row.address
+    call = CrossEntropy(labels=True) if by_label else ElementLoss(kind)
 
     def outcome():
         value, slope = getattr(REFERENCE, kind)(pred.to_numpy(), target.to_numpy(), reduction="none")
@@ -189,12 +183,15 @@ def loss_of_rows(lab: Lab, storage: str, m: int, n: int, kind: str) -> Subject:
 
     peer = lab.torch and partial(lab.torch.cross_entropy if by_label else lab.torch.mse, pred, target)
     return Subject(
-        loss_launches(storage, kernel, *places, m, n, scale.address, options),
+        loss_launches(
+            call, storage, pred=pred.address, target=target.address, grad=grad.address,
+            row_loss=of_row.address, rows=m, n=n, scale=scale.address,
+        ),
         pred.nbytes + grad.nbytes + target.nbytes + of_row.nbytes,
         outcome,
         relative_to_largest(n),
         peer,
-    )
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- parameters
@@ -219,22 +216,14 @@ def update(lab: Lab, storage: str, m: int, n: int, name: str) -> Subject:
 
     return Subject(
         optim.update_launches(
-            "float32",
-            name,
-            p.address,
-            g.address,
-            places,
-            p.size,
-            row.address,
-            0,
-            0,
-            half.address if half else 0,
+            "float32", name, p=p.address, g=g.address, states=places, count=p.size, row=row.address,
+            bf16_copy=half.address if half else 0,
         ),
         (3 + 2 * len(states)) * p.nbytes + (half.nbytes if half else 0),
         outcome,
         16,
         partial(lab.torch.optimizer, name, p, g, LR) if lab.torch and name in lab.torch.optimizers else None,
-    )
+    )  # fmt: skip
 
 
 def global_norm(lab: Lab, storage: str, m: int, n: int) -> Subject:
@@ -244,7 +233,9 @@ def global_norm(lab: Lab, storage: str, m: int, n: int) -> Subject:
     partial_sums = lab.empty((3 * total,), "float32")
     launches = clip.squares_launches(storage, g.address, g.size, partial_sums.address, total)
     launches.append(
-        Launch(clip.norm_of_sums, storage, (1, 1, 1), (partial_sums.address, total, result.address))
+        clip.norm_of_sums.on(
+            storage, (1, 1, 1), partial=partial_sums.address, blocks=total, norm=result.address
+        )
     )
     return Subject(
         launches,

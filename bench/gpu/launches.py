@@ -40,7 +40,7 @@ def capture(launches: list[Launch]) -> driver.Graph:
 def nothing(lab: Lab) -> Launch:
     """A kernel that finds nothing to do."""
     place = lab.empty((4,), "float32").address
-    return Launch(FORWARD["identity"][1], "float32", (1, 1, 1), (place, place, 0))
+    return FORWARD["identity"].by_one.on("float32", (1, 1, 1), z=place, a=place, groups=0)
 
 
 def counting(lab: Lab) -> Iterator[rows.Row]:

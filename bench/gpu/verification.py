@@ -95,7 +95,7 @@ def _compile(jobs: list[Job]) -> list[str]:
                 _load_linear(*job)
             else:
                 number, place, storage = job
-                BUDGETS[number].kernels[place].ready(storage, device)
+                BUDGETS[number].kernels[place].variant(storage).load(device)
         except Exception as error:
             name = job[0] if len(job) == 2 else BUDGETS[job[0]].kernels[job[1]].name
             failed.append(f"{name} for {job[-1]}: {type(error).__name__}: {error}")
@@ -105,9 +105,9 @@ def _compile(jobs: list[Job]) -> list[str]:
 def _load_linear(kind: str, storage: str) -> None:
     """The kernels of `linear` that verification will need; the addresses mean nothing, since nothing is launched."""
     for m, k, n in SHAPES:
-        operands = (ADDRESS, k, 1, ADDRESS, n, 1, ADDRESS, n)
         launches = gemm.launches(
-            lambda size: ADDRESS, storage, m, n, k, *operands, bias=ADDRESS, activation=kind
-        )
+            lambda size: ADDRESS, storage, m=m, n=n, k=k, a=ADDRESS, rsa=k, csa=1, b=ADDRESS, rsb=n, csb=1, out=ADDRESS,
+            ldo=n, bias=ADDRESS, activation=kind,
+        )  # fmt: skip
         for one in launches:
             one.load()

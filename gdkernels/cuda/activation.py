@@ -18,10 +18,10 @@ from .rows import FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
 from .runtime.intrinsics import is_wide, load4, store4
 from .runtime.jit import Launch, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
+from .runtime.storages import EVERY
 from .runtime.target import cuda
 from .runtime.widths import FOUR, ONE, Pair
 
-EVERY = ("float32", "float64", "bfloat16", "float16")
 STRIP = 64  # rows whose sums are one partial result, at least
 
 add_four, add_one = add_warps(FOUR), add_warps(ONE)
@@ -34,7 +34,7 @@ def _forward(kind) -> Pair:
         return act(z)
 
     forward.__name__, forward.__doc__ = f"{kind}_forward", f"a = {kind}(z); a may be z."
-    return elementwise("F*, F*", EVERY)(forward)
+    return elementwise("F*, F*", "a", EVERY)(forward)
 
 
 def _backward(kind) -> Pair:
@@ -45,7 +45,7 @@ def _backward(kind) -> Pair:
 
     backward.__name__ = f"{kind}_backward"
     backward.__doc__ = f"dz = da ⊙ {kind}′, from the {saved_is}; dz may be da or saved."
-    return elementwise("F*, F*, F*", EVERY)(backward)
+    return elementwise("F*, F*, F*", "dz", EVERY)(backward)
 
 
 def _backward_sums(kind) -> Pair:
@@ -102,16 +102,16 @@ BACKWARD_SUMS = {kind: _backward_sums(kind) for kind in ACTIVATIONS}
 
 def forward_launches(storage: str, kind: str, z: int, a: int, count: int) -> list[Launch]:
     """a = act(z) for `count` elements at these addresses; a may be z."""
-    return elements.launches(FORWARD[kind], storage, count, (z, a))
+    return elements.launches(FORWARD[kind], storage, count, {"z": z, "a": a})
 
 
 def backward_launches(storage: str, kind: str, da: int, saved: int, dz: int, count: int) -> list[Launch]:
     """dz = da ⊙ act′; dz may be da or saved."""
-    return elements.launches(BACKWARD[kind], storage, count, (da, saved, dz))
+    return elements.launches(BACKWARD[kind], storage, count, {"da": da, "saved": saved, "dz": dz})
 
 
 def sums_launches(
-    room, storage: str, kind: str, da: int, saved: int, dz: int, db: int, rows: int, n: int, accumulate: bool,
+    room, storage: str, kind: str, *, da: int, saved: int, dz: int, db: int, rows: int, n: int, accumulate: bool,
     sum_storage: str | None = None,
 ) -> list[Launch]:  # fmt: skip
     """dz = da ⊙ act′ (dz = 0: not wanted) and db (+)= its column sums, in one pass. `room(bytes)` gives temporaries.
@@ -123,19 +123,22 @@ def sums_launches(
     grid = strips, -(-n // (128 if wide else 32)), 1
 
     def sums(partial, _):
-        operands = (da, saved, dz, partial, rows, n, height)
-        return Launch(BACKWARD_SUMS[kind][0 if wide else 1], storage, grid, operands)
+        return BACKWARD_SUMS[kind][0 if wide else 1].on(
+            storage, grid, da=da, saved=saved, dz=dz, partial=partial, rows=rows, n=n, height=height
+        )
 
     computed = str(COMPUTED[storage])
-    return columns_launches(room, sum_storage or storage, computed, strips, n, db, 0, accumulate, sums)
+    return columns_launches(
+        room, sum_storage or storage, computed, sums, strips=strips, n=n, first=db, accumulate=accumulate
+    )
 
 
-# ---------------------------------------------------------------------------------------------- the ops' way in
+# ---------------------------------------------------------------------------------------------- entry points
 
 
 def forward(z, kind: str, out) -> None:
     """out = act(z), for C-contiguous arrays of any one shape; out may be z."""
-    run(forward_launches(z.dtype.name, kind, z.address, out.address, z.size), z.stream)
+    run(forward_launches(z.storage, kind, z.address, out.address, z.size), z.stream)
 
 
 def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> None:
@@ -143,15 +146,16 @@ def backward(da, saved, kind: str, dz, db=None, accumulate: bool = False) -> Non
 
     All arrays are C-contiguous. The identity reads no `saved`, and writes nothing where dz is da.
     """
-    storage = da.dtype.name
+    storage = da.storage
     kept = da if saved is None else saved
     still = kind == "identity" and dz.address == da.address
     if db is not None:
         to = 0 if still else dz.address
         rows, n = da.shape
         launches = sums_launches(
-            da.workspace, storage, kind, da.address, kept.address, to, db.address, rows, n, accumulate
-        )
+            da.workspace, storage, kind, da=da.address, saved=kept.address, dz=to, db=db.address, rows=rows, n=n,
+            accumulate=accumulate,
+        )  # fmt: skip
         run(launches, da.stream)
     elif not still:
         run(backward_launches(storage, kind, da.address, kept.address, dz.address, da.size), da.stream)
@@ -166,9 +170,9 @@ def bind(call: ActivationCall, at: Binding) -> list[Launch]:
         case ActivationBackward():
             return backward_launches(at.storage, **given, count=at.rows * call.dz.columns)
         case BiasGradient():
-            dz, db, n = given["dz"], given["db"], call.dz.columns
             return sums_launches(
-                at.room, at.storage, "identity", dz, dz, 0, db, at.rows, n, at.accumulate, at.real
-            )
+                at.room, at.storage, "identity", da=given["dz"], saved=given["dz"], dz=0, db=given["db"], rows=at.rows,
+                n=call.dz.columns, accumulate=at.accumulate, sum_storage=at.real,
+            )  # fmt: skip
         case _:
             assert_never(call)

@@ -26,17 +26,17 @@ from . import (
     softmax,
 )
 from .engine import epoch
-from .gemm import epilogue as gemm_epilogue
-from .gemm import simt as gemm_simt
-from .gemm import tensorcore as gemm_tensorcore
+from .gemm import epilogue, simt, tensorcore
+from .gemm.simt import TILE_64, TILE_64_FLOAT64, TILE_128
+from .gemm.tensorcore import CORE_64, CORE_128
 from .runtime import strided
 from .runtime.jit import Kernel
+from .runtime.storages import HALVES
 
 ARCHITECTURES = {"sm_75": (7, 5), "sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
 ALL = tuple(ARCHITECTURES)
 AMPERE = ("sm_80", "sm_90", "sm_100")  # have bfloat16, copies to shared memory, and its tensor cores
 USUAL = ("sm_80", "sm_90")  # for variants of what is compiled for all in another one
-SHORT = ("bfloat16", "float16")
 
 # The shared memory that a block may have, in bytes. GPUs that run code for sm_80 have 99 KiB at least (sm_86, sm_120).
 SHARED = {name: 1024 * (64 if name == "sm_75" else 99) for name in ARCHITECTURES}
@@ -106,61 +106,60 @@ HARD = ("gelu", "softplus", "mish")  # the activations that need most registers
 
 
 def _simt(tile, wide, forms, kinds=("identity",)):
-    storage = "float64" if tile is gemm_simt.DOUBLE else "float32"
-    return tuple(gemm_simt.product(storage, tile, *form, wide, kind) for form in forms for kind in kinds)
+    storage = "float64" if tile is TILE_64_FLOAT64 else "float32"
+    return tuple(simt.product(storage, tile, *form, wide, kind) for form in forms for kind in kinds)
 
 
 def _tensor(size, tile, wide, forms, kinds=("identity",)):
-    return tuple(gemm_tensorcore.product(size, tile, *form, kind, wide) for form in forms for kind in kinds)
+    return tuple(tensorcore.product(size, tile, *form, kind, wide) for form in forms for kind in kinds)
 
 
 def _parts(place, parts, kinds):
-    return tuple(gemm_epilogue.kernels(kind, parts)[place] for kind in kinds)
+    return tuple(epilogue.kernels(kind, parts)[place] for kind in kinds)
 
 
 # The activation follows the loop and takes over its registers: the hardest ones are compiled, behind the form that a layer
 # computes. Results are wider than the operands in gradients of weights alone, whose form is TN.
-_LARGE, _SMALL, _DOUBLE = gemm_simt.LARGE, gemm_simt.SMALL, gemm_simt.DOUBLE
-_CORE_LARGE, _CORE_SMALL = gemm_tensorcore.LARGE, gemm_tensorcore.SMALL
 GEMM = (
-    Budget("gemm 128 by four", _simt(_LARGE, True, (NN, NT, TN)), "64 sums a thread, two blocks of 256",
+    Budget("gemm 128 by four", _simt(TILE_128, True, (NN, NT, TN)), "64 sums a thread, two blocks of 256",
            128, shared=17408, loads=0, stores=0, hot="FFMA", share=0.88),
-    Budget("gemm 128 by four, activations", _simt(_LARGE, True, (NN,), HARD), "as above",
+    Budget("gemm 128 by four, activations", _simt(TILE_128, True, (NN,), HARD), "as above",
            128, shared=17408, loads=0, stores=0, hot="FFMA", share=0.88, architectures=USUAL),
-    Budget("gemm 64 by four", _simt(_SMALL, True, (NN, NT, TN, TT)), "32 sums a thread, four blocks of 128",
+    Budget("gemm 64 by four", _simt(TILE_64, True, (NN, NT, TN, TT)), "32 sums a thread, four blocks of 128",
            128, shared=18432, loads=0, stores=0, hot="FFMA", share=0.83),
-    Budget("gemm 64 by four, activations", _simt(_SMALL, True, (NN,), HARD[:1]), "as above",
+    Budget("gemm 64 by four, activations", _simt(TILE_64, True, (NN,), HARD[:1]), "as above",
            128, shared=18432, loads=0, stores=0, hot="FFMA", share=0.83, architectures=USUAL),
-    Budget("gemm 64 by one", _simt(_SMALL, False, (NN, NT, TN, TT)), "as above, for any address and length",
+    Budget("gemm 64 by one", _simt(TILE_64, False, (NN, NT, TN, TT)), "as above, for any address and length",
            128, shared=18432, hot="FFMA", share=0.76),
-    Budget("gemm 64 by one, activations", _simt(_SMALL, False, (NN,), HARD[:1]), "as above",
+    Budget("gemm 64 by one, activations", _simt(TILE_64, False, (NN,), HARD[:1]), "as above",
            128, shared=18432, hot="FFMA", share=0.76, architectures=USUAL),
-    Budget("gemm float64 by four", _simt(_DOUBLE, True, (NN, NT, TN)), "16 sums a thread, two blocks of 256",
+    Budget("gemm float64 by four", _simt(TILE_64_FLOAT64, True, (NN, NT, TN)), "16 sums a thread, two blocks of 256",
            shared=18432, loads=0, stores=0, hot="DFMA", share=0.68),
-    Budget("gemm float64 by one", _simt(_DOUBLE, False, (NN, TN)), "as above",
+    Budget("gemm float64 by one", _simt(TILE_64_FLOAT64, False, (NN, TN)), "as above",
            shared=18432, hot="DFMA", share=0.64),
-    Budget("gemm float64, activations", _simt(_DOUBLE, True, (NN,), HARD[:1]) + _simt(_DOUBLE, False, (NN,), HARD[:1]),
+    Budget("gemm float64, activations",
+           _simt(TILE_64_FLOAT64, True, (NN,), HARD[:1]) + _simt(TILE_64_FLOAT64, False, (NN,), HARD[:1]),
            "as above", shared=18432, hot="DFMA", share=0.64, architectures=USUAL),
 
-    Budget("gemm tensor core 128", _tensor(2, _CORE_LARGE, False, (NN,)), "64 sums a thread, two blocks of 256",
+    Budget("gemm tensor core 128", _tensor(2, CORE_128, False, (NN,)), "64 sums a thread, two blocks of 256",
            128, shared=49152, hot="HMMA", share=0.34, architectures=AMPERE),
     Budget("gemm tensor core 128, forms",
-           _tensor(2, _CORE_LARGE, False, (NT, TN, TT)) + _tensor(2, _CORE_LARGE, True, (TN,)), "as above",
+           _tensor(2, CORE_128, False, (NT, TN, TT)) + _tensor(2, CORE_128, True, (TN,)), "as above",
            128, shared=49152, hot="HMMA", share=0.34, architectures=AMPERE, left_out=("float16",)),
-    Budget("gemm tensor core 128, activations", _tensor(2, _CORE_LARGE, False, (NN,), HARD),
+    Budget("gemm tensor core 128, activations", _tensor(2, CORE_128, False, (NN,), HARD),
            "as above", 128, shared=49152, hot="HMMA", share=0.34, architectures=("sm_80",), left_out=("float16",)),
-    Budget("gemm tensor core 64", _tensor(2, _CORE_SMALL, False, (NN,)), "32 sums a thread, four blocks of 128",
+    Budget("gemm tensor core 64", _tensor(2, CORE_64, False, (NN,)), "32 sums a thread, four blocks of 128",
            128, shared=24576, hot="HMMA", share=0.22, architectures=AMPERE),
     Budget("gemm tensor core 64, forms",
-           _tensor(2, _CORE_SMALL, False, (NT, TN, TT)) + _tensor(2, _CORE_SMALL, True, (TN,)), "as above",
+           _tensor(2, CORE_64, False, (NT, TN, TT)) + _tensor(2, CORE_64, True, (TN,)), "as above",
            128, shared=24576, hot="HMMA", share=0.22, architectures=AMPERE, left_out=("float16",)),
-    Budget("gemm tf32 128", _tensor(4, _CORE_LARGE, False, (NN, NT, TN, TT)), "as in 16 bits, but half as much at a time",
+    Budget("gemm tf32 128", _tensor(4, CORE_128, False, (NN, NT, TN, TT)), "as in 16 bits, but half as much at a time",
            128, shared=49152, hot="HMMA", share=0.12, architectures=AMPERE),
-    Budget("gemm tf32 64", _tensor(4, _CORE_SMALL, False, (NN, NT, TN, TT)), "as above",
+    Budget("gemm tf32 64", _tensor(4, CORE_64, False, (NN, NT, TN, TT)), "as above",
            128, shared=24576, hot="HMMA", share=0.10, architectures=AMPERE),
-    Budget("gemm tf32, activations", _tensor(4, _CORE_LARGE, False, (NN,), HARD[:1]),
+    Budget("gemm tf32, activations", _tensor(4, CORE_128, False, (NN,), HARD[:1]),
            "as above", 128, shared=49152, hot="HMMA", share=0.12, architectures=USUAL),
-    Budget("gemm operands in chunks", (gemm_tensorcore.pad,), "one element a thread", 40),
+    Budget("gemm operands in chunks", (tensorcore.pad,), "one element a thread", 40),
 
     Budget("gemm parts by four", _parts(0, "R*", ("identity", HARD[0])), "several parts at a time", 96, loads=0, stores=0,
            left_out=("float16",)),
@@ -177,11 +176,11 @@ GEMM = (
 _ELEMENTS = activation.FORWARD, activation.BACKWARD
 ACTIVATION = (
     Budget("activation by four", _at(0, *_ELEMENTS), "gelu's two polynomials", 64, 64, loads=0, stores=0),
-    Budget("activation by one", _at(1, *_ELEMENTS), "what is left over", 32, 48, left_out=SHORT),
+    Budget("activation by one", _at(1, *_ELEMENTS), "what is left over", 32, 48, left_out=HALVES),
     Budget("bias gradient by four", _at(0, activation.BACKWARD_SUMS), "four rows at a time; a sum is stored alone",
            96, shared=4096, loads=0, stores=1, left_out=("float16",)),
     Budget("bias gradient by one", _at(1, activation.BACKWARD_SUMS), "four rows at a time",
-           64, 96, shared=1024, left_out=SHORT),
+           64, 96, shared=1024, left_out=HALVES),
     Budget("sums of strips", (rows.add_strips,), "several strips at a time", 48, 64, shared=1024),
 )
 DROPOUT = (
@@ -189,7 +188,7 @@ DROPOUT = (
     Budget("dropout by one", (dropout.drop.by_one,), "one block of Philox", 24, 24),
 )
 OPTIM = (
-    Budget("update by four", _at(0, optim.UPDATE), "five arrays; the row, factor, flag and half are narrower",
+    Budget("update by four", _at(0, optim.UPDATE), "five arrays; the row, factor, flag and copy are narrower",
            64, 96, loads=3, stores=1),
     Budget("update by one", _at(1, optim.UPDATE), "what is left over", 40, 64),
     Budget("row of numbers", (optim.write_row,), "one thread", 32, 32),

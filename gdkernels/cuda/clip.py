@@ -159,11 +159,11 @@ def squares_launches(storage: str, g: int, count: int, partial: int, planes: int
     launches = []
     if whole:
         grid = squares_count(whole), 1, 1
-        launches.append(Launch(squares4, storage, grid, (g, partial, planes, whole // 4)))
+        launches.append(squares4.on(storage, grid, g=g, partial=partial, planes=planes, fours=whole // 4))
     if rest := count - whole:
         behind = partial + squares_count(whole) * _real_bytes(storage)
-        place = g + whole * BYTES[storage]
-        launches.append(Launch(squares1, storage, (squares_count(rest), 1, 1), (place, behind, planes, rest)))
+        grid, place = (squares_count(rest), 1, 1), g + whole * BYTES[storage]
+        launches.append(squares1.on(storage, grid, g=place, partial=behind, planes=planes, count=rest))
     return launches
 
 
@@ -177,7 +177,7 @@ def _real_bytes(storage: str) -> int:
 def norm(arrays: Sequence[Array]) -> Array:
     """√(Σ g²) over C-contiguous arrays of one library, which stays on the device: an array without axes."""
     first = arrays[0]
-    storage, size = first.dtype.name, first.itemsize
+    storage, size = first.storage, first.itemsize
     total = sum(squares_count(array.size) for array in arrays)
     place = partial = first.workspace(3 * total * size)
     result = first.empty(())
@@ -185,7 +185,7 @@ def norm(arrays: Sequence[Array]) -> Array:
     for array in arrays:
         launches += squares_launches(storage, array.address, array.size, place, total)
         place += squares_count(array.size) * size
-    launches.append(Launch(norm_of_sums, storage, (1, 1, 1), (partial, total, result.address)))
+    launches.append(norm_of_sums.on(storage, (1, 1, 1), partial=partial, blocks=total, norm=result.address))
     run(launches, first.stream)
     return result
 
@@ -193,9 +193,11 @@ def norm(arrays: Sequence[Array]) -> Array:
 def clip(max_norm: float, arrays: Sequence[Array]) -> Array:
     """Scale C-contiguous arrays by min(1, max_norm / (norm + 1e-6)); the norm before. Nothing waits for the device."""
     result = norm(arrays)
-    storage = arrays[0].dtype.name
+    storage = arrays[0].storage
     limit = max_norm if math.isinf(max_norm) else min(max_norm, float(np.finfo(arrays[0].dtype).max))
     for array in arrays:
-        places = (array.address,)
-        run(elements.launches(clipped, storage, array.size, places, result.address, limit), array.stream)
+        launches = elements.launches(
+            clipped, storage, array.size, {"g": array.address}, norm=result.address, max_norm=limit
+        )
+        run(launches, array.stream)
     return result

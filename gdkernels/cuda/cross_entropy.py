@@ -21,11 +21,10 @@ import numpy as np
 
 from ..scalar.elementary import exp, log
 from .rows import (
-    BLOCK,
-    CHUNK,
-    EVERY,
+    BLOCK_SHIFT,
     HELD,
-    SHORT,
+    HELD_COLUMNS,
+    SUMMED,
     THREADS,
     WARPS,
     can_hold,
@@ -38,13 +37,14 @@ from .rows import (
     teams,
 )
 from .runtime import driver
+from .runtime.arrays import address_of
 from .runtime.intrinsics import is_wide, load4, smaller, store4, warp_reduction
 from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import BYTES, COMPUTED, is_null, offset, real, registers, shared
+from .runtime.storages import NETWORKS, REALS, SINGLES
 from .runtime.target import cuda
 from .softmax import further, scaled
 
-COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
 NOBODY = -1  # the label to ignore where there are no labels
 
 
@@ -136,11 +136,11 @@ def _kernels(name: str, words: str, label_of, share, shares4, distance):
         start, column = row * n, 4 * lane
         logits, grad = offset(logits, start + column), part(grad, start + column)
         memory, low, zero = shared(weight, WARPS), real(weight, -math.inf), real(weight, 0)
-        z = registers(weight, COLUMNS)
+        z = registers(weight, HELD_COLUMNS)
         for c in range(HELD):
             store4(z, 4 * c, load4(logits, c * step) if c < mine else (low, low, low, low))
         peak = low
-        for k in range(COLUMNS):
+        for k in range(HELD_COLUMNS):
             peak = z[k] if z[k] > peak else peak  # a NaN need not count: its exponential does
         peak = team_max(peak, shift, memory)
         label = label_of(target, row, rows)
@@ -212,7 +212,7 @@ def _kernels(name: str, words: str, label_of, share, shares4, distance):
             row_loss[row] = zero if ignored else mass * log(total) + gap
 
     made = []
-    for body, width, variants in ((four, 4, SHORT), (one, 1, EVERY)):
+    for body, width, variants in ((four, 4, SINGLES), (one, 1, NETWORKS)):
         body.__name__ = f"{name}{width}"
         body.__doc__ = f"row_loss of {name} and, unless it is absent, grad = factor · scale · its slope."
         signature = f"F*, {words}, R*, F*, R*, i8, i8, R*, R, i4, R, R, i8, i4"
@@ -229,18 +229,18 @@ KERNELS = {
 }
 
 
-@kernel("i8*, R*, R*, i8, i8, i8", threads=THREADS, variants=("float32", "float64"))
+@kernel("i8*, R*, R*, i8, i8, i8", threads=THREADS, variants=REALS)
 def weigh(target, weight, partial, count, classes, ignore_index):
-    """partial[block] = what the labels that count weigh, of `CHUNK` rows."""
-    last = min(count, (cuda.blockIdx.x + 1) * CHUNK)
-    index = cuda.blockIdx.x * CHUNK + cuda.threadIdx.x
+    """partial[block] = what the labels that count weigh, of `SUMMED` rows."""
+    last = min(count, (cuda.blockIdx.x + 1) * SUMMED)
+    index = cuda.blockIdx.x * SUMMED + cuda.threadIdx.x
     total = real(weight, 0)
     while index < last:
         label = target[index]
         if label != ignore_index and label >= 0 and label < classes:
             total += weight_of(weight, label)
         index += THREADS
-    total = team_sum(total, BLOCK, shared(weight, WARPS))
+    total = team_sum(total, BLOCK_SHIFT, shared(weight, WARPS))
     if cuda.threadIdx.x == 0:
         partial[cuda.blockIdx.x] = total
 
@@ -268,9 +268,8 @@ def find_wrong(target, found, count, classes, ignore_index):
 
 
 def launches(
-    storage: str, kernel: str, logits: int, target: int, grad: int, row_loss: int, rows: int, n: int,
-    scale: int, factor: float, divide: bool,
-    label_smoothing: float, class_weight: int, ignore_index: int = NOBODY,
+    storage: str, kernel: str, *, logits: int, target: int, grad: int, row_loss: int, rows: int, n: int,
+    scale: int, factor: float, divide: bool, label_smoothing: float, class_weight: int, ignore_index: int = NOBODY,
 ) -> list[Launch]:  # fmt: skip
     """The cross-entropy of each row, and its gradient times `scale_of` (scale, factor, divide)."""
     computed = str(COMPUTED[storage])
@@ -279,24 +278,26 @@ def launches(
         held = held and is_wide(computed, target)
     chosen = KERNELS[kernel][0 if held else 1]
     grid, shift = teams(chosen, rows, n, 4 if held else 1)
-    operands = (
-        logits, target, class_weight, grad, row_loss, rows, n, scale, factor, int(divide),
-        1.0 - label_smoothing, label_smoothing / n, ignore_index, shift,
-    )  # fmt: skip
-    return [Launch(chosen, storage, grid, operands)]
+    return [
+        chosen.on(
+            storage, grid, logits=logits, target=target, weight=class_weight, grad=grad, row_loss=row_loss, rows=rows,
+            n=n, scale=scale, factor=factor, divide=divide, keep=1.0 - label_smoothing, even=label_smoothing / n,
+            ignore_index=ignore_index, shift=shift,
+        )
+    ]  # fmt: skip
 
 
 def mass_launches(
-    room, computed: str, target: int, weight: int, rows: int, classes: int, ignore_index: int, mass: int
+    room, computed: str, *, target: int, weight: int, rows: int, classes: int, ignore_index: int, mass: int
 ) -> list[Launch]:
     """mass[0] = Σ of the weights of the labels that count; of their number, without weights."""
-    blocks = -(-rows // CHUNK)
+    blocks = -(-rows // SUMMED)
     partial = room(blocks * BYTES[computed])
-    operands = (target, weight, partial, rows, classes, ignore_index)
-    return [
-        Launch(weigh, computed, (blocks, 1, 1), operands),
-        *sum_launches(room, computed, partial, mass, blocks),
-    ]
+    of_blocks = weigh.on(
+        computed, (blocks, 1, 1), target=target, weight=weight, partial=partial, count=rows, classes=classes,
+        ignore_index=ignore_index,
+    )  # fmt: skip
+    return [of_blocks, *sum_launches(room, computed, partial, mass, blocks)]
 
 
 MOST_BLOCKS = 64  # that look for wrong labels: what they find is little to copy
@@ -313,8 +314,11 @@ def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
     blocks = min(MOST_BLOCKS, find_wrong.grid(count)[0])
     first = np.empty(blocks * (find_wrong.threads // 32), np.int64)
     found = target.workspace(first.nbytes)
-    operands = (target.address, found, count, classes, ignore_index)
-    run([Launch(find_wrong, "int64", (blocks, 1, 1), operands)], target.stream)
+    search = find_wrong.on(
+        "int64", (blocks, 1, 1), target=target.address, found=found, count=count, classes=classes,
+        ignore_index=ignore_index,
+    )  # fmt: skip
+    search.run(target.stream)
     driver.to_host(first, found, target.stream)
     row = int(first.min())
     if row < count:
@@ -326,10 +330,6 @@ def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
 # ---------------------------------------------------------------------------------------------- entry points
 
 
-def _at(array) -> int:
-    return 0 if array is None else array.address
-
-
 def rows(
     op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
 ):
@@ -337,23 +337,26 @@ def rows(
 
     The mean divides by what the labels that count weigh, which is added up on the device.
     """
-    storage, (batch, n), alone = logits.dtype.name, logits.shape, reduction == "none"
+    storage, (batch, n), alone = logits.storage, logits.shape, reduction == "none"
     mean, by_label = reduction == "mean", target.ndim == 1
     if by_label:
         check_labels(op, target, n, ignore_index)
     result = logits.empty((batch,) if alone else ())
     row_loss = result.address if alone else logits.workspace(batch * BYTES[storage])
-    made, mass, factor = [], 0, 1.0
+    made, mass, factor, weight = [], 0, 1.0, address_of(class_weight)
     if mean and by_label:
         mass = logits.workspace(BYTES[storage])
-        counted = (target.address, _at(class_weight), batch, n, ignore_index, mass)
-        made += mass_launches(logits.workspace, storage, *counted)
+        made += mass_launches(
+            logits.workspace, storage, target=target.address, weight=weight, rows=batch, classes=n,
+            ignore_index=ignore_index, mass=mass,
+        )  # fmt: skip
     elif mean and batch:
         factor = 1.0 / batch
-    kernel = f"softmax_cross_entropy_{'indices' if by_label else 'probabilities'}"
-    options = (label_smoothing, _at(class_weight), *((ignore_index,) if by_label else ()))
-    places = logits.address, target.address, _at(grad), row_loss
-    made += launches(storage, kernel, *places, batch, n, mass, factor, mass != 0, *options)
+    made += launches(
+        storage, LABELS if by_label else PROBABILITIES, logits=logits.address, target=target.address,
+        grad=address_of(grad), row_loss=row_loss, rows=batch, n=n, scale=mass, factor=factor, divide=mass != 0,
+        label_smoothing=label_smoothing, class_weight=weight, ignore_index=ignore_index if by_label else NOBODY,
+    )  # fmt: skip
     if not alone:
         divisor = float(batch) if mean else 1.0
         made += sum_launches(logits.workspace, storage, row_loss, result.address, batch, divisor, mass)

@@ -12,11 +12,9 @@ from . import elements
 from .binding import Binding
 from .runtime.jit import Launch, device, run
 from .runtime.pointer import is_null
+from .runtime.storages import EVERY
 from .runtime.target import cuda
 from .runtime.widths import both_widths
-
-EVERY = ("float32", "float64", "bfloat16", "float16")
-LAST_BLOCK = np.uint64(2**62 - 1)  # counters are modulo 2^64, blocks of four modulo 2^62
 
 
 @device
@@ -76,7 +74,7 @@ def drop(width):
 
 
 def launches(
-    storage: str, x: int, out: int, count: int, n: int, p: float, seed: int, begin: int, samples: int
+    storage: str, *, x: int, out: int, count: int, n: int, p: float, seed: int, begin: int, samples: int
 ) -> list[Launch]:
     """out = x / (1 − p) with probability 1 − p, else 0; also the backward pass, of dy. out may be x.
 
@@ -84,20 +82,26 @@ def launches(
     """
     threshold, scale = int(p * 2.0**32), 1.0 / (1.0 - p) if p < 1.0 else 0.0
     made = []
-    for kernel, first, groups, places in elements.parts(drop, storage, count, (x, out)):
+    for kernel, first, groups, places in elements.parts(drop, storage, count, {"x": x, "out": out}):
         wrapped = (begin + first + 2**63) % 2**64 - 2**63
-        operands = (*places, threshold, scale, seed, wrapped, samples, n, groups)
-        made.append(Launch(kernel, storage, kernel.grid(groups), operands))
+        made.append(
+            kernel.on(
+                storage, kernel.grid(groups), **places, threshold=threshold, scale=scale, seed=seed, begin=wrapped,
+                samples=samples, n=n, groups=groups,
+            )
+        )  # fmt: skip
     return made
 
 
 def forward(x, p: float, seed: int, begin: int, out) -> None:
     """out = dropout(x), for C-contiguous arrays of any one shape; out may be x. `begin` is the number of x[0]."""
-    made = launches(x.dtype.name, x.address, out.address, x.size, 0, p, seed, begin, 0)
+    made = launches(
+        x.storage, x=x.address, out=out.address, count=x.size, n=0, p=p, seed=seed, begin=begin, samples=0
+    )
     run(made, x.stream)
 
 
 def bind(call: Dropout, at: Binding) -> list[Launch]:
     """The launches of a call of a plan: element j of sample i of all that were seen has number i n + j."""
-    x, out, n = at(call.x), at(call.out), call.x.columns
-    return launches(at.storage, x, out, at.rows * n, n, call.p, call.seed, 0, at.samples)
+    n = call.x.columns
+    return launches(at.storage, **at.operands(call), count=at.rows * n, n=n, begin=0, samples=at.samples)

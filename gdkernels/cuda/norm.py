@@ -24,13 +24,15 @@ from .binding import Binding
 from .elements import elementwise
 from .norm_gradients import gradient_launches
 from .norm_rows import dx1, dx4, forward1, forward4
-from .rows import EVERY, can_hold, teams
+from .rows import can_hold, teams
+from .runtime.arrays import address_of
 from .runtime.jit import Launch, run
+from .runtime.storages import NETWORKS
 
 # ---------------------------------------------------------------------------------------------- sums
 
 
-@elementwise("F*, F*, F*", EVERY)
+@elementwise("F*, F*, F*", "out", NETWORKS)
 def add(a, b):
     """out = a + b; out may be a or b."""
     return a + b
@@ -41,145 +43,99 @@ def add(a, b):
 
 def add_launches(storage: str, a: int, b: int, out: int, count: int) -> list[Launch]:
     """out = a + b for `count` elements; out may be a or b."""
-    return elements.launches(add, storage, count, (a, b, out))
+    return elements.launches(add, storage, count, {"a": a, "b": b, "out": out})
 
 
-def _forward(storage, x, residual, gamma, beta, out, stats, rows, n, eps, centred) -> list[Launch]:
+def forward_launches(
+    storage: str, *, centred: bool, x: int, residual: int, gamma: int, beta: int = 0, out: int, stats: int,
+    rows: int, n: int, eps: float,
+) -> list[Launch]:  # fmt: skip
+    """out = y (rows, n), and what is kept of every row: layer norm with (mean, rstd) (rows, 2), or if not `centred` RMS norm
+    with rstd (rows,). out may be x or the residual."""
     held = can_hold(storage, n, x, residual, gamma, beta, out)
     chosen = forward4 if held else forward1
     grid, shift = teams(chosen, rows, n, 4 if held else 1)
-    operands = (x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
-    return [Launch(chosen, storage, grid, operands)]
+    return [
+        chosen.on(
+            storage, grid, x=x, residual=residual, gamma=gamma, beta=beta, out=out, stats=stats, rows=rows, n=n,
+            eps=eps, centred=centred, shift=shift,
+        )
+    ]  # fmt: skip
 
 
-def _dx(storage, dy, x, residual, gamma, stats, dx, rows, n, centred) -> list[Launch]:
+def dx_launches(
+    storage: str, *, centred: bool, dy: int, x: int, residual: int, gamma: int, stats: int, dx: int, rows: int, n: int
+) -> list[Launch]:  # fmt: skip
+    """dx (rows, n) of layer norm, or if not `centred` of RMS norm. It may be dy, x or the residual."""
     held = can_hold(storage, n, dy, x, residual, gamma, dx)
     chosen = dx4 if held else dx1
     grid, shift = teams(chosen, rows, n, 4 if held else 1)
-    operands = (dy, x, residual, gamma, stats, dx, rows, n, centred, shift)
-    return [Launch(chosen, storage, grid, operands)]
+    return [
+        chosen.on(
+            storage, grid, dy=dy, x=x, residual=residual, gamma=gamma, stats=stats, dx=dx, rows=rows, n=n,
+            centred=centred, shift=shift,
+        )
+    ]  # fmt: skip
 
 
-def layernorm_launches(
-    storage: str, x: int, residual: int, gamma: int, beta: int, out: int, stats: int, rows: int, n: int, eps: float
-) -> list[Launch]:  # fmt: skip
-    """out = y (rows, n) and stats = (mean, rstd) (rows, 2) of every row; out may be x or the residual."""
-    return _forward(storage, x, residual, gamma, beta, out, stats, rows, n, eps, 1)
+# ---------------------------------------------------------------------------------------------- entry points
 
 
-def layernorm_dx_launches(
-    storage: str, dy: int, x: int, residual: int, gamma: int, stats: int, dx: int, rows: int, n: int
-) -> list[Launch]:
-    """dx (rows, n), which may be dy, x or the residual."""
-    return _dx(storage, dy, x, residual, gamma, stats, dx, rows, n, 1)
+def _forward(centred: bool, x, residual, gamma, beta, out, stats, eps: float) -> None:
+    rows, n = x.shape
+    launches = forward_launches(
+        x.storage, centred=centred, x=x.address, residual=address_of(residual), gamma=gamma.address,
+        beta=address_of(beta), out=out.address, stats=stats.address, rows=rows, n=n, eps=eps,
+    )  # fmt: skip
+    run(launches, x.stream)
 
 
-def layernorm_gradients_launches(
-    room, storage: str, dy: int, x: int, residual: int, stats: int, dgamma: int, dbeta: int, rows: int, n: int,
-    accumulate: bool, out_storage: str | None = None,
-) -> list[Launch]:  # fmt: skip
-    """dgamma (+)= Σ dy h and dbeta (+)= Σ dy (n,), of type `out_storage` if given. `room(bytes)` gives temporaries."""
-    return gradient_launches(
-        room, storage, dy, x, residual, stats, dgamma, dbeta, rows, n, accumulate, out_storage, 1
+def _backward(centred: bool, dy, x, residual, gamma, stats, dx, dgamma, dbeta) -> None:
+    storage, (rows, n) = x.storage, x.shape
+    given = {
+        "dy": dy.address, "x": x.address, "residual": address_of(residual), "stats": stats.address, "rows": rows, "n": n,
+        "centred": centred,
+    }  # fmt: skip
+    launches = gradient_launches(
+        x.workspace, storage, **given, dgamma=dgamma.address, dbeta=address_of(dbeta), accumulate=False
     )
-
-
-def rmsnorm_launches(
-    storage: str, x: int, residual: int, gamma: int, out: int, stats: int, rows: int, n: int, eps: float
-) -> list[Launch]:
-    """out = y (rows, n) and stats = rstd (rows,) of every row; out may be x or the residual."""
-    return _forward(storage, x, residual, gamma, 0, out, stats, rows, n, eps, 0)
-
-
-def rmsnorm_dx_launches(
-    storage: str, dy: int, x: int, residual: int, gamma: int, stats: int, dx: int, rows: int, n: int
-) -> list[Launch]:
-    """dx (rows, n), which may be dy, x or the residual."""
-    return _dx(storage, dy, x, residual, gamma, stats, dx, rows, n, 0)
-
-
-def rmsnorm_gradients_launches(
-    room, storage: str, dy: int, x: int, residual: int, stats: int, dgamma: int, rows: int, n: int,
-    accumulate: bool, out_storage: str | None = None,
-) -> list[Launch]:  # fmt: skip
-    """dgamma (+)= Σ dy h (n,), of type `out_storage` if given. `room(bytes)` gives temporaries."""
-    return gradient_launches(
-        room, storage, dy, x, residual, stats, dgamma, 0, rows, n, accumulate, out_storage, 0
-    )
-
-
-# ---------------------------------------------------------------------------------------------- the ops' way in
-
-
-def _at(array) -> int:
-    return 0 if array is None else array.address
+    launches += dx_launches(storage, **given, gamma=gamma.address, dx=dx.address)
+    run(launches, x.stream)
 
 
 def layernorm(x, residual, gamma, beta, out, stats, eps: float) -> None:
     """out = y, stats = (mean, rstd) of every row. out may be x or residual."""
-    operands = x.address, _at(residual), gamma.address, beta.address, out.address, stats.address
-    rows, n = x.shape
-    run(layernorm_launches(x.dtype.name, *operands, rows, n, eps), x.stream)
+    _forward(True, x, residual, gamma, beta, out, stats, eps)
 
 
 def rmsnorm(x, residual, gamma, out, stats, eps: float) -> None:
     """out = y, stats = rstd of every row. out may be x or residual."""
-    operands = x.address, _at(residual), gamma.address, out.address, stats.address
-    rows, n = x.shape
-    run(rmsnorm_launches(x.dtype.name, *operands, rows, n, eps), x.stream)
+    _forward(False, x, residual, gamma, None, out, stats, eps)
 
 
 def layernorm_backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta) -> None:
     """dx, dgamma, dbeta. The parameters go first, so that dx may be dy (or x, or residual)."""
-    storage, given = x.dtype.name, (dy.address, x.address, _at(residual))
-    sums = (stats.address, dgamma.address, dbeta.address, *x.shape, False)
-    launches = layernorm_gradients_launches(x.workspace, storage, *given, *sums)
-    launches += layernorm_dx_launches(storage, *given, gamma.address, stats.address, dx.address, *x.shape)
-    run(launches, x.stream)
+    _backward(True, dy, x, residual, gamma, stats, dx, dgamma, dbeta)
 
 
 def rmsnorm_backward(dy, x, residual, gamma, stats, dx, dgamma) -> None:
     """dx, dgamma. The parameters go first, so that dx may be dy (or x, or residual)."""
-    storage, given = x.dtype.name, (dy.address, x.address, _at(residual))
-    sums = (stats.address, dgamma.address, *x.shape, False)
-    launches = rmsnorm_gradients_launches(x.workspace, storage, *given, *sums)
-    launches += rmsnorm_dx_launches(storage, *given, gamma.address, stats.address, dx.address, *x.shape)
-    run(launches, x.stream)
+    _backward(False, dy, x, residual, gamma, stats, dx, dgamma, None)
 
 
 def bind(call: NormCall, at: Binding) -> list[Launch]:
     """The launches of a call of a plan."""
-    given, rows = at.operands(call), at.rows
+    given = {"storage": at.storage, "rows": at.rows, **at.operands(call)}
+    sums = {"room": at.room, "accumulate": at.accumulate, "out_storage": at.real}
     match call:
-        case LayerNormForward():
-            return layernorm_launches(at.storage, **given, rows=rows, n=call.x.columns)
-        case LayerNormDx():
-            return layernorm_dx_launches(at.storage, **given, rows=rows, n=call.x.columns)
-        case LayerNormGradients():
-            return layernorm_gradients_launches(
-                at.room,
-                at.storage,
-                **given,
-                rows=rows,
-                n=call.x.columns,
-                accumulate=at.accumulate,
-                out_storage=at.real,
-            )
-        case RMSNormForward():
-            return rmsnorm_launches(at.storage, **given, rows=rows, n=call.x.columns)
-        case RMSNormDx():
-            return rmsnorm_dx_launches(at.storage, **given, rows=rows, n=call.x.columns)
-        case RMSNormGradients():
-            return rmsnorm_gradients_launches(
-                at.room,
-                at.storage,
-                **given,
-                rows=rows,
-                n=call.x.columns,
-                accumulate=at.accumulate,
-                out_storage=at.real,
-            )
+        case LayerNormForward() | RMSNormForward():
+            return forward_launches(centred=isinstance(call, LayerNormForward), n=call.x.columns, **given)
+        case LayerNormDx() | RMSNormDx():
+            return dx_launches(centred=isinstance(call, LayerNormDx), n=call.x.columns, **given)
+        case LayerNormGradients() | RMSNormGradients():
+            centred = isinstance(call, LayerNormGradients)
+            return gradient_launches(centred=centred, n=call.x.columns, **sums, **given)
         case Add():
-            return add_launches(at.storage, **given, count=rows * call.out.columns)
+            return add_launches(at.storage, **at.operands(call), count=at.rows * call.out.columns)
         case _:
             assert_never(call)

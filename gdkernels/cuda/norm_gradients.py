@@ -6,10 +6,11 @@ with the mean left at 0 and no beta (`centred` 0).
 """
 
 from .norm_rows import kept, summed
-from .rows import EVERY, FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
+from .rows import FOURS, THREADS, WARPS, add_warps, columns_launches, strips_of
 from .runtime.intrinsics import is_wide, load4
 from .runtime.jit import Launch, kernel
 from .runtime.pointer import BYTES, COMPUTED, is_null, real, shared
+from .runtime.storages import NETWORKS
 from .runtime.target import cuda
 from .runtime.widths import FOUR, ONE
 
@@ -18,7 +19,7 @@ STRIP = 32  # rows whose sums are one partial result, at least
 add_four, add_one = add_warps(FOUR), add_warps(ONE)
 
 
-@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=NETWORKS)
 def strips4(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
     """Sums of dy h and, if `centred`, of dy over strips of rows, of 128 columns a block, four a lane."""
     warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
@@ -45,7 +46,7 @@ def strips4(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
         add_four(sums, (t0, t1, t2, t3), betas, n)
 
 
-@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=EVERY)
+@kernel("F*, F*, F*, R*, R*, R*, i8, i8, i8, i4", threads=THREADS, blocks=2, variants=NETWORKS)
 def strips1(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
     """As `strips4`, for rows of any length and alignment: 32 columns a block, one a lane."""
     warp, lane = cuda.threadIdx.x >> 5, cuda.threadIdx.x & 31
@@ -66,18 +67,24 @@ def strips1(dy, x, residual, stats, gammas, betas, rows, n, height, centred):
 
 
 def gradient_launches(
-    room, storage, dy, x, residual, stats, dgamma, dbeta, rows, n, accumulate, out_storage, centred
-) -> list[Launch]:
-    """dgamma (+)= Σ dy h and, if `centred`, dbeta (+)= Σ dy: the two stages, with `room(bytes)` for what lies between."""
+    room, storage: str, *, centred: bool, dy: int, x: int, residual: int, stats: int, dgamma: int, dbeta: int = 0,
+    rows: int, n: int, accumulate: bool, out_storage: str | None = None,
+) -> list[Launch]:  # fmt: skip
+    """dgamma (+)= Σ dy h (n,) and, if `centred`, dbeta (+)= Σ dy (n,), of type `out_storage` if given.
+
+    `room(bytes)` gives temporaries, for what lies between the two stages.
+    """
     strips, height = strips_of(rows, STRIP)
     wide = is_wide(storage, dy, x, residual, n * BYTES[storage])
     grid = strips, -(-n // (128 if wide else 32)), 1
 
     def sums(gammas, betas):
-        operands = (dy, x, residual, stats, gammas, betas, rows, n, height, centred)
-        return Launch(strips4 if wide else strips1, storage, grid, operands)
+        return (strips4 if wide else strips1).on(
+            storage, grid, dy=dy, x=x, residual=residual, stats=stats, gammas=gammas, betas=betas, rows=rows, n=n,
+            height=height, centred=centred,
+        )  # fmt: skip
 
-    computed, second = str(COMPUTED[storage]), dbeta if centred else 0
     return columns_launches(
-        room, out_storage or storage, computed, strips, n, dgamma, second, accumulate, sums
-    )
+        room, out_storage or storage, str(COMPUTED[storage]), sums, strips=strips, n=n, first=dgamma,
+        second=dbeta if centred else 0, accumulate=accumulate,
+    )  # fmt: skip

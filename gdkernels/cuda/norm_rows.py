@@ -11,12 +11,11 @@ residual is address 0. Statistics are of the computed type: (mean, rstd) of each
 
 import math
 
-from .rows import EVERY, HELD, SHORT, THREADS, WARPS, fours, member, part, team_sum
+from .rows import HELD, HELD_COLUMNS, THREADS, WARPS, fours, member, part, team_sum
 from .runtime.intrinsics import load4, store4
 from .runtime.jit import device, kernel
 from .runtime.pointer import is_null, offset, real, registers, shared
-
-COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
+from .runtime.storages import NETWORKS, SINGLES
 
 
 @device
@@ -65,7 +64,7 @@ def kept(stats, row, centred):
     return real(stats, 0), stats[row]
 
 
-@kernel("F*, F*, F*, F*, F*, R*, i8, i8, R, i4, i4", threads=THREADS, blocks=2, variants=SHORT)
+@kernel("F*, F*, F*, F*, F*, R*, i8, i8, R, i4, i4", threads=THREADS, blocks=2, variants=SINGLES)
 def forward4(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift):
     """out = gamma (x − mean) rstd + beta and stats (mean, rstd) of every row; without `centred` no mean and beta."""
     row, lane = member(shift)
@@ -74,13 +73,13 @@ def forward4(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
     x, residual, out = offset(x, first), part(residual, first), offset(out, first)
     gamma, beta = offset(gamma, 4 * lane), offset(beta, 4 * lane)
     memory = shared(x, WARPS)
-    d = registers(x, COLUMNS)
+    d = registers(x, HELD_COLUMNS)
     hold(d, x, mine, step)
     add_to(d, residual, mine, step)
     mean = real(x, 0)
     if centred != 0:
         total = real(x, 0)
-        for k in range(4 * HELD):
+        for k in range(HELD_COLUMNS):
             total += d[k]
         mean = team_sum(total, shift, memory) / real(x, n)
     squares = real(x, 0)
@@ -103,7 +102,7 @@ def forward4(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
         keep(stats, row, mean, rstd, centred)
 
 
-@kernel("F*, F*, F*, F*, F*, R*, i8, i8, R, i4, i4", threads=THREADS, variants=EVERY)
+@kernel("F*, F*, F*, F*, F*, R*, i8, i8, R, i4, i4", threads=THREADS, variants=NETWORKS)
 def forward1(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift):
     """As `forward4`, for rows of any length and alignment."""
     row, lane = member(shift)
@@ -137,7 +136,7 @@ def forward1(x, residual, gamma, beta, out, stats, rows, n, eps, centred, shift)
 # ---------------------------------------------------------------------------------------------- backward: rows
 
 
-@kernel("F*, F*, F*, F*, R*, F*, i8, i8, i4, i4", threads=THREADS, blocks=2, variants=SHORT)
+@kernel("F*, F*, F*, F*, R*, F*, i8, i8, i4, i4", threads=THREADS, blocks=2, variants=SINGLES)
 def dx4(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
     """dx of every row; without `centred` the mean of g stays. dx may be dy, x or the residual."""
     row, lane = member(shift)
@@ -147,7 +146,7 @@ def dx4(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
     gamma = offset(gamma, 4 * lane)
     mean, rstd = kept(stats, row if row < rows else 0, centred)
     memory, zero = shared(x, WARPS), real(x, 0)
-    d, g = registers(x, COLUMNS), registers(x, COLUMNS)
+    d, g = registers(x, HELD_COLUMNS), registers(x, HELD_COLUMNS)
     hold(d, x, mine, step)
     hold(g, dy, mine, step)
     add_to(d, residual, mine, step)
@@ -157,7 +156,7 @@ def dx4(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
             g0, g1, g2, g3 = load4(gamma, c * step)
             store4(g, 4 * c, (dy0 * g0, dy1 * g1, dy2 * g2, dy3 * g3))
     along_ones, along_h = zero, zero
-    for k in range(COLUMNS):
+    for k in range(HELD_COLUMNS):
         d[k] = d[k] - mean
         along_ones += g[k]
         along_h += g[k] * d[k]
@@ -173,7 +172,7 @@ def dx4(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
             store4(dx, c * step, (y0, y1, y2, y3))
 
 
-@kernel("F*, F*, F*, F*, R*, F*, i8, i8, i4, i4", threads=THREADS, variants=EVERY)
+@kernel("F*, F*, F*, F*, R*, F*, i8, i8, i4, i4", threads=THREADS, variants=NETWORKS)
 def dx1(dy, x, residual, gamma, stats, dx, rows, n, centred, shift):
     """As `dx4`, for rows of any length and alignment."""
     row, lane = member(shift)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..scalar.optim import ROW, ROWS, RULES, Rule, decayed, shrunk
+from ..scalar.optim import NUMBERS, ROW, ROWS, RULES, Rule, decayed, shrunk
 from . import elements
 from .runtime.intrinsics import bfloat16_bits, load4, store4, transposed
 from .runtime.jit import Launch, device, kernel, run
@@ -68,7 +68,7 @@ def _update(name: str, rule: Rule) -> Pair:
         load, store, size = width.load, width.store, width.size
         move, rounded = width.each(moved, 5), width.each(bfloat16_bits, 1)
 
-        def update(p, g, a, b, c, half, row, scale, stop, groups):
+        def update(p, g, a, b, c, bf16_copy, row, scale, stop, groups):
             place = cuda.grid(1)
             if place < groups:
                 at = size * place
@@ -89,17 +89,20 @@ def _update(name: str, rule: Rule) -> Pair:
                         store(b, at, new_b)
                     if states > 2:
                         store(c, at, new_c)
-                    if not is_null(half):
-                        store(half, at, rounded(new_p))
+                    if not is_null(bf16_copy):
+                        store(bf16_copy, at, rounded(new_p))
 
         return update
 
     make.__name__ = f"update_{name}_"
-    make.__doc__ = f"A step of {name} by a row of numbers, unless stop; half becomes p in bfloat16."
+    make.__doc__ = f"A step of {name} by a row of numbers, unless stop; bf16_copy becomes p in bfloat16."
     return both_widths("F*, F*, F*, F*, F*, i2*, R*, R*, i4*, i8")(make)
 
 
 UPDATE = {name: _update(name, rule) for name, rule in RULES.items()}
+
+
+PARTS = ("decay", *(f"n{number}" for number in range(NUMBERS)))  # of a row
 
 
 @kernel("R*, R, R, R, R, R, R, R, R", threads=32)
@@ -135,17 +138,9 @@ def table(name: str, options: Sequence, decays: Sequence, first: int, rates: Ite
 
 
 def update_launches(
-    storage: str,
-    name: str,
-    p: int,
-    g: int,
-    states: Sequence,
-    count: int,
-    row: int,
-    scale: int,
-    stop: int,
-    half: int = 0,
-) -> list[Launch]:
+    storage: str, name: str, *, p: int, g: int, states: Sequence[int], count: int, row: int, scale: int = 0,
+    stop: int = 0, bf16_copy: int = 0,
+) -> list[Launch]:  # fmt: skip
     """A step of an optimizer on `count` elements at these addresses.
 
     Parameters
@@ -153,13 +148,13 @@ def update_launches(
     row : of the numbers of the step, a multiple of 16, in the type that is computed with
     scale : of the factor of the gradient, or 0
     stop : of an int32 that lets nothing be written where it is not 0, or 0
-    half : of a copy of p in bfloat16, or 0
+    bf16_copy : of what becomes p in bfloat16, or 0
     """
-    arrays = (p, g, *states, *(0, 0, 0)[len(states) :], half)
-    return elements.launches(UPDATE[name], storage, count, arrays, row, scale, stop)
+    arrays = {"p": p, "g": g, **dict(zip("abc", (*states, 0, 0, 0), strict=False)), "bf16_copy": bf16_copy}
+    return elements.launches(UPDATE[name], storage, count, arrays, row=row, scale=scale, stop=stop)
 
 
-# ---------------------------------------------------------------------------------------------- the ops' way in
+# ---------------------------------------------------------------------------------------------- entry points
 
 
 def step(name: str, p, g, states: tuple, row: tuple) -> None:
@@ -167,11 +162,18 @@ def step(name: str, p, g, states: tuple, row: tuple) -> None:
 
     The row comes as arguments of a launch: a copy to the device would wait, and be none in a graph.
     """
-    storage = p.dtype.name
+    storage = p.storage
     with np.errstate(over="ignore"):  # infinite is what is too large
         numbers = np.array(row, p.dtype).tolist()
     place = p.workspace(8 * ROW)
-    launches = [Launch(write_row, storage, (1, 1, 1), (place, *numbers))]
-    places = [state.address for state in states]
-    launches += update_launches(storage, name, p.address, g.address, places, p.size, place, 0, 0)
+    launches = [write_row.on(storage, (1, 1, 1), row=place, **dict(zip(PARTS, numbers, strict=True)))]
+    launches += update_launches(
+        storage,
+        name,
+        p=p.address,
+        g=g.address,
+        states=[state.address for state in states],
+        count=p.size,
+        row=place,
+    )
     run(launches, p.stream)

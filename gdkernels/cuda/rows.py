@@ -12,24 +12,24 @@ import math
 from .runtime.intrinsics import is_wide, larger, plus, warp_reduction
 from .runtime.jit import Kernel, Launch, device, kernel
 from .runtime.pointer import BYTES, is_null, offset, real, shared
+from .runtime.storages import EVERY, REALS
 from .runtime.target import cuda
 
 THREADS = 256  # of a block that adds up what its threads have
 WARPS = THREADS // 32
 FOURS = 4 * THREADS
-BLOCK = THREADS.bit_length() - 1  # the shift of a team that is a block
+BLOCK_SHIFT = THREADS.bit_length() - 1  # the shift of a team that is a block
 HELD = 8  # loads of four elements that a thread may keep in registers
+HELD_COLUMNS = 4 * HELD  # of a row that it has then
 WIDE = 1024  # columns; longer rows have a block
-CHUNK = 4096  # numbers that a block adds up
+SUMMED = 4096  # numbers that a block adds up
 STRIPS = 256  # into which columns are cut, at most
-EVERY = ("float32", "float64", "bfloat16")
-SHORT = ("float32", "bfloat16")  # of which a thread holds many
 
 
 def teams(kernel: Kernel, rows: int, n: int, width: int) -> tuple[tuple[int, int, int], int]:
     """The grid, and the shift, for rows of n elements that a kernel loads `width` at a time."""
     assert kernel.threads == THREADS, f"{kernel} has {kernel.threads} threads a block, expected {THREADS}"
-    shift = BLOCK if n > WIDE else min(5, max(0, -(-n // width) - 1).bit_length())
+    shift = BLOCK_SHIFT if n > WIDE else min(5, max(0, -(-n // width) - 1).bit_length())
     return kernel.grid(rows << shift), shift
 
 
@@ -39,7 +39,9 @@ def can_hold(storage: str, n: int, *addresses: int) -> bool:
     Not those of float64: a thread would need all registers, and single loads of 8 bytes are as good.
     """
     return (
-        storage != "float64" and n <= 4 * HELD * THREADS and is_wide(storage, n * BYTES[storage], *addresses)
+        storage != "float64"
+        and n <= HELD_COLUMNS * THREADS
+        and is_wide(storage, n * BYTES[storage], *addresses)
     )
 
 
@@ -126,7 +128,7 @@ def add_warps(width):
     return add_up
 
 
-@kernel("R*, F*, F*, i8, i8, i4", threads=THREADS, variants=("float32", "float64", "bfloat16", "float16"))
+@kernel("R*, F*, F*, i8, i8, i4", threads=THREADS, variants=EVERY)
 def add_strips(partial, first, second, strips, n, accumulate):
     """first (+)= Σ of its strips, and so the second in the blocks with y = 1, whose strips follow.
 
@@ -149,8 +151,8 @@ def add_strips(partial, first, second, strips, n, accumulate):
 
 
 def columns_launches(
-    room, storage: str, computed: str, strips: int, n: int, first: int, second: int, accumulate: bool, sums
-) -> list[Launch]:
+    room, storage: str, computed: str, sums, *, strips: int, n: int, first: int, second: int = 0, accumulate: bool
+) -> list[Launch]:  # fmt: skip
     """first (+)= Σ of strips of the sums of n columns, and second likewise unless it is 0, both of type `storage`.
 
     ``sums(first, second)`` gives the launch that writes the strips' sums, of type `computed`, to these addresses. Where
@@ -159,28 +161,29 @@ def columns_launches(
     if strips == 1 and storage == computed and not accumulate:
         return [sums(first, second)]
     size = max(1, strips) * n * BYTES[computed]
-    partial = room((1 + (second != 0)) * size)
-    add = (partial, first, second, strips, n, int(accumulate))
-    return [
-        sums(partial, partial + size if second else 0),
-        Launch(add_strips, storage, (-(-n // 32), 1 + (second != 0), 1), add),
-    ]
+    both = 1 + (second != 0)
+    partial = room(both * size)
+    add = add_strips.on(
+        storage, (-(-n // 32), both, 1), partial=partial, first=first, second=second, strips=strips, n=n,
+        accumulate=int(accumulate),
+    )  # fmt: skip
+    return [sums(partial, partial + size if second else 0), add]
 
 
 # ---------------------------------------------------------------------------------------------- sums of many numbers
 
 
-@kernel("R*, R*, i8, R, R*", threads=THREADS, variants=("float32", "float64"))
+@kernel("R*, R*, i8, R, R*", threads=THREADS, variants=REALS)
 def add_up(values, totals, count, divisor, mass):
-    """totals[block] = Σ of its `CHUNK` numbers / divisor, or / mass[0] where that is given; NaN where it is 0."""
-    start = cuda.blockIdx.x * CHUNK
-    last = min(count, start + CHUNK)
+    """totals[block] = Σ of its `SUMMED` numbers / divisor, or / mass[0] where that is given; NaN where it is 0."""
+    start = cuda.blockIdx.x * SUMMED
+    last = min(count, start + SUMMED)
     total = real(values, 0)
     index = start + cuda.threadIdx.x
     while index < last:
         total += values[index]
         index += THREADS
-    total = team_sum(total, BLOCK, shared(values, WARPS))
+    total = team_sum(total, BLOCK_SHIFT, shared(values, WARPS))
     if cuda.threadIdx.x == 0:
         by = divisor if is_null(mass) else mass[0]
         if by == real(values, 0):
@@ -193,9 +196,15 @@ def sum_launches(
 ) -> list[Launch]:
     """total[0] = Σ values / divisor (or / mass[0]); NaN where that is 0. In a fixed order."""
     launches = []
-    while count > CHUNK:
-        parts = -(-count // CHUNK)
+    while count > SUMMED:
+        parts = -(-count // SUMMED)
         partial = room(parts * BYTES[computed])
-        launches.append(Launch(add_up, computed, (parts, 1, 1), (values, partial, count, 1.0, 0)))
+        grid = parts, 1, 1
+        launches.append(
+            add_up.on(computed, grid, values=values, totals=partial, count=count, divisor=1.0, mass=0)
+        )
         values, count = partial, parts
-    return [*launches, Launch(add_up, computed, (1, 1, 1), (values, total, count, divisor, mass))]
+    last = add_up.on(
+        computed, (1, 1, 1), values=values, totals=total, count=count, divisor=divisor, mass=mass
+    )
+    return [*launches, last]

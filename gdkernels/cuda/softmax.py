@@ -12,12 +12,11 @@ for peak and total together (online: the sum so far is rescaled when a larger nu
 import math
 
 from ..scalar.elementary import exp, log
-from .rows import HELD, THREADS, WARPS, can_hold, fours, member, team_max, team_sum, teams
+from .rows import HELD, HELD_COLUMNS, THREADS, WARPS, can_hold, fours, member, team_max, team_sum, teams
 from .runtime.intrinsics import load4, store4
-from .runtime.jit import FLOATS, Launch, device, kernel, run
+from .runtime.jit import Launch, device, kernel, run
 from .runtime.pointer import offset, real, registers, shared
-
-COLUMNS = 4 * HELD  # of a row that a thread keeps in registers
+from .runtime.storages import REALS
 
 
 @device
@@ -46,11 +45,11 @@ def softmax4(x, out, rows, n, logarithm, shift):
     mine, step = fours(rows, n, row, lane, shift)
     x, out = offset(x, row * n + 4 * lane), offset(out, row * n + 4 * lane)
     memory, low = shared(x, WARPS), real(x, -math.inf)
-    z = registers(x, COLUMNS)
+    z = registers(x, HELD_COLUMNS)
     peak = low
     for c in range(HELD):
         store4(z, 4 * c, load4(x, c * step) if c < mine else (low, low, low, low))
-    for k in range(COLUMNS):
+    for k in range(HELD_COLUMNS):
         peak = z[k] if z[k] > peak else peak  # a NaN need not count: its exponential does
     peak = team_max(peak, shift, memory)
     total = real(x, 0)
@@ -73,7 +72,7 @@ def softmax4(x, out, rows, n, logarithm, shift):
                 store4(out, c * step, (z0 * factor, z1 * factor, z2 * factor, z3 * factor))
 
 
-@kernel("F*, F*, i8, i8, i4, i4", threads=THREADS, variants=FLOATS)
+@kernel("F*, F*, i8, i8, i4, i4", threads=THREADS, variants=REALS)
 def softmax1(x, out, rows, n, logarithm, shift):
     """As `softmax4`, for rows of any length and alignment."""
     row, lane = member(shift)
@@ -101,13 +100,12 @@ def launches(storage: str, x: int, out: int, rows: int, n: int, logarithm: bool)
     held = can_hold(storage, n, x, out)
     chosen = softmax4 if held else softmax1
     grid, shift = teams(chosen, rows, n, 4 if held else 1)
-    operands = (x, out, rows, n, int(logarithm), shift)
-    return [Launch(chosen, storage, grid, operands)]
+    return [chosen.on(storage, grid, x=x, out=out, rows=rows, n=n, logarithm=int(logarithm), shift=shift)]
 
 
 def _run(x, out, logarithm: bool) -> None:
     n = x.shape[-1]
-    run(launches(x.dtype.name, x.address, out.address, x.size // max(n, 1), n, logarithm), x.stream)
+    run(launches(x.storage, x.address, out.address, x.size // max(n, 1), n, logarithm), x.stream)
 
 
 def softmax(x, out) -> None:

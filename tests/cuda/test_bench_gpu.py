@@ -152,11 +152,10 @@ def test_a_broken_device_is_noticed_and_the_next_items_have_another_process(emul
     body = """
 import sys, types
 from bench.gpu import worker
-from gdkernels.cuda.runtime.jit import Launch
 from gdkernels.cuda.activation import FORWARD
 
 def fault():
-    lab.run([Launch(FORWARD["relu"][1], "float32", (1, 1, 1), (64, 64, 4))])
+    lab.run([FORWARD["relu"].by_one.on("float32", (1, 1, 1), z=64, a=64, groups=4)])
     lab.wait()
     yield {}
 

@@ -90,9 +90,8 @@ def test_the_bits_do_not_depend_on_the_address(device, dtype, rng):
     for plane, scale in zip(planes, (1.0, clip.DOWN, clip.UP), strict=True):
         bound = (16 + 5 + 8 + 1) / 2 * np.finfo(dtype).eps
         with np.errstate(over="ignore", under="ignore"):
-            scaled = (np.array(exact) * scale**2).astype(
-                dtype
-            )  # infinite or 0 in the scales that are not needed
+            # infinite or 0 in the scales that are not needed
+            scaled = (np.array(exact) * scale**2).astype(dtype)
         np.testing.assert_allclose(plane[:3], scaled, rtol=bound)
 
 

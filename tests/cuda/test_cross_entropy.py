@@ -126,11 +126,13 @@ def rows_on_device(device, storage, kind, logits, target, weight, smoothing=0.1,
         behind(weight, computed),
         strict=True,
     )
-    options = (smoothing, places[5], *((ignore_index,) if kind == "labels" else ()))
-    name = f"softmax_cross_entropy_{'indices' if kind == 'labels' else 'probabilities'}"
+    by_label = {"ignore_index": ignore_index} if kind == "labels" else {}
+    name = cross_entropy.LABELS if kind == "labels" else cross_entropy.PROBABILITIES
+    rows, n = logits.shape
     for one in cross_entropy.launches(
-        storage, name, *places[:4], *logits.shape, places[4], 1.0, False, *options
-    ):
+        storage, name, logits=places[0], target=places[1], grad=places[2], row_loss=places[3], rows=rows, n=n,
+        scale=places[4], factor=1.0, divide=False, label_smoothing=smoothing, class_weight=places[5], **by_label,
+    ):  # fmt: skip
         one.run(arrays[0].stream)
     driver.synchronize(arrays[0].stream)
     return arrays[3].to_numpy()[first:], arrays[2].to_numpy()[first:].reshape(logits.shape)
@@ -310,7 +312,8 @@ def test_the_mass_of_many_labels(device, weighted, dtype, rng):
     array, mass = device.put(target), device.empty((), dtype)
     weights = device.put(weight)
     launches = cross_entropy.mass_launches(
-        array.workspace, dtype, array.address, weights.address if weighted else 0, target.size, 5, 2, mass.address
+        array.workspace, dtype, target=array.address, weight=weights.address if weighted else 0, rows=target.size,
+        classes=5, ignore_index=2, mass=mass.address,
     )  # fmt: skip
     for one in launches:
         one.run(array.stream)

@@ -63,7 +63,9 @@ def test_misaligned_slices_in_place(device, dtype, first, rng):
     x = rng.standard_normal(103).astype(dtype)
     whole = device.put(x)
     place = whole.address + first * whole.itemsize
-    for one in dropout.launches(dtype, place, place, 90, 90, 0.4, 9, 100, 0):
+    for one in dropout.launches(
+        dtype, x=place, out=place, count=90, n=90, p=0.4, seed=9, begin=100, samples=0
+    ):
         one.run(whole.stream)
     driver.synchronize(whole.stream)
     expected = x.copy()
@@ -79,8 +81,9 @@ def test_rows_of_a_batch_continue_the_count_of_samples(device, n, samples, rng):
     x = rng.standard_normal((6, n)).astype("f4")
     source, counter = device.put(x), device.put(np.array([samples]))
     launches = dropout.launches(
-        "float32", source.address, source.address, x.size, n, 0.5, 77, 2, counter.address
-    )
+        "float32", x=source.address, out=source.address, count=x.size, n=n, p=0.5, seed=77, begin=2,
+        samples=counter.address,
+    )  # fmt: skip
     for one in launches:
         one.run(source.stream)
     begin = (2 + samples * n + 2**63) % 2**64 - 2**63
@@ -98,5 +101,5 @@ def test_a_dropped_nan_or_infinity_is_zero_and_a_kept_one_stays(device, dtype):
 def test_nothing_of_an_empty_array_is_launched(device):
     from gdkernels.cuda import dropout
 
-    assert dropout.launches("float32", 0, 0, 0, 7, 0.5, 1, 0, 0) == []
+    assert dropout.launches("float32", x=0, out=0, count=0, n=7, p=0.5, seed=1, begin=0, samples=0) == []
     assert dropped(device, np.zeros((0, 3), "f4"), 0.5, 1, 0).shape == (0, 3)

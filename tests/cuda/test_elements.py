@@ -102,7 +102,7 @@ def test_no_element_is_left_out_if_a_kernel_has_fewer_threads(device, run, rng, 
     expected = run(device, x).to_numpy()
     for kernel in kernels_of(run):
         monkeypatch.setattr(kernel, "threads", FEW)
-        monkeypatch.setattr(kernel, "_loaded", {})
+        monkeypatch.setattr(kernel, "_by_storage", {})
     np.testing.assert_array_equal(run(device, x).to_numpy(), expected)
     monkeypatch.setattr(Kernel, "grid", lambda kernel, threads: (-(-threads // 256), 1, 1))
     assert not np.array_equal(run(device, x).to_numpy(), expected)
@@ -117,11 +117,13 @@ def test_sums_are_complete_for_blocks_of_any_size(device, threads):
     other = mutant(rows, "THREADS = 256", f"THREADS = {threads}")
     strips, n = 19, 37
     partial, sums = device.put(np.ones((strips, n), "f4")), device.put(np.zeros((2, n), "f4"))
-    added = partial.address, sums.address, 0, strips, n, 0
     launches = [
-        other.Launch(other.add_strips, "float32", (-(-n // 32), 1, 1), added),
+        other.add_strips.on(
+            "float32", (-(-n // 32), 1, 1), partial=partial.address, first=sums.address, second=0, strips=strips, n=n,
+            accumulate=0,
+        ),
         *other.sum_launches(None, "float32", partial.address, sums.address + 4 * n, strips * n),
-    ]
+    ]  # fmt: skip
     run(launches, sums.stream)
     found = sums.to_numpy()
     np.testing.assert_array_equal(found[0], np.full(n, strips))

@@ -17,15 +17,15 @@ from tests.within import assert_within
 FORMS = ("NN", "NT", "TN", "TT")
 # storage, tile, form, four elements at a time: every way of each operand, in every tile
 KERNELS = (
-    *(("float32", "SMALL", form, False) for form in FORMS),
-    ("float32", "SMALL", "NN", True),
-    ("float32", "SMALL", "TT", True),
-    ("float32", "LARGE", "NT", True),
-    ("float32", "LARGE", "TN", True),
-    ("float64", "DOUBLE", "NN", False),
-    ("float64", "DOUBLE", "TT", False),
-    ("float64", "DOUBLE", "NT", True),
-    ("float64", "DOUBLE", "TN", True),
+    *(("float32", "TILE_64", form, False) for form in FORMS),
+    ("float32", "TILE_64", "NN", True),
+    ("float32", "TILE_64", "TT", True),
+    ("float32", "TILE_128", "NT", True),
+    ("float32", "TILE_128", "TN", True),
+    ("float64", "TILE_64_FLOAT64", "NN", False),
+    ("float64", "TILE_64_FLOAT64", "TT", False),
+    ("float64", "TILE_64_FLOAT64", "NT", True),
+    ("float64", "TILE_64_FLOAT64", "TN", True),
 )
 
 
@@ -75,8 +75,8 @@ def multiply(device, a, b, before=None, gap=4, first=8, **tail):
     before = np.zeros((m, n)) if before is None else before
     out = lay(device, before.astype(dtype), n + gap, 1, first)
     launches = gemm.launches(
-        out.memory.workspace, dtype.name, m, n, k, a.address, a.stride, a.stride_column, b.address, b.stride,
-        b.stride_column, out.address, n + gap, **tail,
+        out.memory.workspace, dtype.name, m=m, n=n, k=k, a=a.address, rsa=a.stride, csa=a.stride_column, b=b.address,
+        rsb=b.stride, csb=b.stride_column, out=out.address, ldo=n + gap, **tail,
     )  # fmt: skip
     run(launches, out.memory.stream)
     memory = out.memory.to_numpy()
@@ -102,8 +102,8 @@ def force(monkeypatch, tile, parts=1):
 
     def choose(tiles, m, n, k, size, processors):
         assert tile in tiles
-        chunk = -(-k // (parts * tile.depth)) * tile.depth
-        return Plan(tile, -(-k // chunk), chunk)
+        span = -(-k // (parts * tile.depth)) * tile.depth
+        return Plan(tile, -(-k // span), span)
 
     monkeypatch.setattr(gemm_simt, "choose", choose)
 
@@ -145,7 +145,7 @@ def test_parts_of_k_are_added_up(device, rng, monkeypatch, storage, n):
     """A gradient of weights: few tiles, many rows. By fours and one by one."""
     from gdkernels.cuda.gemm import simt as gemm_simt
 
-    force(monkeypatch, gemm_simt.DOUBLE if storage == "float64" else gemm_simt.SMALL, parts=4)
+    force(monkeypatch, gemm_simt.TILE_64_FLOAT64 if storage == "float64" else gemm_simt.TILE_64, parts=4)
     a, b = operands(device, rng, storage, "TT" if n == 20 else "NN", 36, n, 200)
     bias = device.put(rng.standard_normal(n).astype(storage))
     result, launches = multiply(device, a, b, bias=bias.address)
@@ -159,8 +159,8 @@ def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
     from gdkernels.cuda.gemm import epilogue as gemm_epilogue
     from gdkernels.cuda.gemm import simt as gemm_simt
 
-    monkeypatch.setattr(gemm_epilogue, "STRIPS", 2)
-    force(monkeypatch, gemm_simt.SMALL, parts=2)
+    monkeypatch.setattr(gemm_epilogue, "BLOCKS_DOWN", 2)
+    force(monkeypatch, gemm_simt.TILE_64, parts=2)
     a, b = operands(device, rng, "float32", "NN", 37, n, 64)
     result, launches = multiply(device, a, b)
     assert launches[1].grid[1] == 2
@@ -169,7 +169,7 @@ def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
 
 def test_a_tall_gradient_is_split_and_a_large_product_is_not(device):
     from gdkernels.cuda.gemm.plan import choose
-    from gdkernels.cuda.gemm.simt import LARGE, SMALL
+    from gdkernels.cuda.gemm.simt import TILE_64, TILE_128
 
     for processors in (20, 108, 132, 170):
         for m, n, k in [
@@ -180,12 +180,12 @@ def test_a_tall_gradient_is_split_and_a_large_product_is_not(device):
             (64, 10, 128),
             (2048, 4096, 256),
         ]:
-            tile, parts, chunk = choose((LARGE, SMALL), m, n, k, 4, processors)
-            assert chunk % tile.depth == 0 and (parts - 1) * chunk < k <= parts * chunk
+            tile, parts, span = choose((TILE_128, TILE_64), m, n, k, 4, processors)
+            assert span % tile.depth == 0 and (parts - 1) * span < k <= parts * span
             assert parts <= 1024
-        assert choose((LARGE, SMALL), 33, 17, 100_000, 4, processors).parts > 1
-        assert choose((LARGE, SMALL), 4096, 4096, 4096, 4, processors)[:2] == (LARGE, 1)
-        assert choose((LARGE, SMALL), 32, 32, 64, 4, processors)[:2] == (SMALL, 1)
+        assert choose((TILE_128, TILE_64), 33, 17, 100_000, 4, processors).parts > 1
+        assert choose((TILE_128, TILE_64), 4096, 4096, 4096, 4, processors)[:2] == (TILE_128, 1)
+        assert choose((TILE_128, TILE_64), 32, 32, 64, 4, processors)[:2] == (TILE_64, 1)
 
 
 def test_more_rows_than_a_grid_has_blocks(device, rng, monkeypatch):
@@ -226,7 +226,8 @@ def test_without_k_there_is_only_what_follows(device, rng, storage):
 def test_an_empty_result_is_no_launch(device, m, n):
     from gdkernels.cuda.gemm import product as gemm
 
-    assert gemm.launches(None, "float32", m, n, 8, 0, 8, 1, 0, n, 1, 0, n) == []
+    operands = {"a": 0, "rsa": 8, "csa": 1, "b": 0, "rsb": n, "csb": 1, "out": 0, "ldo": n}
+    assert gemm.launches(None, "float32", m=m, n=n, k=8, **operands) == []
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -291,7 +292,7 @@ def test_the_same_bits_again(device, rng):
 def test_what_follows_the_product(device, rng, monkeypatch, asked, by_four, parts):
     from gdkernels.cuda.gemm import simt as gemm_simt
 
-    force(monkeypatch, gemm_simt.SMALL, parts)
+    force(monkeypatch, gemm_simt.TILE_64, parts)
     m, n, k = (68, 20, 40) if by_four else (67, 19, 41)
     a, b = operands(device, rng, "float32", "NN", m, n, k)
     tail, summands, before = {}, [], None
@@ -328,11 +329,11 @@ def test_the_result_may_take_the_place_of_the_second_summand(device, rng):
         a, b = operands(device, rng, "float32", "NN", 30, n, 10)
         values = rng.standard_normal((30, n)).astype("f4")
         out = device.put(values)
-        addresses = a.address, a.stride, 1, b.address, b.stride, 1, out.address
-        run(
-            gemm.launches(out.workspace, "float32", 30, n, 10, *addresses, n, add=out.address, ldadd=n),
-            out.stream,
-        )
+        launches = gemm.launches(
+            out.workspace, "float32", m=30, n=n, k=10, a=a.address, rsa=a.stride, csa=1, b=b.address, rsb=b.stride,
+            csb=1, out=out.address, ldo=n, add=out.address, ldadd=n,
+        )  # fmt: skip
+        run(launches, out.stream)
         assert_product(out.to_numpy(), a, b, values)
 
 
@@ -340,7 +341,7 @@ def test_the_result_may_take_the_place_of_the_second_summand(device, rng):
 def test_every_activation_follows_the_parts(device, rng, monkeypatch, kind):
     from gdkernels.cuda.gemm import simt as gemm_simt
 
-    force(monkeypatch, gemm_simt.SMALL, parts=2)
+    force(monkeypatch, gemm_simt.TILE_64, parts=2)
     a, b = operands(device, rng, "float32", "NN", 9, 7, 40)
     z = lay(device, np.zeros((9, 7), "f4"), 11, 1)
     result, _ = multiply(device, a, b, z=z.address, activation=kind)
@@ -387,7 +388,7 @@ def emulate(module, a, b, order):
     """A @ B by the NN kernel of `module`, under the emulator's race detector."""
     import ptxemu
 
-    kernel = module.product("float32", module.SMALL, True, False, False, "identity")
+    kernel = module.product("float32", module.TILE_64, True, False, False, "identity")
     (m, k), n = a.shape, b.shape[1]
     out = np.full((m, n), np.nan, np.float32)
     ranges = [(array.ctypes.data, array.nbytes, "array") for array in (a, b, out)]
@@ -448,9 +449,8 @@ def test_a_wrong_mask_at_an_edge_is_caught(old, new, rng):
     from gdkernels.cuda.gemm import simt_tiles
 
     line = "from ..runtime.target import cuda, types\n"
-    module = mutant(
-        gemm_simt, line, f"{line}\nMISTAKE = {old!r}, {new!r}\n"
-    )  # a name of its own in the cache
+    # a name of its own in the cache
+    module = mutant(gemm_simt, line, f"{line}\nMISTAKE = {old!r}, {new!r}\n")
     module.operand = mutant(simt_tiles, old, new).operand
     x, y = rng.standard_normal((40, 37)).astype("f4"), rng.standard_normal((37, 33)).astype("f4")
     a, b = (Laid(None, 0, 0, 0, values) for values in (x, y))

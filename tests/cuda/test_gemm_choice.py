@@ -154,7 +154,8 @@ def test_one_kernel_does_the_rest(device, vendor, rng, asked, gap):
     a, b, out = device.put(x), device.put(y), device.put(before)
     tail = {name: places[name].address if name in places else ASKED[name] for name in asked}
     launches = product.launches(
-        out.workspace, "float32", m, n, k, a.address, k, 1, b.address, n, 1, out.address, n + gap, ldadd=n, **tail
+        out.workspace, "float32", m=m, n=n, k=k, a=a.address, rsa=k, csa=1, b=b.address, rsb=n, csb=1, out=out.address,
+        ldo=n + gap, ldadd=n, **tail,
     )  # fmt: skip
     assert kernels(launches)[0] == "cuBLAS" and len(launches) == (1 if not asked and not gap else 2)
     run(launches, out.stream)
@@ -202,8 +203,8 @@ def test_float32_gradients_of_halves_are_our_own(device, vendor):
     gd.cuda.set_gemm_engine("vendor")
     memory = device.empty((4096,), "f4")
     launches = product.launches(
-        memory.workspace, "bfloat16", 8, 8, 8, memory.address, 8, 1, memory.address, 8, 1, memory.address, 8,
-        out_storage="float32",
+        memory.workspace, "bfloat16", m=8, n=8, k=8, a=memory.address, rsa=8, csa=1, b=memory.address, rsb=8, csb=1,
+        out=memory.address, ldo=8, out_storage="float32",
     )  # fmt: skip
     assert kernels(launches)[0].startswith("gemm_tensorcore")
 

@@ -63,8 +63,8 @@ def multiply(device, storage, a, b, before=None, gap=0, z_wanted=False, out_stor
     z = frame(device, empty, storage, gap)
     rows = z.address if z_wanted else 0
     launches = gemm_tensorcore.launches(
-        out.workspace, storage, m, n, k, a.address, a.stride, a.stride_column, b.address, b.stride, b.stride_column,
-        out.address, n + gap, out_storage=out_storage, z=rows, **tail,
+        out.workspace, storage, m=m, n=n, k=k, a=a.address, rsa=a.stride, csa=a.stride_column, b=b.address, rsb=b.stride,
+        csb=b.stride_column, out=out.address, ldo=n + gap, out_storage=out_storage, z=rows, **tail,
     )  # fmt: skip
     run(launches, out.stream)
     results = [array.to_numpy().astype(np.float64) for array in (out, z)]
@@ -94,8 +94,8 @@ def tile(monkeypatch):
 
     def take(number, parts=1):
         def choose(tiles, m, n, k, size, processors, speed):
-            chunk = -(-k // (parts * tiles[number].depth)) * tiles[number].depth
-            return gemm_plan.Plan(tiles[number], -(-k // chunk), chunk)
+            span = -(-k // (parts * tiles[number].depth)) * tiles[number].depth
+            return gemm_plan.Plan(tiles[number], -(-k // span), span)
 
         monkeypatch.setattr(gemm_tensorcore, "choose", choose)
 
@@ -220,7 +220,8 @@ def test_nothing_to_add_up(device, rng, storage):
 def test_empty(device, m, n):
     from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 
-    assert gemm_tensorcore.launches(None, "bfloat16", m, n, 8, 0, 8, 1, 0, n, 1, 0, n) == []
+    operands = {"a": 0, "rsa": 8, "csa": 1, "b": 0, "rsb": n, "csb": 1, "out": 0, "ldo": n}
+    assert gemm_tensorcore.launches(None, "bfloat16", m=m, n=n, k=8, **operands) == []
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -252,7 +253,10 @@ def test_nan_and_infinity_pass(device, rng, storage):
 def test_operands_are_copied_only_where_they_must(device, a, b, copies):
     from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 
-    launches = gemm_tensorcore.launches(lambda size: 1 << 20, "bfloat16", 40, 48, 24, *a, *b, 0, 48)
+    operands = dict(zip(("a", "rsa", "csa", "b", "rsb", "csb"), (*a, *b), strict=True))
+    launches = gemm_tensorcore.launches(
+        lambda size: 1 << 20, "bfloat16", m=40, n=48, k=24, **operands, out=0, ldo=48
+    )
     assert [launch.kernel is gemm_tensorcore.pad for launch in launches] == [True] * copies + [False]
 
 
@@ -276,7 +280,9 @@ def test_older_gpus_are_refused(device, storage, monkeypatch):
     with pytest.raises(
         RuntimeError, match=rf"matrix products of {storage}.* 8\.0 or newer, this one has 7\.5"
     ):
-        gemm_tensorcore.launches(None, storage, 8, 8, 8, 0, 8, 1, 0, 8, 1, 0, 8)
+        gemm_tensorcore.launches(
+            None, storage, m=8, n=8, k=8, a=0, rsa=8, csa=1, b=0, rsb=8, csb=1, out=0, ldo=8
+        )
 
 
 # ------------------------------------------------------------------------------------------------- mutations
@@ -286,7 +292,7 @@ def emulate(module, a, b, race=True, order="forward"):
     """A @ B by the NN kernel of `module`, run by the emulator's race detector."""
     import ptxemu
 
-    kernel = module.product(4, module.SMALL, True, False, "identity", False)
+    kernel = module.product(4, module.CORE_64, True, False, "identity", False)
     (m, k), n = a.shape, b.shape[1]
     out = np.full((m, n), np.nan, np.float32)
     places = [array.ctypes.data for array in (a, b, out)]

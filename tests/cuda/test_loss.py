@@ -70,8 +70,9 @@ def rows_on_device(device, name, storage, pred, target, scale=0.25, first=0, wit
     factor = device.put(np.array([scale]), computed)
     options = tuple(OPS[name].values())
     launches = loss.element_launches(
-        name, storage, p, t, g if with_grad else 0, r, 0, rows, n, factor.address, 1.0, options
-    )
+        name, storage, pred=p, target=t, grad=g if with_grad else 0, row_loss=r, terms=0, rows=rows, n=n,
+        scale=factor.address, factor=1.0, options=options,
+    )  # fmt: skip
     for one in launches:
         one.run(row_loss.stream)
     driver.synchronize(row_loss.stream)
@@ -162,6 +163,48 @@ def test_the_same_bits_wherever_a_row_stands(device, n, rng):
     np.testing.assert_array_equal(part[1], grad[18:20])
 
 
+# ------------------------------------------------------------------------------------------------- options
+
+
+def lopsided(pred, target, above, below, power):
+    """A loss of three options: (power − 1) · above · e for e > 0, else (power − 1) · −below · e."""
+    error = pred - target
+    slope = (power - type(power)(1)) * (above if error > type(error)(0) else -below)
+    return slope * error, slope
+
+
+@pytest.mark.parametrize("n", [8, 7])
+def test_a_loss_has_any_number_of_options(device, n, rng, monkeypatch):
+    """Each of which counts, by fours and one by one."""
+    from gdkernels.cuda import loss
+
+    monkeypatch.setitem(loss.ELEMENTS, "lopsided", loss._kernels("lopsided", lopsided))
+    monkeypatch.setitem(loss.OPTIONS, "lopsided", loss._options(lopsided))
+    assert loss.OPTIONS["lopsided"] == ("above", "below", "power")
+    pred, target = pair(rng, "f4", (5, n))
+    grad = device.empty(pred.shape, "f4")
+    for options in ((2.0, 4.0, 3.0), (8.0, 4.0, 3.0), (2.0, 8.0, 3.0), (2.0, 4.0, 9.0)):
+        result = loss.elements("lopsided", device.put(pred), device.put(target), grad, "none", options)
+        error = pred - target
+        slope = (options[2] - 1) * np.where(error > 0, options[0], -options[1])
+        np.testing.assert_array_equal(result.to_numpy(), slope * error)  # by powers of two: exact
+        np.testing.assert_array_equal(grad.to_numpy(), slope)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_options_too_many_or_too_few_are_refused(name):
+    loss = pytest.importorskip(
+        "gdkernels.cuda.loss", reason="numba-cuda is not installed", exc_type=ImportError
+    )
+
+    places = dict.fromkeys(("pred", "target", "grad", "row_loss", "terms", "rows", "n", "scale"), 0)
+    right = tuple(OPS[name].values())
+    loss.element_launches(name, "float32", **places, factor=1.0, options=right)
+    for options in {(*right, 1.0), right[:-1]} - {right}:
+        with pytest.raises(ValueError, match="zip"):
+            loss.element_launches(name, "float32", **places, factor=1.0, options=options)
+
+
 # ------------------------------------------------------------------------------------------------- sums
 
 
@@ -194,7 +237,7 @@ def test_sums_of_many_numbers(device, count, dtype, rng):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        pytest.param("last = min(count, start + CHUNK)", "last = min(count - 1, start + CHUNK)", id="tail"),
+        pytest.param("last = min(count, start + SUMMED)", "last = min(count - 1, start + SUMMED)", id="tail"),
         pytest.param("of_neighbours(value, shift)", "of_neighbours(value, 4)", id="half a warp"),
         pytest.param("for warp in range(1, WARPS):\n                value = ",
                      "for warp in range(1, WARPS - 1):\n                value = ", id="reduction"),

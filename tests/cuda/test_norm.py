@@ -175,21 +175,24 @@ def test_an_empty_batch_gives_empty_rows_and_zero_parameter_gradients(device, st
 @pytest.mark.parametrize(("storage", "out_storage"), [("float32", "float32"), ("bfloat16", "float32")])
 def test_gradients_of_parameters_may_add_up_and_be_wider(device, storage, out_storage, rng):
     """What bfloat16 networks ask for: sums in float32, added to what is there."""
-    from gdkernels.cuda import norm
+    from gdkernels.cuda.norm_gradients import gradient_launches
 
     case = Case(device, rng, storage, 40, 12, with_residual=False)
     (_, stats), (_, dgamma, dbeta) = case.layernorm()
     here = case.put(stats, "float32")
-    operands = (case._dy.address, case._x.address, 0, here.address)
+    operands = {
+        "dy": case._dy.address, "x": case._x.address, "residual": 0, "stats": here.address, "rows": 40, "n": 12,
+        "out_storage": out_storage,
+    }  # fmt: skip
     exact = reference.layernorm_backward(case.dy, case.x, case.gamma, stats, None)[1:]
     before = [case.put(rng.standard_normal(12), out_storage) for _ in range(2)]
     start = [array.to_numpy().astype("f8") for array in before]
     places = [array.address for array in before]
-    launches = norm.layernorm_gradients_launches(
-        here.workspace, storage, *operands, *places, 40, 12, True, out_storage
+    launches = gradient_launches(
+        here.workspace, storage, centred=True, dgamma=places[0], dbeta=places[1], accumulate=True, **operands
     )
-    launches += norm.rmsnorm_gradients_launches(
-        here.workspace, storage, *operands, places[1], 40, 12, False, out_storage
+    launches += gradient_launches(
+        here.workspace, storage, centred=False, dgamma=places[1], accumulate=False, **operands
     )
     for one in launches[:2]:
         one.run(here.stream)
@@ -212,9 +215,7 @@ def test_gradients_of_parameters_may_add_up_and_be_wider(device, storage, out_st
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_constant_row_becomes_beta_and_a_row_of_zeros_zero(device, storage, n, rng):
     case = Case(device, rng, storage, 3, n, with_residual=False)
-    case.set(
-        x=np.array([[7.0], [-8192.0], [0.0]]).repeat(n, axis=1)
-    )  # their sums are exact, and so are the means
+    case.set(x=np.array([[7.0], [-8192.0], [0.0]]).repeat(n, axis=1))  # sums are exact, and so are the means
     (y, _), (dx, *_) = case.layernorm()
     np.testing.assert_array_equal(y, np.stack([case.beta] * 3))
     assert np.isfinite(dx).all()

@@ -22,7 +22,7 @@ def options_of(name):
     return [] if name == PLAIN else list(OPTIONS[name].values())
 
 
-def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=None, half=None):
+def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=None, bf16_copy=None):
     """What `update_launches` makes of copies of p, g and the states from element `first` on; all arrays."""
     from gdkernels.cuda import optim
     from gdkernels.cuda.runtime import driver
@@ -33,12 +33,13 @@ def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=No
     row = device.put(np.asarray(row, dtype))
     factor, flag = (None if value is None else device.put(value) for value in (scale, stop))
     factor_place, flag_place = (0 if one is None else one.address for one in (factor, flag))
-    half_place = 0 if half is None else half.address + 2 * first
+    copy_place = 0 if bf16_copy is None else bf16_copy.address + 2 * first
     p, g, *states = (one.address + first * one.itemsize for one in there)
     count = arrays[0].size - first
     for launch in optim.update_launches(
-        dtype, name, p, g, states, count, row.address, factor_place, flag_place, half_place
-    ):
+        dtype, name, p=p, g=g, states=states, count=count, table=row.address, scale=factor_place, stop=flag_place,
+        bf16_copy=copy_place,
+    ):  # fmt: skip
         launch.run(there[0].stream)
     driver.synchronize(there[0].stream)
     return [one.to_numpy() for one in there]
@@ -150,7 +151,7 @@ def test_every_size(device, dtype, count, rng):
 def test_nothing_of_empty_arrays_is_launched(device):
     from gdkernels.cuda import optim
 
-    assert optim.update_launches("float32", "adam", 0, 0, (0, 0), 0, 0, 0, 0) == []
+    assert optim.update_launches("float32", "adam", p=0, g=0, states=(0, 0), count=0, row=0) == []
     empty = device.put(np.zeros((0, 3)))
     optim.step("lion", empty, empty, (empty,), row_of("lion"))
 
@@ -172,27 +173,29 @@ def test_transposed_arrays_are_stepped_in_place(device, dtype, rng):
 @pytest.mark.parametrize("name", NAMES)
 def test_stop_leaves_everything_untouched(device, name, dtype, first, rng):
     p, g, states = problem(name, (70,), dtype, rng)
-    half = device.put(np.full(70, 3.0), "bfloat16")
-    found = launched(device, name, dtype, [p, g, *states], first, stop=np.array([1], np.int32), half=half)
+    copy = device.put(np.full(70, 3.0), "bfloat16")
+    found = launched(
+        device, name, dtype, [p, g, *states], first, stop=np.array([1], np.int32), bf16_copy=copy
+    )
     for one, given in zip(found, (p, g, *states), strict=True):
         np.testing.assert_array_equal(one, given)
-    assert (half.to_numpy() == 3).all()
+    assert (copy.to_numpy() == 3).all()
     going = launched(device, name, dtype, [p, g, *states], first, stop=np.zeros(1, np.int32))
     assert (going[0][first:] != p[first:]).all()
 
 
 @pytest.mark.parametrize("first", [0, 2, 4])
 @pytest.mark.parametrize("name", NAMES)
-def test_half_is_the_new_p_in_bfloat16(device, name, first, rng):
+def test_the_copy_is_the_new_p_in_bfloat16(device, name, first, rng):
     p, g, states = problem(name, (71,), "float32", rng)
-    half = device.put(np.full(71, 3.0), "bfloat16")
-    found = launched(device, name, "float32", [p, g, *states], first, half=half)
+    copy = device.put(np.full(71, 3.0), "bfloat16")
+    found = launched(device, name, "float32", [p, g, *states], first, bf16_copy=copy)
     rounded = device.put(found[0], "bfloat16").to_numpy()
     rounded[:first] = 3
-    np.testing.assert_array_equal(half.to_numpy(), rounded)
+    np.testing.assert_array_equal(copy.to_numpy(), rounded)
 
 
-def test_half_rounds_to_nearest_even(device):
+def test_the_copy_rounds_to_nearest_even(device):
     """p stays where it is with a rate of 0: ties, denormals, what overflows, and NaN of every kind."""
     bits = np.array(
         [0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x00008000,
@@ -200,10 +203,10 @@ def test_half_rounds_to_nearest_even(device):
         np.uint32,
     )  # fmt: skip
     p = bits.view(np.float32)
-    half = device.empty(p.shape, "bfloat16")
-    found = launched(device, "sgd", "float32", [p, np.zeros_like(p)], row=np.zeros(8), half=half)[0]
+    copy = device.empty(p.shape, "bfloat16")
+    found = launched(device, "sgd", "float32", [p, np.zeros_like(p)], row=np.zeros(8), bf16_copy=copy)[0]
     np.testing.assert_array_equal(found, p)
-    np.testing.assert_array_equal(half.to_numpy(), device.put(found, "bfloat16").to_numpy())
+    np.testing.assert_array_equal(copy.to_numpy(), device.put(found, "bfloat16").to_numpy())
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -243,10 +246,10 @@ def test_a_captured_update_takes_the_row_that_is_there(device, rng):
     row = device.put(rows[0, 0].astype("f4"))
     places = [array.address for array in arrays]
     launches = optim.update_launches(
-        "float32", "adam", places[0], places[1], places[2:], 1000, row.address, 0, 0
+        "float32", "adam", p=places[0], g=places[1], states=places[2:], count=1000, table=row.address
     )
     for launch in launches:
-        launch.kernel.ready("float32", driver.use())  # compiling is not captured
+        launch.load()  # compiling is not captured
     stream = driver.Stream()
     graph = driver.Graph(stream.handle, lambda: run(launches, stream.handle))
     expected = [p, g, *states]

@@ -117,20 +117,18 @@ class Arena:
         """The bfloat16 copy of the parameters, which their owner may have written to."""
         if self.bf16_copy is None:
             return []
-        places = self.params.address, self.bf16_copy.address
+        places = {"x": self.params.address, "out": self.bf16_copy.address}
         return elements.launches(epoch.narrowed, self.storage, self.plan.size, places)
 
     def carry_in(self, source: Array, buffer: Buffer) -> list[Launch]:
         """A matrix of the user's into the arena."""
-        return elements.launches(
-            epoch.narrowed, self.storage, source.size, (source.address, self.place(buffer))
-        )
+        places = {"x": source.address, "out": self.place(buffer)}
+        return elements.launches(epoch.narrowed, self.storage, source.size, places)
 
     def carry_out(self, buffer: Buffer, target: Array) -> list[Launch]:
         """A matrix of the arena into an array of the user's."""
-        return elements.launches(
-            epoch.widened, self.storage, target.size, (self.place(buffer), target.address)
-        )
+        places = {"x": self.place(buffer), "out": target.address}
+        return elements.launches(epoch.widened, self.storage, target.size, places)
 
 
 class Bound:

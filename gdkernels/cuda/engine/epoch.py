@@ -9,13 +9,11 @@ import math
 
 from ..clip import root, sum_of_planes
 from ..elements import elementwise
-from ..rows import BLOCK, THREADS, WARPS, team_sum
+from ..rows import BLOCK_SHIFT, THREADS, WARPS, team_sum
 from ..runtime.jit import Launch, kernel
 from ..runtime.pointer import at, real, shared
+from ..runtime.storages import NETWORKS, REALS
 from ..runtime.target import cuda
-
-ALL = ("float32", "float64", "bfloat16")
-REALS = ("float32", "float64")
 
 # The words of `fields`: the step within this call and the samples seen before it, the rows of a full batch, then
 # addresses.
@@ -37,7 +35,7 @@ def begin(fields, samples, scale, row, width):
         scale[0] = at(scale, fields[SCALES])[step]
 
 
-@kernel("i8*, R*, F*, i8", variants=ALL)
+@kernel("i8*, R*, F*, i8", variants=NETWORKS)
 def gather_rows(fields, like, target, n):
     """target[i] = x[order[step · batch + i]], rows of n elements: one row for each block in x."""
     source, order = at(like, fields[X]), at(fields, fields[ORDER])
@@ -72,7 +70,7 @@ def loss_of_batch(row_loss, rows, scale, value, stop):
     while row < rows:
         total += row_loss[row]
         row += THREADS
-    total = team_sum(total, BLOCK, shared(row_loss, WARPS))
+    total = team_sum(total, BLOCK_SHIFT, shared(row_loss, WARPS))
     if cuda.threadIdx.x == 0:
         total *= scale[0]
         value[0] = total
@@ -113,7 +111,8 @@ def finish(fields, squares, planes, first, parameters, clip, value, factor, stop
 
 def gather_launches(storage: str, fields: int, target: int, rows: int, n: int) -> list[Launch]:
     """The batch's rows of x into the plan's input."""
-    return [Launch(gather_rows, storage, (rows, gather_rows.grid(n)[0], 1), (fields, 0, target, n))]
+    grid = rows, gather_rows.grid(n)[0], 1
+    return [gather_rows.on(storage, grid, fields=fields, like=0, target=target, n=n)]
 
 
 def target_launches(
@@ -121,17 +120,19 @@ def target_launches(
 ) -> list[Launch]:
     """The batch's targets: labels (rows,) or values (rows, n)."""
     if labels:
-        return [Launch(gather_labels, "int64", gather_labels.grid(rows), (fields, target, rows))]
-    return [Launch(gather_values, real_name, (rows, gather_values.grid(n)[0], 1), (fields, target, n))]
+        grid = gather_labels.grid(rows)
+        return [gather_labels.on("int64", grid, fields=fields, target=target, rows=rows)]
+    grid = rows, gather_values.grid(n)[0], 1
+    return [gather_values.on(real_name, grid, fields=fields, target=target, n=n)]
 
 
-@elementwise("R*, F*", ALL)
+@elementwise("R*, F*", "out", NETWORKS)
 def narrowed(x):
     """out = x in the storage type: parameters or an input on their way into a plan."""
     return x
 
 
-@elementwise("F*, R*", ALL)
+@elementwise("F*, R*", "out", NETWORKS)
 def widened(x):
     """out = x in the type that is computed with: what comes out of a plan."""
     return x

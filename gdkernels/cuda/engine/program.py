@@ -36,7 +36,7 @@ def bind_all(calls: Iterable[AnyCall], at: Binding) -> list[Launch]:
 
 
 def loss_launches(
-    call: LossCall, storage: str, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int, scale: int,
+    call: LossCall, storage: str, *, pred: int, target: int, grad: int, row_loss: int, rows: int, n: int, scale: int,
     class_weight: int = 0,
 ) -> list[Launch]:  # fmt: skip
     """The loss of each row, and its gradient times scale[0].
@@ -44,13 +44,23 @@ def loss_launches(
     pred, grad (rows, n); target (rows, n), or (rows,) int64 labels; row_loss (rows,). `class_weight` is the address of what
     the call holds in NumPy.
     """
+    given = {
+        "target": target,
+        "grad": grad,
+        "row_loss": row_loss,
+        "rows": rows,
+        "n": n,
+        "scale": scale,
+        "factor": 1.0,
+    }
     if isinstance(call, CrossEntropy):
-        options = (call.label_smoothing, class_weight, *((call.ignore_index,) if call.labels else ()))
         kernel = cross_entropy.LABELS if call.labels else cross_entropy.PROBABILITIES
+        ignored = {"ignore_index": call.ignore_index} if call.labels else {}
         return cross_entropy.launches(
-            storage, kernel, pred, target, grad, row_loss, rows, n, scale, 1.0, False, *options
-        )
+            storage, kernel, logits=pred, factor=1.0, divide=False, label_smoothing=call.label_smoothing, class_weight=class_weight,
+            **ignored, **given,
+        )  # fmt: skip
     assert isinstance(call, ElementLoss)
     return loss.element_launches(
-        call.name, storage, pred, target, grad, row_loss, 0, rows, n, scale, 1.0, call.options
+        call.name, storage, pred=pred, terms=0, factor=1.0, options=call.options, **given
     )

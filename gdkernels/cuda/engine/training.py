@@ -75,27 +75,30 @@ class Training(Uncopied):
         scale, value, factor, stop = (self._small.address + 16 * slot for slot in range(4))
         rows_at = self._rows.address
         parts, planes, squares, first = self._parts[norms]
-        width = ROW * len(self._update.decay)
-        begin = (fields, arena.samples.address, scale, rows_at, width)
-        loss_operands = (arena.row_loss.address, rows, scale, value, stop)
-        finish = (
-            fields, squares.address, planes, first.address, len(parts), self._clip, value, factor, stop,
-        )  # fmt: skip
+        one, width = (1, 1, 1), ROW * len(self._update.decay)
         weight = 0 if self._class_weight is None else self._class_weight.address
         return [
-            Launch(epoch.begin, real, (1, 1, 1), begin),
+            epoch.begin.on(
+                real, one, fields=fields, samples=arena.samples.address, scale=scale, row=rows_at, width=width
+            ),
             *epoch.gather_launches(arena.storage, fields, at(plan.input), rows, plan.input.columns),
             *epoch.target_launches(real, fields, arena.target.address, rows, n, labels),
             *bind_all(plan.forward, at),
             *loss_launches(
-                self._loss, arena.storage, at(plan.output), arena.target.address, at(plan.output_gradient),
-                arena.row_loss.address, rows, n, scale, weight,
+                self._loss, arena.storage, pred=at(plan.output), target=arena.target.address,
+                grad=at(plan.output_gradient), row_loss=arena.row_loss.address, rows=rows, n=n, scale=scale,
+                class_weight=weight,
             ),
-            Launch(epoch.loss_of_batch, real, (1, 1, 1), loss_operands),
+            epoch.loss_of_batch.on(
+                real, one, row_loss=arena.row_loss.address, rows=rows, scale=scale, value=value, stop=stop
+            ),
             *bind_all(plan.backward, at),
             *bind_all(plan.gradients, at),
             *self._square_launches(parts, planes, squares.address),
-            Launch(epoch.finish, real, (1, 1, 1), finish),
+            epoch.finish.on(
+                real, one, fields=fields, squares=squares.address, planes=planes, first=first.address,
+                parameters=len(parts), clip=self._clip, value=value, factor=factor, stop=stop,
+            ),
             *self._update_launches(rows_at, factor, stop),
         ]  # fmt: skip
 
@@ -108,19 +111,15 @@ class Training(Uncopied):
         return launches
 
     def _update_launches(self, rows_at: int, factor: int, stop: int) -> list[Launch]:
-        update, size = self._update, BYTES[self._arena.real]
-        launches = []
+        arena, update, size = self._arena, self._update, BYTES[self._arena.real]
+        launches, copy = [], arena.bf16_copy
         for index, (start, end, _) in enumerate(update.decay):
             p, g, *states = (buffer.address + start * size for buffer in self._buffers)
             row = rows_at + index * ROW * size
-            half = (
-                0
-                if self._arena.bf16_copy is None
-                else self._arena.bf16_copy.address + start * BYTES[self._arena.storage]
-            )
             launches += optim.update_launches(
-                self._arena.real, update.name, p, g, states, end - start, row, factor, stop, half
-            )
+                arena.real, update.name, p=p, g=g, states=states, count=end - start, row=row, scale=factor, stop=stop,
+                bf16_copy=0 if copy is None else copy.address + start * BYTES[arena.storage],
+            )  # fmt: skip
         return launches
 
     def _launches(self, rows: int, labels: bool, norms: bool) -> list[Launch]:

@@ -8,13 +8,12 @@ from functools import cache
 
 from ...scalar.activation import ACTIVATIONS
 from ..runtime.intrinsics import is_wide, load4, store4
-from ..runtime.jit import Launch, device, kernel
+from ..runtime.jit import BLOCKS_DOWN, Launch, device, kernel
 from ..runtime.pointer import BYTES, is_null, offset, real
+from ..runtime.storages import EVERY
 from ..runtime.target import cuda
 
-EVERY = ("float32", "float64", "bfloat16", "float16")
 LANES, WARPS = 32, 8
-STRIPS = 65535  # of rows, the blocks that a grid may have in y; further rows are taken in turn
 
 
 @cache
@@ -110,8 +109,8 @@ def kernels(kind: str, parts: str):
     return made
 
 
-def launches(
-    storage: str, part: int, count: int, m: int, n: int, out: int, ldo: int, *, accumulate=False, bias=0,
+def sum_launches(
+    storage: str, *, part: int, count: int, m: int, n: int, out: int, ldo: int, accumulate=False, bias=0,
     activation="identity", z=0, add=0, ldadd=0, parts="R*",
 ) -> list[Launch]:  # fmt: skip
     """out (m, n; row stride ldo) (+)= act(Σ parts + bias + add); `count` parts of (m, n) elements, C-contiguous.
@@ -124,8 +123,12 @@ def launches(
     chosen = kernels(activation, parts)[0 if wide else 1]
     columns = LANES * (4 if wide else 1)
     strips = -(-m // WARPS)
-    grid = -(-n // columns), min(STRIPS, strips), 1
+    grid = -(-n // columns), min(BLOCKS_DOWN, strips), 1
     # handed over, because the compiler divides 64 bits for it, which takes longer than a turn
-    turns = -(-strips // STRIPS)
-    operands = part, count, m * n, bias, add, ldadd, z, out, ldo, m, n, turns, int(accumulate)
-    return [Launch(chosen, storage, grid, operands)]
+    turns = -(-strips // BLOCKS_DOWN)
+    return [
+        chosen.on(
+            storage, grid, part=part, count=count, size=m * n, bias=bias, add=add, ldadd=ldadd, z=z, out=out, ldo=ldo,
+            rows=m, n=n, turns=turns, accumulate=int(accumulate),
+        )
+    ]  # fmt: skip

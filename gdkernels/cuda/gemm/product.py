@@ -1,21 +1,20 @@
 """The matrix product: who computes it.
 
-float32 and float64 go to the ordinary units (`gemm_simt`), bfloat16 and float16 to the tensor cores (`gemm_tensorcore`), as
-does float32 in the precision of tf32 where that is wanted; or everything goes to cuBLAS (`gemm_vendor`). `gemm_engine` knows
-what is wanted. Bias, a second summand and the activation cost no pass over memory of their own (`gemm_epilogue`).
+float32 and float64 go to the ordinary units (`simt`), bfloat16 and float16 to the tensor cores (`tensorcore`), as does
+float32 in the precision of tf32 where that is wanted; or everything goes to cuBLAS (`vendor`). `choice` knows what is
+wanted. Bias, a second summand and the activation cost no pass over memory of their own (`epilogue`).
 """
 
 from ..runtime import driver, strided
 from ..runtime.pointer import BYTES
-from . import choice as gemm_engine
-from . import epilogue as gemm_epilogue
-from . import simt as gemm_simt
-from . import vendor as gemm_vendor
+from ..runtime.storages import HALVES
+from . import choice, simt, vendor
+from .epilogue import sum_launches
 
 
 def launches(
-    room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
-    ldo: int, *, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
+    room, storage: str, *, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
+    ldo: int, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> list:  # fmt: skip
     """out (m, n) = act(A @ B + bias + add), or out += it.
 
@@ -49,33 +48,33 @@ def launches(
         "accumulate": accumulate, "bias": bias, "activation": activation, "z": z, "add": add, "ldadd": ldadd,
     }  # fmt: skip
     if k == 0:
-        return gemm_epilogue.launches(out_storage or storage, 0, 0, m, n, out, ldo, **tail)
-    engine, tf32 = gemm_engine.get_gemm_engine()
+        return sum_launches(out_storage or storage, part=0, count=0, m=m, n=n, out=out, ldo=ldo, **tail)
+    engine, tf32 = choice.get_gemm_engine()
     tf32 = tf32 and storage == "float32"
-    operands = a, rsa, csa, b, rsb, csb, out, ldo
+    asked = {
+        "m": m, "n": n, "k": k, "a": a, "rsa": rsa, "csa": csa, "b": b, "rsb": rsb, "csb": csb, "out": out, "ldo": ldo,
+        "tf32": tf32, **tail,
+    }  # fmt: skip
     if out_storage not in (None, storage):
-        return _own(room, storage, m, n, k, *operands, tf32=tf32, out_storage=out_storage, **tail)
+        return _own(room, storage, **asked, out_storage=out_storage)
     if engine == "auto":
         engine = _faster(storage, m, n, k, csa == 1, rsb == 1, tf32, tail)
-    make = _own if engine == "own" else gemm_vendor.launches
-    return make(room, storage, m, n, k, *operands, tf32=tf32, **tail)
+    make = _own if engine == "own" else vendor.launches
+    return make(room, storage, **asked)
 
 
-def _own(
-    room, storage, m, n, k, a, rsa, csa, b, rsb, csb, out, ldo, *, tf32, out_storage=None, **tail
-) -> list:  # fmt: skip
+def _own(room, storage: str, *, tf32: bool, out_storage: str | None = None, **asked) -> list:
     """The launches of our own kernels."""
-    operands = a, rsa, csa, b, rsb, csb, out, ldo
-    if tf32 or storage in ("bfloat16", "float16"):
-        from . import tensorcore as gemm_tensorcore
+    if tf32 or storage in HALVES:
+        from . import tensorcore
 
-        return gemm_tensorcore.launches(room, storage, m, n, k, *operands, out_storage=out_storage, **tail)
-    first, *left = _with_unit_stride(room, storage, m, k, a, rsa, csa)
-    second, b, csb, rsb = _with_unit_stride(room, storage, n, k, b, csb, rsb)
-    operands = *left, b, rsb, csb, out, ldo
+        return tensorcore.launches(room, storage, **asked, out_storage=out_storage)
+    m, n, k = asked["m"], asked["n"], asked["k"]
+    first, a, rsa, csa = _with_unit_stride(room, storage, m, k, asked["a"], asked["rsa"], asked["csa"])
+    second, b, csb, rsb = _with_unit_stride(room, storage, n, k, asked["b"], asked["csb"], asked["rsb"])
+    asked |= {"a": a, "rsa": rsa, "csa": csa, "b": b, "rsb": rsb, "csb": csb}
     processors = driver.processors(driver.use())
-    product = gemm_simt.launches(room, storage, m, n, k, *operands, processors=processors, **tail)
-    return [*first, *second, *product]
+    return [*first, *second, *simt.launches(room, storage, **asked, processors=processors)]
 
 
 def _with_unit_stride(room, storage: str, rows: int, k: int, address: int, stride: int, stride_k: int):
@@ -98,15 +97,17 @@ def _faster(storage, m, n, k, a_along_k, b_along_k, tf32, tail) -> str:
     """The faster engine for such products, of whose class one is timed in memory of its own."""
     form = f"{'N' if a_along_k else 'T'}{'T' if b_along_k else 'N'}"
     more = any(tail[name] for name in ("accumulate", "bias", "z", "add")) or tail["activation"] != "identity"
-    name = gemm_engine.product_class("tf32" if tf32 else storage, form, m, n, k, more)
+    name = choice.product_class("tf32" if tf32 else storage, form, m, n, k, more)
     size = BYTES[storage]
 
     def build(engine, room):
-        a = (room(m * k * size), *((k, 1) if a_along_k else (1, m)))
-        b = (room(k * n * size), *((1, k) if b_along_k else (n, 1)))
+        rsa, csa = (k, 1) if a_along_k else (1, m)
+        rsb, csb = (1, k) if b_along_k else (n, 1)
         arrays = {name: room(m * n * size) for name in ("bias", "z", "add") if tail[name]}
-        make = _own if engine == "own" else gemm_vendor.launches
-        rest = {**tail, **arrays, "ldadd": n}
-        return make(room, storage, m, n, k, *a, *b, room(m * n * size), n, tf32=tf32, **rest)
+        make = _own if engine == "own" else vendor.launches
+        return make(
+            room, storage, m=m, n=n, k=k, a=room(m * k * size), rsa=rsa, csa=csa, b=room(k * n * size), rsb=rsb,
+            csb=csb, out=room(m * n * size), ldo=n, tf32=tf32, **{**tail, **arrays, "ldadd": n},
+        )  # fmt: skip
 
-    return gemm_engine.faster(name, build)
+    return choice.faster(name, build)

@@ -19,26 +19,25 @@ from functools import cache
 
 from ..runtime.intrinsics import is_wide, load4
 from ..runtime.jit import Kernel, Launch, device, kernel
-from ..runtime.pointer import BYTES, offset, real, shared
+from ..runtime.pointer import BYTES, COMPUTED, offset, real, shared
 from ..runtime.target import cuda, types
-from . import epilogue as gemm_epilogue
-from .epilogue import epilogue, row_of
+from .epilogue import epilogue, row_of, sum_launches
 from .plan import choose
-from .simt_tiles import ELEMENTS, Tile, operand, warp
+from .simt_tiles import SimtTile, operand, warp
 
-LARGE = Tile(side=128, depth=8, down=2, right=2, blocks=2, share=0.9)
-SMALL = Tile(side=64, depth=16, down=2, right=1, blocks=4, share=0.72)
-DOUBLE = Tile(side=64, depth=16, down=1, right=1, blocks=2, share=0.7)
+TILE_128 = SimtTile(side=128, depth=8, down=2, right=2, blocks=2, share=0.9)
+TILE_64 = SimtTile(side=64, depth=16, down=2, right=1, blocks=4, share=0.72)
+TILE_64_FLOAT64 = SimtTile(side=64, depth=16, down=1, right=1, blocks=2, share=0.7)
 
 
 @cache
-def product(storage: str, tile: Tile, a_along_k: bool, b_along_k: bool, wide: bool, kind: str) -> Kernel:
+def product(storage: str, tile: SimtTile, a_along_k: bool, b_along_k: bool, wide: bool, kind: str) -> Kernel:
     """The kernel of this tile, form, way to memory and activation."""
     start_a, advance_a, first_a, read_a, place_a, write_a = operand(storage, tile, a_along_k, wide)
     start_b, advance_b, first_b, read_b, place_b, write_b = operand(storage, tile, b_along_k, wide)
     finish4, finish1 = epilogue(kind)
     multiply, gather = warp(storage, tile)
-    element = ELEMENTS[storage]
+    element = COMPUTED[storage]
     side, depth, down, right, threads = tile.side, tile.depth, tile.down, tile.right, tile.threads
     stride, brought, count = tile.stride(storage), tile.brought, tile.sums
     slab = depth * stride
@@ -65,15 +64,15 @@ def product(storage: str, tile: Tile, a_along_k: bool, b_along_k: bool, wide: bo
                     finish1(v, column, bias, add_row, z_row, out_row, accumulate)
             within = types.int32(within + threads // threads_across)
 
-    def body(a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, chunk, part, shift, accumulate):
+    def body(a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, span, part, shift, accumulate):
         # 2^shift rows of tiles are computed column by column, so that they find each other's operands in the L2 cache
         row0 = ((cuda.blockIdx.y << shift) + (cuda.blockIdx.x & ((1 << shift) - 1))) * side
         column0 = (cuda.blockIdx.x >> shift) * side
-        k0 = cuda.blockIdx.z * chunk
+        k0 = cuda.blockIdx.z * span
         if row0 >= m:
             return
         rows, columns = types.int32(min(m - row0, side)), types.int32(min(n - column0, side))
-        ks = types.int32(min(k - k0, chunk))
+        ks = types.int32(min(k - k0, span))
         t = types.int32(cuda.threadIdx.x)
         warp, lane = t >> 5, t & 31
         # lanes 0 and 1 are below each other: so a quarter of a warp reads two fours of A and four of B
@@ -113,9 +112,8 @@ def product(storage: str, tile: Tile, a_along_k: bool, b_along_k: bool, wide: bo
 
         out = offset(out, cuda.blockIdx.z * part)
         first = 0
-        while (
-            first < rows
-        ):  # as many rows of the tile as the slabs' memory holds, from the warps that have them
+        # as many rows of the tile at a time as the slabs' memory holds, from the warps that have them
+        while first < rows:
             if first <= down0 < first + held:
                 gather(0, sums, slabs, down0 - first, right0)
             cuda.syncthreads()
@@ -139,10 +137,10 @@ MOST_ROWS = 1 << 24  # of a launch, whose grid is at most 65535 in y
 
 
 def launches(
-    room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
-    ldo: int, *, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0, processors: int,
+    room, storage: str, *, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
+    ldo: int, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0, processors: int,
 ) -> list[Launch]:  # fmt: skip
-    """As `gemm.launches`, for m, n, k > 0 and operands of which one stride is 1 (that along k counts first)."""
+    """As `product.launches`, for m, n, k > 0 and operands of which one stride is 1 (that along k counts first)."""
     size = BYTES[storage]
     a_along_k, b_along_k = csa == 1, rsb == 1
     lda, ldb = rsa if a_along_k else csa, csb if b_along_k else rsb
@@ -151,31 +149,29 @@ def launches(
     wide = is_wide(storage, *numbers) and all(length % 4 == 0 for length in contiguous)
     # TT is rare, and single elements are slow in any tile: they have the small one only, which spares kernels.
     large = storage == "float32" and wide and (a_along_k or not b_along_k)
-    tiles = (DOUBLE,) if storage == "float64" else (LARGE, SMALL) if large else (SMALL,)
-    tile, parts, chunk = choose(tiles, m, n, k, size, processors)
-    operands = a, lda, a_along_k, b, ldb, b_along_k
+    tiles = (TILE_64_FLOAT64,) if storage == "float64" else (TILE_128, TILE_64) if large else (TILE_64,)
+    tile, parts, span = choose(tiles, m, n, k, size, processors)
+    operands = {
+        "m": m, "n": n, "k": k, "span": span, "a": a, "lda": lda, "a_along_k": a_along_k, "b": b, "ldb": ldb,
+        "b_along_k": b_along_k,
+    }  # fmt: skip
     tail = {
-        "bias": bias,
-        "add": add,
-        "ldadd": ldadd,
-        "z": z,
-        "accumulate": accumulate,
-        "activation": activation,
-    }
+        "bias": bias, "add": add, "ldadd": ldadd, "z": z, "accumulate": accumulate, "activation": activation,
+    }  # fmt: skip
     if parts == 1:
-        return _products(storage, tile, wide, *operands, out, ldo, m, n, k, chunk, **tail)
+        return _products(storage, tile, wide, **operands, out=out, ldo=ldo, **tail)
     part = room(parts * m * n * size)
-    first = _products(storage, tile, wide, *operands, part, n, m, n, k, chunk)
-    return first + gemm_epilogue.launches(storage, part, parts, m, n, out, ldo, **tail)
+    first = _products(storage, tile, wide, **operands, out=part, ldo=n)
+    return first + sum_launches(storage, part=part, count=parts, m=m, n=n, out=out, ldo=ldo, **tail)
 
 
 def _products(
-    storage, tile, wide, a, lda, a_along_k, b, ldb, b_along_k, out, ldo, m, n, k, chunk, *,
+    storage, tile, wide, *, m, n, k, span, a, lda, a_along_k, b, ldb, b_along_k, out, ldo,
     accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> list[Launch]:  # fmt: skip
     """The launches of one product, or of its parts along k, `m · n` apart."""
     chosen = product(storage, tile, a_along_k, b_along_k, wide, activation)
-    across, parts, size = -(-n // tile.side), -(-k // chunk), BYTES[storage]
+    across, parts, size = -(-n // tile.side), -(-k // span), BYTES[storage]
     made = []
     for first in range(0, m, MOST_ROWS):
         rows = min(m - first, MOST_ROWS)
@@ -183,10 +179,12 @@ def _products(
         # of the blocks, no more than one in nine shall find nothing to do
         shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
         below = first * size
-        operands = (
-            a + below * (lda if a_along_k else 1), lda, b, ldb, out + below * ldo, ldo, bias,
-            add and add + below * ldadd, ldadd, z and z + below * ldo,
-            rows, n, k, chunk, m * n, shift, int(accumulate),
+        made.append(
+            chosen.on(
+                storage, (across << shift, -(-down // (1 << shift)), parts),
+                a=a + below * (lda if a_along_k else 1), lda=lda, b=b, ldb=ldb, out=out + below * ldo, ldo=ldo, bias=bias,
+                add=add and add + below * ldadd, ldadd=ldadd, z=z and z + below * ldo, m=rows, n=n, k=k, span=span,
+                part=m * n, shift=shift, accumulate=int(accumulate),
+            )
         )  # fmt: skip
-        made.append(Launch(chosen, storage, (across << shift, -(-down // (1 << shift)), parts), operands))
     return made

@@ -9,17 +9,15 @@ from typing import NamedTuple
 
 from ..runtime.intrinsics import load4, store4, unrolled
 from ..runtime.jit import device
-from ..runtime.pointer import BYTES, offset, real
+from ..runtime.pointer import BYTES, COMPUTED, offset, real
 from ..runtime.target import cuda, types
 
-ELEMENTS = {"float32": types.float32, "float64": types.float64}
 
-
-class Tile(NamedTuple):
+class SimtTile(NamedTuple):
     """What a block computes: side x side, `depth` of k at a time; a thread has 4·down x 4·right of it.
 
     A warp is 4 x 8 threads. `blocks` shall fit on a processor, which bounds the registers. `share` is the speed in the model
-    of `gemm_plan`, where 1 is the peak.
+    of `plan`, where 1 is the peak.
     """
 
     side: int
@@ -49,7 +47,7 @@ class Tile(NamedTuple):
 
 
 @cache
-def operand(storage: str, tile: Tile, along_k: bool, wide: bool):
+def operand(storage: str, tile: SimtTile, along_k: bool, wide: bool):
     """(start, advance, read_first, read, place, write): device functions for an operand, thread `t` of a block.
 
     Element (row, k) lies at row · ld + k or, across, at row + k · ld. With `wide`, four are read at a time; for that the
@@ -58,9 +56,8 @@ def operand(storage: str, tile: Tile, along_k: bool, wide: bool):
     side, threads, stride = tile.side, tile.threads, tile.stride(storage)
     fours = tile.brought // 4
     across = side // 4
-    deeper = (
-        8 * (threads // 2 // side) if along_k else threads // across
-    )  # from one four to the next, along k
+    # from one four to the next, along k
+    deeper = 8 * (threads // 2 // side) if along_k else threads // across
 
     @device
     def mine(t):
@@ -138,13 +135,13 @@ def operand(storage: str, tile: Tile, along_k: bool, wide: bool):
 
 
 @cache
-def warp(storage: str, tile: Tile):
+def warp(storage: str, tile: SimtTile):
     """(multiply, gather): device functions for a warp's part of the tile.
 
     multiply(0, sums, slabs, from_a, from_b)     sums += A's slab @ B's slab, which begin for the thread at from_a and from_b
     gather(0, sums, slabs, down, right)          the thread's sums to row `down` and column `right` of the slabs' memory
     """
-    element, stride = ELEMENTS[storage], tile.stride(storage)
+    element, stride = COMPUTED[storage], tile.stride(storage)
     down, right = tile.down, tile.right
     rows_each, columns_each = 4 * down, 4 * right
 

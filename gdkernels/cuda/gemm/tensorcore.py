@@ -12,31 +12,40 @@ from functools import cache
 
 from ..runtime import driver
 from ..runtime.intrinsics import address, all_copies, copies_but_one, copy_commit, is_wide, load4, unrolled
-from ..runtime.jit import Kernel, Launch, device, kernel
+from ..runtime.jit import BLOCKS_DOWN, Kernel, Launch, device, kernel
 from ..runtime.pointer import BYTES, offset, real, shared
+from ..runtime.storages import HALVES
 from ..runtime.target import cuda, types
-from . import epilogue as gemm_epilogue
-from .epilogue import epilogue, row_of
+from .epilogue import epilogue, row_of, sum_launches
 from .plan import choose
-from .tensorcore_tiles import CHUNK, LARGE, PIECE, PITCH, SLAB, SMALL, Tile, operand, warp
+from .tensorcore_tiles import (
+    COPY_BYTES,
+    CORE_64,
+    CORE_128,
+    K_BYTES,
+    PIECE_ROWS,
+    PITCH_FLOATS,
+    CoreTile,
+    operand,
+    warp,
+)
 
-TILES = LARGE, SMALL
+TILES = CORE_128, CORE_64
 STAGES = 3
-BLOCKS_DOWN = 65535  # that a grid may have in y
 int32, uint32, float32 = types.int32, types.uint32, types.float32
 
 
 @cache
-def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, wide: bool) -> Kernel:
+def product(size: int, tile: CoreTile, a_along_k: bool, b_along_k: bool, kind: str, wide: bool) -> Kernel:
     """The kernel for elements of `size` bytes, of this tile, form and activation; `wide` has float32 results."""
     begin_a, fetch_a, place_a, read_a = operand(tile, size, a_along_k, is_left=True)
     begin_b, fetch_b, place_b, read_b = operand(tile, size, b_along_k, is_left=False)
     multiply, put = warp(tile)
     finish4, finish1 = epilogue(kind)
     side, down, warps_across = tile.side, tile.down, tile.warps_across
-    depth, stage, part_a = SLAB // size, tile.stage, SLAB * tile.side
+    depth, stage, part_a = K_BYTES // size, tile.stage, K_BYTES * tile.side
     memory_size = STAGES * stage // 4
-    registers, sums_count, pieces = 4 * down, 16 * down, 16 * down // PIECE
+    registers, sums_count, pieces = 4 * down, 16 * down, 16 * down // PIECE_ROWS
 
     @device
     def multiply_half(half, like, sums, at, at_a, at_b):
@@ -52,34 +61,36 @@ def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, 
         piece, sums, area, lane, turns, row0, column0, m, n, bias, add, ldadd, z, out, ldo, fours, accumulate
     ):
         """What follows the product, for some rows of a warp: eight lanes a row, or all lanes a row element by element."""
-        put(0, piece, area, (lane >> 2) * PITCH + (lane & 3) * 2, sums)
+        put(0, piece, area, (lane >> 2) * PITCH_FLOATS + (lane & 3) * 2, sums)
         cuda.syncwarp()
-        first = row0 + PIECE * piece
+        first = row0 + PIECE_ROWS * piece
         down, right, step = (lane >> 3, 4 * (lane & 7), 4) if fours != 0 else (int32(0), lane, 1)
         for _ in range(turns):
             row, column = first + down, column0 + right
             if row < m and column < n:
                 add_row, z_row, out_row = row_of(add, row, ldadd), row_of(z, row, ldo), offset(out, row * ldo)
                 if fours != 0:
-                    v0, v1, v2, v3 = load4(area, down * PITCH + right)
+                    v0, v1, v2, v3 = load4(area, down * PITCH_FLOATS + right)
                     finish4(v0, v1, v2, v3, column, bias, add_row, z_row, out_row, accumulate)
                 else:
-                    finish1(area[down * PITCH + right], column, bias, add_row, z_row, out_row, accumulate)
+                    finish1(
+                        area[down * PITCH_FLOATS + right], column, bias, add_row, z_row, out_row, accumulate
+                    )
             down += step
         cuda.syncwarp()
 
     multiply_stage, finish = unrolled(multiply_half, 2), unrolled(finish_piece, pieces)
 
     def body(
-        a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, chunk, part, shift, fours, accumulate
+        a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, span, part, shift, fours, accumulate
     ):  # fmt: skip
         # 2^shift rows of tiles are computed column by column, so that they find each other's operands in the L2 cache
         row0 = ((cuda.blockIdx.y << shift) + (cuda.blockIdx.x & ((1 << shift) - 1))) * side
         column0 = (cuda.blockIdx.x >> shift) * side
-        k0 = cuda.blockIdx.z * chunk
+        k0 = cuda.blockIdx.z * span
         if row0 >= m:
             return
-        left = int32(min(k - k0, chunk))
+        left = int32(min(k - k0, span))
         t = cuda.threadIdx.x
         memory = shared(a, memory_size)
         base = address(memory)
@@ -119,8 +130,8 @@ def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, 
         all_copies()
         cuda.syncthreads()
 
-        turns = PIECE // 4 if fours != 0 else PIECE
-        area = offset(memory, warp * (PIECE * PITCH))
+        turns = PIECE_ROWS // 4 if fours != 0 else PIECE_ROWS
+        area = offset(memory, warp * (PIECE_ROWS * PITCH_FLOATS))
         finish(
             0, sums, area, lane, turns, row0 + warp_row, column0 + warp_column, m, n,
             bias, add, ldadd, z, offset(out, cuda.blockIdx.z * part), ldo, fours, accumulate,
@@ -133,7 +144,7 @@ def product(size: int, tile: Tile, a_along_k: bool, b_along_k: bool, kind: str, 
     )
     result = "R*" if wide else "F*"
     signature = f"F*, i8, F*, i8, {result}, i8, F*, F*, i8, F*, i8, i8, i8, i8, i8, i4, i4, i4"
-    variants = ("bfloat16", "float16") if size == 2 else ("float32",)
+    variants = HALVES if size == 2 else ("float32",)
     return kernel(signature, threads=tile.threads, blocks=tile.blocks, variants=variants)(body)
 
 
@@ -163,8 +174,8 @@ def _in_chunks(room, storage: str, rows: int, k: int, address: int, stride: int,
     if k == 0:
         return [], address, True, 0
     size = BYTES[storage]
-    each = CHUNK // size
-    if address % CHUNK == 0:
+    each = COPY_BYTES // size
+    if address % COPY_BYTES == 0:
         if stride_k == 1 and k % each == 0 and (rows == 1 or stride % each == 0):
             return [], address, True, stride
         if stride == 1 and rows % each == 0 and (k == 1 or stride_k % each == 0):
@@ -175,15 +186,18 @@ def _in_chunks(room, storage: str, rows: int, k: int, address: int, stride: int,
     target = room(count * ld * size)
     across = -(-ld // 32)
     grid, turns = (pad.grid(32 * count)[0], min(BLOCKS_DOWN, across), 1), -(-across // BLOCKS_DOWN)
-    copy = Launch(pad, _CARRIERS[size], grid, (address, target, count, length, ld, step, step_within, turns))
+    copy = pad.on(
+        _CARRIERS[size], grid, source=address, target=target, count=count, length=length, ld=ld, step=step,
+        step_within=step_within, turns=turns,
+    )  # fmt: skip
     return [copy], target, along_k, ld
 
 
 def launches(
-    room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
-    ldo: int, *, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
+    room, storage: str, *, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
+    ldo: int, out_storage=None, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> list[Launch]:  # fmt: skip
-    """As `gemm.launches`, for bfloat16, float16 and (as tf32) float32; A and B may have any strides.
+    """As `product.launches`, for bfloat16, float16 and (as tf32) float32; A and B may have any strides.
 
     `room` gives addresses that are multiples of 16.
     """
@@ -199,7 +213,9 @@ def launches(
         return []
     first, a, a_along_k, lda = _in_chunks(room, storage, m, k, a, rsa, csa)
     second, b, b_along_k, ldb = _in_chunks(room, storage, n, k, b, csb, rsb)
-    operands = m, n, k, a, lda, a_along_k, b, ldb, b_along_k
+    operands = {
+        "m": m, "n": n, "k": k, "a": a, "lda": lda, "a_along_k": a_along_k, "b": b, "ldb": ldb, "b_along_k": b_along_k,
+    }  # fmt: skip
     tail = {
         "accumulate": accumulate, "bias": bias, "activation": activation, "z": z, "add": add, "ldadd": ldadd,
     }  # fmt: skip
@@ -208,19 +224,20 @@ def launches(
     plan = choose(TILES, m, n, max(k, 1), sums, driver.processors(number), speed)
     is_mixed = result != storage and (bias or z or add)  # the second stage takes all in one storage
     if plan.parts == 1 or is_mixed:
-        whole = plan._replace(parts=1, chunk=k)
-        return [*first, *second, _product(storage, result, whole, *operands, out, ldo, **tail)]
+        whole = plan._replace(parts=1, span=k)
+        return [*first, *second, _product(storage, result, whole, **operands, out=out, ldo=ldo, **tail)]
     part = room(plan.parts * m * n * sums)
-    parts = _product(storage, "float32", plan, *operands, part, n)
-    return [*first, *second, parts, *gemm_epilogue.launches(result, part, plan.parts, m, n, out, ldo, **tail)]
+    parts = _product(storage, "float32", plan, **operands, out=part, ldo=n)
+    rest = sum_launches(result, part=part, count=plan.parts, m=m, n=n, out=out, ldo=ldo, **tail)
+    return [*first, *second, parts, *rest]
 
 
 def _product(
-    storage, result, plan, m, n, k, a, lda, a_along_k, b, ldb, b_along_k, out, ldo, *,
+    storage, result, plan, *, m, n, k, a, lda, a_along_k, b, ldb, b_along_k, out, ldo,
     accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> Launch:  # fmt: skip
     """The launch of a product, or of its parts along k, `m · n` apart."""
-    tile, parts, chunk = plan
+    tile, parts, span = plan
     size = BYTES[storage]
     fours = (
         n % 4 == 0
@@ -232,7 +249,8 @@ def _product(
     shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
     shift = max(shift, (down // BLOCKS_DOWN).bit_length())
     chosen = product(size, tile, a_along_k, b_along_k, activation, result != storage)
-    operands = (
-        a, lda, b, ldb, out, ldo, bias, add, ldadd, z, m, n, k, chunk, m * n, shift, int(fours), int(accumulate)
+    return chosen.on(
+        storage, (across << shift, -(-down >> shift), parts), a=a, lda=lda, b=b, ldb=ldb, out=out, ldo=ldo, bias=bias,
+        add=add, ldadd=ldadd, z=z, m=m, n=n, k=k, span=span, part=m * n, shift=shift, fours=int(fours),
+        accumulate=int(accumulate),
     )  # fmt: skip
-    return Launch(chosen, storage, (across << shift, -(-down >> shift), parts), operands)

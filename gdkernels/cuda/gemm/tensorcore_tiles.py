@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from ..runtime.intrinsics import (
     copy_async,
-    device,
     ldmatrix,
     ldmatrix_transposed,
     load_word,
@@ -26,20 +25,21 @@ from ..runtime.intrinsics import (
     to_tf32,
     unrolled,
 )
+from ..runtime.jit import device
 from ..runtime.target import types
 
-CHUNK = 16  # bytes of one copy
-SLAB = 64  # bytes along k of a stage
-PIECE = 32  # rows of a warp that are finished together
-PITCH = 40  # floats from row to row of a piece: no two lanes meet in a bank
+COPY_BYTES = 16  # of one copy
+K_BYTES = 64  # of a stage, along k
+PIECE_ROWS = 32  # of a warp, that are finished together
+PITCH_FLOATS = 40  # from row to row of a piece: no two lanes meet in a bank
 int32 = types.int32
 
 
-class Tile(NamedTuple):
+class CoreTile(NamedTuple):
     """What a block computes: side x side elements, of which each warp has 16·down rows and 32 columns.
 
     `blocks` of them shall fit on a processor, which bounds the registers. `depth` is what parts of k are a multiple of,
-    `share` the speed for 16 bits in the model of `gemm_plan`, where 1 is the peak of the ordinary units.
+    `share` the speed for 16 bits in the model of `plan`, where 1 is the peak of the ordinary units.
     """
 
     side: int
@@ -59,20 +59,20 @@ class Tile(NamedTuple):
     @property
     def stage(self) -> int:
         """Bytes of a stage."""
-        return 2 * SLAB * self.side
+        return 2 * K_BYTES * self.side
 
 
-LARGE = Tile(side=128, down=4, blocks=2, share=5.0)
-SMALL = Tile(side=64, down=2, blocks=4, share=3.3)
+CORE_128 = CoreTile(side=128, down=4, blocks=2, share=5.0)
+CORE_64 = CoreTile(side=64, down=2, blocks=4, share=3.3)
 
 
 @cache
-def operand(tile: Tile, size: int, along_k: bool, is_left: bool):
+def operand(tile: CoreTile, size: int, along_k: bool, is_left: bool):
     """(begin, fetch, place, read): device functions for A (`is_left`) or B, with elements of `size` bytes."""
     threads = tile.threads
-    each = CHUNK // size  # elements of a chunk
-    pitch = SLAB if along_k else tile.side * size  # bytes of a row in shared memory
-    chunks = pitch // CHUNK
+    each = COPY_BYTES // size  # elements of a chunk
+    pitch = K_BYTES if along_k else tile.side * size  # bytes of a row in shared memory
+    chunks = pitch // COPY_BYTES
     deeper = threads // chunks  # rows in shared memory from a thread's first chunk to its second
 
     @device
@@ -98,17 +98,17 @@ def operand(tile: Tile, size: int, along_k: bool, is_left: bool):
             row0, row1 = min(first + row, count - 1), min(first + row + deeper, count - 1)
             k = k0 + chunk * each
             end = int32(left - chunk * each)
-            return start + (row0 * ld + k) * size, start + (row1 * ld + k) * size, SLAB, end, end, to
+            return start + (row0 * ld + k) * size, start + (row1 * ld + k) * size, K_BYTES, end, end, to
         column = min(first + chunk * each, (count - 1) // each * each)
         from0 = start + ((k0 + row) * ld + column) * size
         end = int32(left - row)
-        return from0, from0 + deeper * ld * size, SLAB * ld, end, int32(end - deeper), to
+        return from0, from0 + deeper * ld * size, K_BYTES * ld, end, int32(end - deeper), to
 
     @device
     def fetch(to, from0, from1, k, bound0, bound1):
         """Start to copy the two chunks; zeros behind the end of k. Sizes of 16 or 0 become predicates and cost nothing."""
         copy_async(to, from0, 16 if k < bound0 else 0)
-        copy_async(to + CHUNK * threads, from1, 16 if k < bound1 else 0)
+        copy_async(to + COPY_BYTES * threads, from1, 16 if k < bound1 else 0)
 
     @device
     def place(first, lane):
@@ -154,10 +154,10 @@ def operand(tile: Tile, size: int, along_k: bool, is_left: bool):
 
 
 @cache
-def warp(tile: Tile):
+def warp(tile: CoreTile):
     """(multiply, put): device functions for the sums of a warp, 16·down rows and 32 columns: a square of 16 x 8 is four a
     lane, in rows lane / 4 and lane / 4 + 8, columns 2(lane % 4) and the next."""
-    below = 8 * PITCH
+    below = 8 * PITCH_FLOATS
 
     @device
     def multiply(q, like, a, b, sums):
@@ -177,4 +177,4 @@ def warp(tile: Tile):
         store2(area, to, (sums[s], sums[s + 1]))
         store2(area, to + below, (sums[s + 2], sums[s + 3]))
 
-    return unrolled(multiply, 4 * tile.down), unrolled(put, PIECE // 4)
+    return unrolled(multiply, 4 * tile.down), unrolled(put, PIECE_ROWS // 4)

@@ -11,7 +11,7 @@ import numpy as np
 from ..runtime import driver, strided
 from ..runtime.jit import Launch
 from ..runtime.pointer import BYTES
-from . import epilogue as gemm_epilogue
+from .epilogue import sum_launches
 
 
 class Product(NamedTuple):
@@ -115,22 +115,22 @@ def _tf32(wanted: bool):
 
 
 def launches(
-    room, storage: str, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
-    ldo: int, *, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0, tf32=False,
+    room, storage: str, *, m: int, n: int, k: int, a: int, rsa: int, csa: int, b: int, rsb: int, csb: int, out: int,
+    ldo: int, accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0, tf32=False,
 ) -> list[Launch | Product]:  # fmt: skip
-    """As `gemm.launches`, for m, n, k > 0 and an `out` of the operands' type."""
+    """As `product.launches`, for m, n, k > 0 and an `out` of the operands' type."""
     first, a, a_turned = _dense(room, storage, a, m, k, rsa, csa)
     second, b, b_turned = _dense(room, storage, b, k, n, rsb, csb)
-    operands = storage, m, n, k, a, a_turned, b, b_turned
+    product = Product(storage, m, n, k, a, a_turned, b, b_turned, out, tf32)
     more = accumulate or bias or z or add or activation != "identity"
     if not more and ldo == n:
-        return [*first, *second, Product(*operands, out, tf32)]
+        return [*first, *second, product]
     part = room(m * n * BYTES[storage])
-    rest = gemm_epilogue.launches(
-        storage, part, 1, m, n, out, ldo, accumulate=accumulate, bias=bias, activation=activation, z=z,
-        add=add, ldadd=ldadd, parts="F*" if BYTES[storage] == 2 else "R*",
+    rest = sum_launches(
+        storage, part=part, count=1, m=m, n=n, out=out, ldo=ldo, accumulate=accumulate, bias=bias,
+        activation=activation, z=z, add=add, ldadd=ldadd, parts="F*" if BYTES[storage] == 2 else "R*",
     )  # fmt: skip
-    return [*first, *second, Product(*operands, part, tf32), *rest]
+    return [*first, *second, product._replace(out=part), *rest]
 
 
 def _dense(room, storage: str, address: int, rows: int, columns: int, stride: int, stride_column: int):

@@ -26,6 +26,7 @@ class BFloat16:
 
 
 BFLOAT16 = BFloat16()
+_STORAGES = {np.dtype(name): name for name in ("float32", "float64", "float16")}  # NumPy is slow to tell
 _BITS = np.dtype(np.uint16)  # what stands for bfloat16 in a shadow
 
 
@@ -61,6 +62,11 @@ class Array:
     def same_memory(self, other: "Array") -> bool:
         """Whether the two are the same elements in the same order."""
         return self.address == other.address and self.strides == other.strides and self.shape == other.shape
+
+    @property
+    def storage(self) -> str:
+        """The name of the element type, as kernels take it."""
+        return _STORAGES.get(self.dtype) or self.dtype.name
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -173,6 +179,11 @@ class Array:
             _CAPTURED.append(memory)
         self.__dict__.setdefault("kept", []).append(memory)
         return memory.address
+
+
+def address_of(array: Array | None) -> int:
+    """The address, or 0 for what is absent: what kernels take."""
+    return 0 if array is None else array.address
 
 
 # ---------------------------------------------------------------------------------------------- libraries

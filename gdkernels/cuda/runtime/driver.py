@@ -127,18 +127,20 @@ def _load_assembled(ptx: str, device: int):
 
 
 class Parameters(threading.local):
-    """Room for the arguments of a launch: a slot of eight bytes each, and the table of their addresses."""
+    """Where the operands of a launch are put, by each thread: `room` has slots of eight bytes, and the table of their
+    addresses."""
 
     def __init__(self, count: int):
-        self.values = ctypes.create_string_buffer(8 * count)
-        start = ctypes.addressof(self.values)
+        self._memory = ctypes.create_string_buffer(8 * count)
+        start = ctypes.addressof(self._memory)
         self._table = (ctypes.c_void_p * count)(*(start + 8 * slot for slot in range(count)))
-        self.table = ctypes.addressof(self._table)
+        self.room = memoryview(self._memory).cast("B"), ctypes.addressof(self._table)
 
 
 def launch(function: int, grid, threads: int, shared: int, stream: int, table: int, name: str) -> None:
-    """Launch a kernel with the arguments that `table` points to."""
-    answer = api.cuLaunchKernel(function, *grid, threads, 1, 1, shared, stream, table, 0)
+    """Launch a kernel with the operands that `table` points to."""
+    x, y, z = grid
+    answer = api.cuLaunchKernel(function, x, y, z, threads, 1, 1, shared, stream, table, 0)
     if answer[0] != _OK:
         check(answer, f"launching {name} on {grid} blocks of {threads} threads")
 

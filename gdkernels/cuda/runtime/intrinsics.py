@@ -4,7 +4,6 @@ from .pointer import BYTES, COMPUTED, SHARED, STORED, element, narrow, widen
 from .target import cuda, device, intrinsic, ir, types
 
 FULL = 0xFFFFFFFF  # all lanes of a warp
-LANES = 32
 
 
 # ---------------------------------------------------------------------------------------------- wide accesses
@@ -64,7 +63,7 @@ def _wide_store(count: int):
 # load4(p, i) -> (p[i], p[i+1], p[i+2], p[i+3]) and store4(p, i, values): one access of 16 bytes for float32, two for
 # float64, one of 8 bytes for 16-bit storage. The address must be a multiple of what is accessed.
 load4, store4 = _wide_load(4), _wide_store(4)
-load2, store2 = _wide_load(2), _wide_store(2)
+store2 = _wide_store(2)
 
 
 @intrinsic

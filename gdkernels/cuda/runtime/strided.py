@@ -9,11 +9,10 @@ from .target import cuda
 Strides = Sequence[int]
 AXES = 6
 _CARRIERS = {1: "int8", 2: "int16", 4: "int32", 8: "int64"}  # integers that carry the bits
-_SIZES = ", ".join(["i8"] * AXES)
-_SIGNATURE = f"{_SIZES}, {_SIZES}, {_SIZES}, i8"
+_SIZES, _FROM, _TO = ([f"{letter}{axis}" for axis in range(AXES)] for letter in "nst")
 
 
-@kernel(f"F*, F*, {_SIGNATURE}", variants=tuple(_CARRIERS.values()))
+@kernel(f"F*, F*, {'i8, ' * (3 * AXES)}i8", variants=tuple(_CARRIERS.values()))
 def copy_elements(
     source, target, n0, n1, n2, n3, n4, n5, s0, s1, s2, s3, s4, s5, t0, t1, t2, t3, t4, t5, count
 ):
@@ -48,14 +47,17 @@ def copy(
         raise ValueError(
             f"gdkernels: a strided array of shape {shape} on the GPU, expected at most {AXES} axes"
         )
-    lead = AXES - len(shape)
-    sizes = (1,) * lead + tuple(shape)
-    strides = [(0,) * lead + tuple(each) for each in (source_strides, target_strides)]
-    count = math.prod(shape)
-    operands = (source, target, *sizes, *strides[0], *strides[1], count)
-    return Launch(copy_elements, _CARRIERS[size], copy_elements.grid(count), operands)
+    lead, count = AXES - len(shape), math.prod(shape)
+    axes = (
+        (_SIZES, (1,) * lead + tuple(shape)),
+        (_FROM, (0,) * lead + tuple(source_strides)),
+        (_TO, (0,) * lead + tuple(target_strides)),
+    )
+    named = {name: number for names, numbers in axes for name, number in zip(names, numbers, strict=True)}
+    grid = copy_elements.grid(count)
+    return copy_elements.on(_CARRIERS[size], grid, source=source, target=target, **named, count=count)
 
 
 def widen(source: int, target: int, count: int) -> Launch:
     """Labels of 32 bits into 64, both contiguous."""
-    return Launch(widen_integers, "int32", widen_integers.grid(count), (source, target, count))
+    return widen_integers.on("int32", widen_integers.grid(count), source=source, target=target, count=count)
