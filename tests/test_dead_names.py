@@ -121,17 +121,10 @@ def unused(root: Path, searched=SEARCHED, using=USING) -> list[str]:
 FOR_TESTS = {
     "tools.gate.judgement.unnamed",  # the gate's test calls it in a process of its own
 }
-# To be deleted. A name that is gone has to leave this list.
-DEAD = {
-    "gdkernels.cuda.dropout.LAST_BLOCK",
-    "gdkernels.cuda.loss._at",
-    "gdkernels.cuda.runtime.intrinsics.LANES",
-    "gdkernels.cuda.runtime.intrinsics.load2",
-}
 
 
 def test_every_name_is_used_by_more_than_tests():
-    assert set(unused(ROOT)) == FOR_TESTS | DEAD
+    assert set(unused(ROOT)) == FOR_TESTS
 
 
 # ---------------------------------------------------------------------------------------------- the search

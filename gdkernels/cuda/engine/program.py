@@ -44,21 +44,14 @@ def loss_launches(
     pred, grad (rows, n); target (rows, n), or (rows,) int64 labels; row_loss (rows,). `class_weight` is the address of what
     the call holds in NumPy.
     """
-    given = {
-        "target": target,
-        "grad": grad,
-        "row_loss": row_loss,
-        "rows": rows,
-        "n": n,
-        "scale": scale,
-        "factor": 1.0,
-    }
+    given = {"target": target, "grad": grad, "row_loss": row_loss, "rows": rows, "n": n, "scale": scale}
     if isinstance(call, CrossEntropy):
         kernel = cross_entropy.LABELS if call.labels else cross_entropy.PROBABILITIES
-        ignored = {"ignore_index": call.ignore_index} if call.labels else {}
+        if call.labels:
+            given["ignore_index"] = call.ignore_index
         return cross_entropy.launches(
-            storage, kernel, logits=pred, factor=1.0, divide=False, label_smoothing=call.label_smoothing, class_weight=class_weight,
-            **ignored, **given,
+            storage, kernel, logits=pred, factor=1.0, divide=False, label_smoothing=call.label_smoothing,
+            class_weight=class_weight, **given,
         )  # fmt: skip
     assert isinstance(call, ElementLoss)
     return loss.element_launches(
