@@ -7,7 +7,7 @@ Each row has a team of threads (`rows`), and every array is read once, 8 n bytes
 An array of any shape is cut into rows of `ROW_ELEMENTS`. Sums over rows run in stages of fixed order. Same input, same bits.
 """
 
-from ..scalar import loss as losses
+from ..scalar.loss import ELEMENT_LOSSES, Loss
 from .rows import THREADS, WARPS, member, part, sum_launches, team_sum, teams
 from .runtime.arrays import address_of
 from .runtime.intrinsics import is_wide, times, transposed
@@ -19,14 +19,9 @@ from .runtime.widths import Pair, both_widths
 ROW_ELEMENTS = 1024  # elements whose losses are added up by a warp
 
 
-def _options(loss) -> tuple[str, ...]:
-    """What a loss takes besides prediction and target, by name."""
-    return loss.__code__.co_varnames[2 : loss.__code__.co_argcount]
-
-
-def _kernels(name: str, loss) -> Pair:
+def _kernels(name: str, row: Loss) -> Pair:
     """The kernels of a loss of elements, for each of whose options there is an operand of its name."""
-    loss_of, options = device(loss), _options(loss)
+    loss_of, options = device(row.loss), tuple(row.options)
 
     def make(width):
         load, store, total_of, size = width.load, width.store, width.total, width.size
@@ -65,9 +60,7 @@ def _kernels(name: str, loss) -> Pair:
     return both_widths(signature, threads=THREADS, variants=NETWORKS, operands=operands)(make)
 
 
-LOSSES = {one.__name__: one for one in (losses.mse, losses.huber, losses.binary_cross_entropy)}
-ELEMENTS = {name: _kernels(name, loss) for name, loss in LOSSES.items()}
-OPTIONS = {name: _options(loss) for name, loss in LOSSES.items()}
+ELEMENTS = {name: _kernels(name, row) for name, row in ELEMENT_LOSSES.items()}
 
 # ---------------------------------------------------------------------------------------------- launches
 
@@ -78,7 +71,7 @@ def element_launches(
 ) -> list[Launch]:  # fmt: skip
     """The loss of each row, each term's, and the gradient times factor · scale[0]; what is at address 0 is absent.
 
-    `options` in the order of `OPTIONS`.
+    `options` in their order in `scalar.loss`.
     """
     computed = str(COMPUTED[storage])
     wide = is_wide(storage, pred, grad, n * BYTES[storage]) and is_wide(computed, target, terms)
@@ -87,7 +80,7 @@ def element_launches(
     return [
         chosen.on(
             storage, grid, pred=pred, target=target, grad=grad, row_loss=row_loss, terms=terms, rows=rows, n=n,
-            scale=scale, factor=factor, shift=shift, **dict(zip(OPTIONS[name], options, strict=True)),
+            scale=scale, factor=factor, shift=shift, **dict(zip(ELEMENT_LOSSES[name].options, options, strict=True)),
         )
     ]  # fmt: skip
 

@@ -178,9 +178,9 @@ def test_a_loss_has_any_number_of_options(device, n, rng, monkeypatch):
     """Each of which counts, by fours and one by one."""
     from gdkernels.cuda import loss
 
-    monkeypatch.setitem(loss.ELEMENTS, "lopsided", loss._kernels("lopsided", lopsided))
-    monkeypatch.setitem(loss.OPTIONS, "lopsided", loss._options(lopsided))
-    assert loss.OPTIONS["lopsided"] == ("above", "below", "power")
+    row = Loss(lopsided, options=dict.fromkeys(("above", "below", "power"), Option(1.0, POSITIVE)))
+    monkeypatch.setitem(loss.ELEMENT_LOSSES, "lopsided", row)
+    monkeypatch.setitem(loss.ELEMENTS, "lopsided", loss._kernels("lopsided", row))
     pred, target = pair(rng, "f4", (5, n))
     grad = device.empty(pred.shape, "f4")
     for options in ((2.0, 4.0, 3.0), (8.0, 4.0, 3.0), (2.0, 8.0, 3.0), (2.0, 4.0, 9.0)):
