@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import reference
+from gdkernels.ranges import POSITIVE, Option
+from gdkernels.scalar.loss import Loss
 from reference import bounds
 from reference.rounding import GPU, rounded
 from tests.cuda.mutation import mutant
