@@ -6,7 +6,7 @@ is the arithmetic of what is judged, `additions` how many a term of a long sum g
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from . import loss as losses
 from . import optim
-from .activation import GATE_BOUND, GATES, GELU_CUBIC, activation_slope
+from .activation import GATE_BOUND, GATE_ROUNDINGS, GATES, GELU_CUBIC, ROUNDINGS, activation_slope
 from .activation import activation as exact_activation
 from .clip import clip_by_global_norm as exact_clip
 from .clip import global_norm as exact_norm
@@ -32,18 +32,15 @@ from .softmax import softmax as exact_softmax
 __all__ = [
     "activation",
     "activation_backward",
-    "binary_cross_entropy",
     "clip_by_global_norm",
     "dropout",
     "global_norm",
-    "huber",
     "layernorm",
     "layernorm_backward",
     "linear",
     "linear_backward",
     "log_softmax",
     "matmul",
-    "mse",
     "rmsnorm",
     "rmsnorm_backward",
     "softmax",
@@ -52,30 +49,6 @@ __all__ = [
 ]
 
 # ------------------------------------------------------------------------------------------------ activations
-
-# kind: ulps of act(z), ulps of da * act'(saved), the steepest slope. The terms stand in the order of the formula.
-PLAIN: dict[str, Callable[[Arithmetic], tuple[float, float, float]]] = {
-    "identity": lambda on: (0.0, 0.0, 1.0),
-    "sigmoid": lambda on: (on.exp + 0.5 + on.division, 0.5 + 0.5 + 0.5, 0.25),
-    "tanh": lambda on: (on.tanh, 0.5 + 0.5 + 0.5 + 0.5, 1.0),  # (1 - a) (1 + a) da
-    "relu": lambda on: (0.0, 0.0, 1.0),
-    "leaky_relu": lambda on: (0.5 + 0.5, 0.5 + 0.5, 1.0),  # the constant 0.01, and a product
-    "elu": lambda on: (on.expm1, 0.5 + 0.5, 1.0),
-    # What e^-|z| is wrong by, its logarithm log(1 + e^-|z|) is wrong by at most as much.
-    "softplus": lambda on: (on.exp + on.log1p + 0.5, on.exp + 0.5 + on.division + 0.5, 1.0),
-}
-
-# kind: ulps of the gate, ulps of gate', the steepest slope of z gate(z). With e = exp(-|z|) and part = 1 / (1 + e) the
-# gates of silu and gelu_tanh are (1 or e) part, and gate' = e part²; neither changes by more than e does. For z < 0
-# the gate of mish is n / (n + 2) with n = e (e + 2), and gate' = 4 e (1 + e) / (n + 2)²; for z > 0 it is likewise
-# (1 + 2 e) / (1 + 2 e + 2 e²), and gate' has another factor e. The slope 2u' of gelu_tanh is a
-# product of a constant and a sum, whose second term has three roundings more.
-GATED: dict[str, Callable[[Arithmetic], tuple[float, float, float]]] = {
-    "gelu": lambda on: (on.normal_cdf, on.normal_pdf, 1.13),
-    "gelu_tanh": lambda on: (on.exp + 0.5 + on.division, on.exp + 2 * (0.5 + on.division) + 1.0 + 2.0, 1.13),
-    "silu": lambda on: (on.exp + 0.5 + on.division, on.exp + 2 * (0.5 + on.division) + 1.0, 1.1),
-    "mish": lambda on: (on.exp + 1.5 + on.division, 2 * on.exp + 1.5 + 2 * (1.5 + on.division) + 1.0, 1.1),
-}
 
 
 def _gate(z: Array, kind: str, on: Arithmetic) -> tuple[Array, Array, Bound, Bound]:
@@ -86,7 +59,7 @@ def _gate(z: Array, kind: str, on: Arithmetic) -> tuple[Array, Array, Bound, Bou
     2 √(2/π) (z + 0.044715 z³), z three times and its cube four times more, which changes the gate, a sigmoid of 2u,
     by 1 - gate times as much of itself, and gate' by no more.
     """
-    ulps, ulps_of_rise, _ = GATED[kind](on)
+    ulps, ulps_of_rise, _ = GATE_ROUNDINGS[kind](on)
     gate, rise = GATES[kind](z)
     rise = np.abs(z) * rise
     of_gate = rounded(gate, ulps, denormals=2.0)
@@ -106,10 +79,10 @@ def _gate(z: Array, kind: str, on: Arithmetic) -> tuple[Array, Array, Bound, Bou
 
 @ieee
 def activation(z: ArrayLike, kind: str, on: Arithmetic = CPU) -> Bound:
-    """As the tables above say; z times a gate is one rounding more."""
+    """As the tables beside the formulas say; z times a gate is one rounding more."""
     z = f64(z)
-    if kind in PLAIN:
-        ulps, _, _ = PLAIN[kind](on)
+    if kind in ROUNDINGS:
+        ulps, _, _ = ROUNDINGS[kind](on)
         return rounded(exact_activation(z, kind), ulps, denormals=float(ulps > 0))
     z = np.clip(np.nan_to_num(z), -GATE_BOUND, GATE_BOUND)
     _, _, of_gate, _ = _gate(z, kind, on)
@@ -118,10 +91,10 @@ def activation(z: ArrayLike, kind: str, on: Arithmetic = CPU) -> Bound:
 
 @ieee
 def activation_backward(da: ArrayLike, saved: ArrayLike, kind: str, on: Arithmetic = CPU) -> Bound:
-    """As the tables above say; a gate as a product, gate + z gate', and its product by da are a rounding each."""
+    """As the tables beside the formulas say; a gate's product, gate + z gate' and its product by da are a rounding each."""
     da, saved = np.abs(f64(da)), f64(saved)
-    if kind in PLAIN:
-        _, ulps, _ = PLAIN[kind](on)
+    if kind in ROUNDINGS:
+        _, ulps, _ = ROUNDINGS[kind](on)
         slope = np.abs(activation_slope(saved, kind))
         return rounded(da * slope, ulps, denormals=(1.0 + da) * (ulps > 0))
     gate, rise, of_gate, of_rise = _gate(np.clip(np.nan_to_num(saved), -GATE_BOUND, GATE_BOUND), kind, on)
@@ -148,7 +121,7 @@ def linear(
     """(a, z): the activation makes the error of z as many times larger as it is steep, and adds its own."""
     bias = () if b is None else (b,)
     of_z = matmul(x, w, *bias)
-    _, _, steepest = (PLAIN.get(kind) or GATED[kind])(on)
+    _, _, steepest = (ROUNDINGS.get(kind) or GATE_ROUNDINGS[kind])(on)
     z = f64(x) @ f64(w) + sum(map(f64, bias))
     return of_z.through(lambda e: steepest * e) + activation(z, kind, on), of_z
 
@@ -327,36 +300,6 @@ def softmax_cross_entropy(
     return of_value, of_grad.through(lambda e: e / count) + rounded(grad, of_sum)
 
 
-def _mse(pred: Array, target: Array, on: Arithmetic) -> tuple[float, Array, float]:
-    """e = pred - target twice and a product; e."""
-    return 1.5, 2.0 * np.abs(pred - target), 0.5
-
-
-def _huber(pred: Array, target: Array, on: Arithmetic, delta: float = 1.0) -> tuple[float, Array, float]:
-    """|e| - delta/2, which is at least a third of what its rounded terms add up to; a difference, delta, a product."""
-    return 3 * 0.5 + 1.5, np.minimum(np.abs(pred - target), delta), 0.5
-
-
-def _binary_cross_entropy(
-    logits: Array, target: Array, on: Arithmetic, pos_weight: float = 1.0
-) -> tuple[float, Array, float]:
-    """w t softplus(-z) + (1 - t) softplus(z): to the softplus come w, two products and a sum, and so for the slope."""
-    p, not_p = exact_activation(logits, "sigmoid"), exact_activation(-logits, "sigmoid")
-    return (
-        on.exp + on.log1p + 2.5,
-        (1.0 - target) * p + pos_weight * target * not_p,
-        on.exp + on.division + 3.0,
-    )
-
-
-# name: ulps of a term, none of which is negative; what a slope is the sum or difference of; ulps of that
-LOSSES: dict[str, Callable[..., tuple[float, Array, float]]] = {
-    "mse": _mse,
-    "huber": _huber,
-    "binary_cross_entropy": _binary_cross_entropy,
-}
-
-
 @ieee
 def _loss(
     name: str,
@@ -369,7 +312,7 @@ def _loss(
 ) -> tuple[Bound, Bound]:
     """(value, grad): a sum of terms of one sign; slopes, each times 1 / count."""
     pred, target = f64(pred), f64(target)
-    ulps, slope, ulps_of_slope = LOSSES[name](pred, target, on, **options)
+    ulps, slope, ulps_of_slope = losses.ROUNDINGS[name](pred, target, on, **options)
     value, _ = getattr(losses, name)(pred, target, reduction=reduction, **options)
     count = pred.size if reduction == "mean" else 1
     scaled = 0.5 + on.division
@@ -381,7 +324,11 @@ def _loss(
     )
 
 
-mse, huber, binary_cross_entropy = (partial(_loss, name) for name in LOSSES)
+def __getattr__(name: str) -> Any:
+    """The bounds of a loss of elements have its name."""
+    if name in losses.ROUNDINGS:
+        return partial(_loss, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # ------------------------------------------------------------------------------------------------ parameters
@@ -402,6 +349,9 @@ def clip_by_global_norm(
     return [rounded(one, of_norm + 0.5 + on.division + 0.5) for one in clipped]
 
 
+SQUARES = ("v", "vmax")  # states of optimizers that are means or sums of squares
+
+
 @ieee
 def step(
     name: str,
@@ -414,39 +364,29 @@ def step(
 ) -> list[Bound]:
     """Of p and of every state after a step of an optimizer ("adam", not "adam_step"), on either arithmetic.
 
-    A sum a + b has the error k/2 (|a| + |b|), k the roundings of its terms: constants, products, the sum itself; a
-    root halves a relative error, a quotient adds those of both sides. Quotients and roots are few beside the other
-    roundings, and the numbers leave room for a division of 2 ulp and a root of 1.
+    A sum a + b has the error k/2 (|a| + |b|), k the roundings of its terms: constants, products, the sum itself. So the
+    step is taken from the absolute values, where nothing cancels: what p loses there is the size of the update. A mean
+    of gradients goes through four roundings, one of squares (v, vmax) through six. Where the update is a quotient with
+    such a root below, this halves the error of the squares and the quotient adds those of both sides. Divisions and
+    roots are few beside the other roundings, and the numbers leave room for a division of 2 ulp and a root of 1.
     """
     exact_step = getattr(optim, f"{name}_step")
     o = {n: one.default for n, one in inspect.signature(exact_step).parameters.items()} | options
     counted = (count,) if "step" in o else ()
     exact = exact_step(p, g, *states, *counted, lr, **options)
-    p, g, *states = (np.abs(f64(each)) for each in (p, g, *states))
-    gradient = g if name in ("adamw", "lion") else g + o["weight_decay"] * p
-    size = p * (1.0 + lr * o["weight_decay"])
-    if name == "sgd":
-        velocity = o["momentum"] * states[0] + gradient
-        return [rounded(size + lr * (gradient + velocity), 4.0), rounded(velocity, 4.0)]
-    if name == "lion":
-        mean = o["beta2"] * states[0] + (1 - o["beta2"]) * gradient
-        return [rounded(size + lr, 3.0), rounded(mean, 4.0)]
-    if name in ("rmsprop", "adagrad"):
-        keep, gain = (o["alpha"], 1 - o["alpha"]) if name == "rmsprop" else (1.0, 1.0)
-        of_mean, rate, small = rounded(gradient, 2.0), lr, o["eps"]
-    else:
-        beta1, keep, gain = o["beta1"], o["beta2"], 1 - o["beta2"]
-        of_mean = rounded(beta1 * states[0] + (1 - beta1) * gradient, 4.0)
-        root = math.sqrt(1 - keep**count)
-        rate, small = lr * root / (1 - beta1**count), o["eps"] * root
-    mean = of_mean.size
-    of_squares = rounded(keep * states[len(states) > 1] + gain * gradient**2, 6.0)
-    under = np.sqrt(exact[-1])  # of v, or of vmax
+    sizes = exact_step(*(np.abs(f64(each)) for each in (p, g, *states)), *counted, lr, **options)
+    names = [n for n in o if n not in ("p", "g")][: len(states)]
+    p = np.abs(f64(p))
+    of_states = [  # sgd without momentum has none
+        rounded(np.zeros(p.shape) if size is None else size, 6.0 if state in SQUARES else 4.0)
+        for state, size in zip(names, sizes[1:], strict=True)
+    ]
+    update = p - sizes[0]
+    if names[-1] not in SQUARES:
+        return [rounded(p + update, 4.0), *of_states]
+    small = o["eps"] * math.sqrt(1 - o["beta2"] ** count) if counted else o["eps"]
+    under = np.sqrt(exact[-1])
     divisor = under + small
-    of_divisor = of_squares.error / (2 * under) + 2 * divisor
-    update = rate * mean / divisor
-    error = rate * of_mean.error / divisor + update * (of_divisor / divisor + 3) + 2 * (size + update)
-    of_p = Bound(error, 16.0)
-    return (
-        [of_p, of_squares] if len(states) == 1 else [of_p, of_mean, of_squares, of_squares][: len(states) + 1]
-    )
+    update = update * (np.sqrt(sizes[-1]) + small) / divisor
+    of_divisor = of_states[-1].error / (2 * under) + 2 * divisor
+    return [Bound(update * (4 + of_divisor / divisor + 3) + 2 * (p + update), 16.0), *of_states]

@@ -9,10 +9,14 @@ Every loss gives (value, grad). `reduction` says what becomes of the terms l_i o
 A mean over nothing (empty batch, all labels ignored) is NaN with gradient zero, as in PyTorch.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .activation import activation
 from .precision import Array, f64, ieee
+from .rounding import Arithmetic
 
 __all__ = ["binary_cross_entropy", "huber", "mse"]
 
@@ -91,3 +95,36 @@ def binary_cross_entropy(
     terms = pos_weight * t * (np.maximum(-z, 0.0) + tail) + (1.0 - t) * (np.maximum(z, 0.0) + tail)
     grad = (1.0 - t) * p - pos_weight * t * not_p
     return reduced("binary_cross_entropy", terms, grad, reduction, z.size)
+
+
+# ------------------------------------------------------------------------------------------------ roundings
+
+
+def _mse(pred: Array, target: Array, on: Arithmetic) -> tuple[float, Array, float]:
+    """e = pred - target twice and a product; e."""
+    return 1.5, 2.0 * np.abs(pred - target), 0.5
+
+
+def _huber(pred: Array, target: Array, on: Arithmetic, delta: float = 1.0) -> tuple[float, Array, float]:
+    """|e| - delta/2, which is at least a third of what its rounded terms add up to; a difference, delta, a product."""
+    return 3 * 0.5 + 1.5, np.minimum(np.abs(pred - target), delta), 0.5
+
+
+def _binary_cross_entropy(
+    logits: Array, target: Array, on: Arithmetic, pos_weight: float = 1.0
+) -> tuple[float, Array, float]:
+    """w t softplus(-z) + (1 - t) softplus(z): to the softplus come w, two products and a sum, and so for the slope."""
+    p, not_p = activation(logits, "sigmoid"), activation(-logits, "sigmoid")
+    return (
+        on.exp + on.log1p + 2.5,
+        (1.0 - target) * p + pos_weight * target * not_p,
+        on.exp + on.division + 3.0,
+    )
+
+
+# name: ulps of a term, none of which is negative; what a slope is the sum or difference of; ulps of that
+ROUNDINGS: dict[str, Callable[..., tuple[float, Array, float]]] = {
+    "mse": _mse,
+    "huber": _huber,
+    "binary_cross_entropy": _binary_cross_entropy,
+}

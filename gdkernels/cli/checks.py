@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gdkernels as gd
+from gdkernels.ops.norm import __all__ as NORMS
 from gdkernels.scalar.loss import ELEMENT_LOSSES
 from gdkernels.scalar.optim import OPTIMIZERS, RULES
 
@@ -49,6 +50,16 @@ def ratio(case: Case) -> float:
     if case.bound == 0:
         return np.inf if case.error > 0 else 0.0
     return case.error / case.bound
+
+
+def as_tuple(results: Any) -> tuple[Any, ...]:
+    """The results of a call, also where it is one."""
+    return results if isinstance(results, tuple) else (results,)
+
+
+def columns(*stats: Array) -> list[Array]:
+    """What is kept of rows, one number of each: as a column of a matrix, or as it is."""
+    return [part for one in stats for part in (np.split(one, one.shape[1], 1) if one.ndim == 2 else [one])]
 
 
 def for_each(names: Iterable[str]) -> Callable[[Any], Any]:
@@ -148,53 +159,36 @@ class Checks:
                 back = self.gd.dropout_backward(x, p, 7, offset)
                 yield self.case(f"backward, p = {p} {shape}", back, exact, bound)
 
-    def layernorm(self) -> Iterator[Case]:
-        """y and statistics, of rows with a mean of 3."""
+    @for_each(name for name in NORMS if not name.endswith("_backward"))
+    def norm(self, name: str) -> Iterator[Case]:
+        """y, and the statistics of rows with a mean of 3, with a residual and without."""
         for rows, n in ROWS:
-            here = self.normal(rows, n) + 3, self.normal(n), self.normal(n)
-            for residual in (None, self.normal(rows, n)):
-                stats = np.empty((rows, 2), self.dtype)
-                y = self.gd.layernorm(*here, residual=residual, stats=stats)
-                exact, true = self.ref.layernorm(*here, residual=residual)
-                bounds = self.bounds.layernorm(*here, residual=residual, on=self.on)
-                results, truths = (y, stats[:, :1], stats[:, 1:]), (exact, true[:, :1], true[:, 1:])
-                where = f"{y.shape}{'' if residual is None else ' with residual'}"
-                yield from self.parts(("y", "mean", "rstd"), results, truths, bounds, where)
+            for given in self.arrays_of_rows(name, rows, n):
+                exact, keeps = self.ref_norm(name, given)
+                kept = {name: np.empty(true.shape, self.dtype) for name, true in keeps.items()}
+                y = getattr(self.gd, name)(**given, **kept)
+                bounds = as_tuple(getattr(self.bounds, name)(**given, on=self.on))
+                results = (y, *columns(*kept.values())), (exact, *columns(*keeps.values()))
+                names = ("y", "mean", "rstd") if len(bounds) == 3 else ("y", "rstd")
+                yield from self.parts(
+                    names[: len(bounds)], *results, bounds, f"{y.shape} {len(given)} arrays"
+                )
 
-    def layernorm_backward(self) -> Iterator[Case]:
+    @for_each(name for name in NORMS if name.endswith("_backward"))
+    def norm_backward(self, name: str) -> Iterator[Case]:
         """All gradients, from the reference's statistics."""
+        forward = name.removesuffix("_backward")
         for rows, n in ROWS:
-            x, gamma, dy = self.normal(rows, n) + 3, self.normal(n), self.normal(rows, n)
-            for residual in (None, self.normal(rows, n)):
-                stats = self.ref.layernorm(x, gamma, gamma, residual=residual)[1].astype(self.dtype)
-                here = dy, x, gamma, stats
-                results = self.gd.layernorm_backward(*here, residual=residual)
-                exact = self.ref.layernorm_backward(*here, residual=residual)
-                bounds = self.bounds.layernorm_backward(*here, residual, self.on)
-                yield from self.parts(("dx", "dgamma", "dbeta"), results, exact, bounds, str(x.shape))
-
-    def rmsnorm(self) -> Iterator[Case]:
-        """y and statistics."""
-        for rows, n in ROWS:
-            here = self.normal(rows, n), self.normal(n)
-            for residual in (None, self.normal(rows, n)):
-                stats = np.empty(rows, self.dtype)
-                y = self.gd.rmsnorm(*here, residual=residual, stats=stats)
-                exact = self.ref.rmsnorm(*here, residual=residual)
-                bounds = self.bounds.rmsnorm(*here, residual=residual, on=self.on)
-                yield from self.parts(("y", "rstd"), (y, stats), exact, bounds, str(y.shape))
-
-    def rmsnorm_backward(self) -> Iterator[Case]:
-        """Both gradients, from the reference's statistics."""
-        for rows, n in ROWS:
-            x, gamma, dy = self.normal(rows, n), self.normal(n), self.normal(rows, n)
-            for residual in (None, self.normal(rows, n)):
-                stats = self.ref.rmsnorm(x, gamma, residual=residual)[1].astype(self.dtype)
-                here = dy, x, gamma, stats
-                results = self.gd.rmsnorm_backward(*here, residual=residual)
-                exact = self.ref.rmsnorm_backward(*here, residual=residual)
-                bounds = self.bounds.rmsnorm_backward(*here, residual, self.on)
-                yield from self.parts(("dx", "dgamma"), results, exact, bounds, str(x.shape))
+            for before in self.arrays_of_rows(forward, rows, n):
+                _, keeps = self.ref_norm(forward, before)
+                kept = {name: true.astype(self.dtype) for name, true in keeps.items()}
+                given = {key: array for key, array in before.items() if key != "beta"} | kept
+                given["dy"] = self.normal(rows, n)
+                results, exact = (as_tuple(getattr(one, name)(**given)) for one in (self.gd, self.ref))
+                bounds = as_tuple(getattr(self.bounds, name)(**given, on=self.on))
+                yield from self.parts(
+                    ("dx", "dgamma", "dbeta")[: len(bounds)], results, exact, bounds, str((rows, n))
+                )
 
     def softmax(self) -> Iterator[Case]:
         yield from self.of_rows("softmax")
@@ -294,6 +288,20 @@ class Checks:
             x = 10 * self.normal(rows, n)
             bound = getattr(self.bounds, name)(x, self.on)
             yield self.case(str(x.shape), getattr(self.gd, name)(x), getattr(self.ref, name)(x), bound)
+
+    def arrays_of_rows(self, name: str, rows: int, n: int) -> Iterator[dict[str, Array]]:
+        """What an operation on rows is given, by name: with a residual and without, where it takes one."""
+        takes = inspect.signature(getattr(self.ref, name)).parameters
+        given = {"x": self.normal(rows, n) + 3}
+        given |= {scale: self.normal(n) for scale in ("gamma", "beta") if scale in takes}
+        yield given
+        if "residual" in takes:
+            yield given | {"residual": self.normal(rows, n)}
+
+    def ref_norm(self, name: str, given: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """The exact result, and the statistics by their name, where it has any."""
+        y, *stats = as_tuple(getattr(self.ref, name)(**given))
+        return y, dict(zip(("stats",), stats, strict=False))
 
     def parts(self, names: Any, results: Any, exact: Any, bounds: Any, where: str) -> Iterator[Case]:
         """The results of one call."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from gdkernels.scalar.optim import PLAIN, ROWS
 from tests.cuda.mutation import mutant
 
 COUNT = 1031  # two and more blocks of any size, of four elements a thread; three elements are left over
@@ -41,7 +42,6 @@ def dropped(device, x):
 
 def stepped(device, x):
     from gdkernels.cuda import optim
-    from gdkernels.scalar.optim import PLAIN, ROWS
 
     p, g = device.put(x), device.put(np.ones_like(x))
     optim.step(PLAIN, p, g, (), ROWS[PLAIN](1.0, 0.5, 0.0, ()))
@@ -83,7 +83,7 @@ def kernels_of(run):
         forward: activation.FORWARD["relu"],
         added: norm.add,
         dropped: dropout.drop,
-        stepped: optim.DESCEND,
+        stepped: optim.UPDATE[PLAIN],
         clipped: clip.clipped,
         turned: (strided.copy_elements,),
         widened: (strided.widen_integers,),

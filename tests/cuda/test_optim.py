@@ -37,7 +37,7 @@ def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=No
     p, g, *states = (one.address + first * one.itemsize for one in there)
     count = arrays[0].size - first
     for launch in optim.update_launches(
-        dtype, name, p=p, g=g, states=states, count=count, table=row.address, scale=factor_place, stop=flag_place,
+        dtype, name, p=p, g=g, states=states, count=count, row=row.address, scale=factor_place, stop=flag_place,
         bf16_copy=copy_place,
     ):  # fmt: skip
         launch.run(there[0].stream)
@@ -204,7 +204,7 @@ def test_the_copy_rounds_to_nearest_even(device):
     )  # fmt: skip
     p = bits.view(np.float32)
     copy = device.empty(p.shape, "bfloat16")
-    found = launched(device, "sgd", "float32", [p, np.zeros_like(p)], row=np.zeros(8), bf16_copy=copy)[0]
+    found = launched(device, PLAIN, "float32", [p, np.zeros_like(p)], row=np.zeros(8), bf16_copy=copy)[0]
     np.testing.assert_array_equal(found, p)
     np.testing.assert_array_equal(copy.to_numpy(), device.put(found, "bfloat16").to_numpy())
 
@@ -246,7 +246,7 @@ def test_a_captured_update_takes_the_row_that_is_there(device, rng):
     row = device.put(rows[0, 0].astype("f4"))
     places = [array.address for array in arrays]
     launches = optim.update_launches(
-        "float32", "adam", p=places[0], g=places[1], states=places[2:], count=1000, table=row.address
+        "float32", "adam", p=places[0], g=places[1], states=places[2:], count=1000, row=row.address
     )
     for launch in launches:
         launch.load()  # compiling is not captured

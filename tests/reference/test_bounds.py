@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import reference as ref
+from gdkernels.scalar.optim import OPTIMIZERS, RULES
 from reference import bounds
+from reference.activation import GATE_ROUNDINGS, ROUNDINGS
 from reference.rounding import CPU, GPU, Bound, column_sums, relative_to_largest, rounded
 from tests.within import assert_within
 
@@ -78,8 +80,8 @@ def test_the_comparison_sees_each_kind_of_fault():
 
 def test_every_activation_has_bounds_and_a_steepest_slope():
     z = np.linspace(-20, 20, 40001)
-    assert {*bounds.PLAIN, *bounds.GATED} == set(ref.KINDS)
-    for kind, row in (bounds.PLAIN | bounds.GATED).items():
+    assert {*ROUNDINGS, *GATE_ROUNDINGS} == set(ref.KINDS)
+    for kind, row in (ROUNDINGS | GATE_ROUNDINGS).items():
         saved = z if ref.saved_for(kind) == "preactivation" else ref.activation(z, kind)
         steepest = np.abs(ref.activation_slope(saved, kind)).max()
         assert steepest <= row(CPU)[2] <= max(1.0, 1.02 * steepest), kind
@@ -140,10 +142,10 @@ def test_bounds_stay_within_a_few_times_what_is_found(rng):
         assert (np.abs(result - exact) / bound.allowed("float32")).max() > least
 
 
-@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adagrad", "adam", "adamw", "amsgrad", "lion"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_have_a_bound_for_p_and_for_each_state(name, rng):
-    states = {"sgd": 1, "rmsprop": 1, "adagrad": 1, "adam": 2, "adamw": 2, "amsgrad": 3, "lion": 1}[name]
+    states = [np.square(rng.standard_normal(5)) for _ in RULES[name].states]
     p, g = rng.standard_normal((2, 5))
-    allowed = bounds.step(name, p, g, [np.square(rng.standard_normal(5)) for _ in range(states)], 0.1)
-    assert len(allowed) == 1 + states
+    allowed = bounds.step(name, p, g, states, 0.1)
+    assert len(allowed) == 1 + len(states)
     assert all((one.error >= 0).all() and one.error.shape == (5,) for one in allowed)
