@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
-from .rounding import Arithmetic
+from .rounding import Arithmetic, Roundings
 
 __all__ = ["KINDS", "activation", "activation_backward", "activation_slope", "saved_for"]
 
@@ -101,29 +101,33 @@ _SLOPE_FROM_OUTPUT: dict[str, Callable[[Array], Array]] = {
 
 KINDS = (*_SLOPE_FROM_OUTPUT, "gelu", "gelu_tanh", "silu", "softplus", "mish")
 
-# What rounding does to these formulas (`bounds`).
-# kind: ulps of act(z), ulps of da * act'(saved), the steepest slope. The terms stand in the order of the formula.
-ROUNDINGS: dict[str, Callable[[Arithmetic], tuple[float, float, float]]] = {
-    "identity": lambda on: (0.0, 0.0, 1.0),
-    "sigmoid": lambda on: (on.exp + 0.5 + on.division, 0.5 + 0.5 + 0.5, 0.25),
-    "tanh": lambda on: (on.tanh, 0.5 + 0.5 + 0.5 + 0.5, 1.0),  # (1 - a) (1 + a) da
-    "relu": lambda on: (0.0, 0.0, 1.0),
-    "leaky_relu": lambda on: (0.5 + 0.5, 0.5 + 0.5, 1.0),  # the constant 0.01, and a product
-    "elu": lambda on: (on.expm1, 0.5 + 0.5, 1.0),
+
+# What rounding does to these formulas.
+ROUNDINGS: dict[str, Callable[[Arithmetic], Roundings]] = {
+    "identity": lambda on: Roundings(0.0, 0.0, 1.0),
+    "sigmoid": lambda on: Roundings(on.exp + 0.5 + on.division, 0.5 + 0.5 + 0.5, 0.25),
+    "tanh": lambda on: Roundings(on.tanh, 0.5 + 0.5 + 0.5 + 0.5, 1.0),  # (1 - a) (1 + a) da
+    "relu": lambda on: Roundings(0.0, 0.0, 1.0),
+    "leaky_relu": lambda on: Roundings(0.5 + 0.5, 0.5 + 0.5, 1.0),  # the constant 0.01, and a product
+    "elu": lambda on: Roundings(on.expm1, 0.5 + 0.5, 1.0),
     # What e^-|z| is wrong by, its logarithm log(1 + e^-|z|) is wrong by at most as much.
-    "softplus": lambda on: (on.exp + on.log1p + 0.5, on.exp + 0.5 + on.division + 0.5, 1.0),
+    "softplus": lambda on: Roundings(on.exp + on.log1p + 0.5, on.exp + 0.5 + on.division + 0.5, 1.0),
 }
 
-# kind: ulps of the gate, ulps of gate', the steepest slope of z gate(z). With e = exp(-|z|) and part = 1 / (1 + e) the
+# With e = exp(-|z|) and part = 1 / (1 + e) the
 # gates of silu and gelu_tanh are (1 or e) part, and gate' = e part²; neither changes by more than e does. For z < 0
 # the gate of mish is n / (n + 2) with n = e (e + 2), and gate' = 4 e (1 + e) / (n + 2)²; for z > 0 it is likewise
 # (1 + 2 e) / (1 + 2 e + 2 e²), and gate' has another factor e. The slope 2u' of gelu_tanh is a
 # product of a constant and a sum, whose second term has three roundings more.
-GATE_ROUNDINGS: dict[str, Callable[[Arithmetic], tuple[float, float, float]]] = {
-    "gelu": lambda on: (on.normal_cdf, on.normal_pdf, 1.13),
-    "gelu_tanh": lambda on: (on.exp + 0.5 + on.division, on.exp + 2 * (0.5 + on.division) + 1.0 + 2.0, 1.13),
-    "silu": lambda on: (on.exp + 0.5 + on.division, on.exp + 2 * (0.5 + on.division) + 1.0, 1.1),
-    "mish": lambda on: (on.exp + 1.5 + on.division, 2 * on.exp + 1.5 + 2 * (1.5 + on.division) + 1.0, 1.1),
+GATE_ROUNDINGS: dict[str, Callable[[Arithmetic], Roundings]] = {
+    "gelu": lambda on: Roundings(on.normal_cdf, on.normal_pdf, 1.13),
+    "gelu_tanh": lambda on: Roundings(
+        on.exp + 0.5 + on.division, on.exp + 2 * (0.5 + on.division) + 1.0 + 2.0, 1.13
+    ),
+    "silu": lambda on: Roundings(on.exp + 0.5 + on.division, on.exp + 2 * (0.5 + on.division) + 1.0, 1.1),
+    "mish": lambda on: Roundings(
+        on.exp + 1.5 + on.division, 2 * on.exp + 1.5 + 2 * (1.5 + on.division) + 1.0, 1.1
+    ),
 }
 
 

@@ -59,7 +59,7 @@ def _gate(z: Array, kind: str, on: Arithmetic) -> tuple[Array, Array, Bound, Bou
     2 √(2/π) (z + 0.044715 z³), z three times and its cube four times more, which changes the gate, a sigmoid of 2u,
     by 1 - gate times as much of itself, and gate' by no more.
     """
-    ulps, ulps_of_rise, _ = GATE_ROUNDINGS[kind](on)
+    ulps, ulps_of_rise, *_ = GATE_ROUNDINGS[kind](on)
     gate, rise = GATES[kind](z)
     rise = np.abs(z) * rise
     of_gate = rounded(gate, ulps, denormals=2.0)
@@ -79,10 +79,10 @@ def _gate(z: Array, kind: str, on: Arithmetic) -> tuple[Array, Array, Bound, Bou
 
 @ieee
 def activation(z: ArrayLike, kind: str, on: Arithmetic = CPU) -> Bound:
-    """As the tables beside the formulas say; z times a gate is one rounding more."""
+    """As `Roundings` says beside the formula; z times a gate is one rounding more."""
     z = f64(z)
     if kind in ROUNDINGS:
-        ulps, _, _ = ROUNDINGS[kind](on)
+        ulps = ROUNDINGS[kind](on).value
         return rounded(exact_activation(z, kind), ulps, denormals=float(ulps > 0))
     z = np.clip(np.nan_to_num(z), -GATE_BOUND, GATE_BOUND)
     _, _, of_gate, _ = _gate(z, kind, on)
@@ -91,12 +91,12 @@ def activation(z: ArrayLike, kind: str, on: Arithmetic = CPU) -> Bound:
 
 @ieee
 def activation_backward(da: ArrayLike, saved: ArrayLike, kind: str, on: Arithmetic = CPU) -> Bound:
-    """As the tables beside the formulas say; a gate's product, gate + z gate' and its product by da are a rounding each."""
+    """As `Roundings` says; a gate's product, gate + z gate' and its product by da are a rounding each."""
     da, saved = np.abs(f64(da)), f64(saved)
     if kind in ROUNDINGS:
-        _, ulps, _ = ROUNDINGS[kind](on)
-        slope = np.abs(activation_slope(saved, kind))
-        return rounded(da * slope, ulps, denormals=(1.0 + da) * (ulps > 0))
+        by, slope = ROUNDINGS[kind](on), np.abs(activation_slope(saved, kind))
+        of_constant = rounded(da * by.constant, 0.5) if by.constant else rounded(0.0 * da, 0.0)
+        return of_constant + rounded(da * slope, by.slope, denormals=(1.0 + da) * (by.slope > 0))
     gate, rise, of_gate, of_rise = _gate(np.clip(np.nan_to_num(saved), -GATE_BOUND, GATE_BOUND), kind, on)
     of_slope = of_gate + rounded(gate, 0.5) + of_rise + rounded(gate + rise, 0.5)
     return of_slope.through(lambda e: da * e) + rounded(da * (gate + rise), 0.5, denormals=2.0)
@@ -121,7 +121,7 @@ def linear(
     """(a, z): the activation makes the error of z as many times larger as it is steep, and adds its own."""
     bias = () if b is None else (b,)
     of_z = matmul(x, w, *bias)
-    _, _, steepest = (ROUNDINGS.get(kind) or GATE_ROUNDINGS[kind])(on)
+    steepest = (ROUNDINGS.get(kind) or GATE_ROUNDINGS[kind])(on).steepest
     z = f64(x) @ f64(w) + sum(map(f64, bias))
     return of_z.through(lambda e: steepest * e) + activation(z, kind, on), of_z
 

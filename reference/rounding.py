@@ -14,14 +14,24 @@ them instead of r, section 2.8).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .precision import Array, f64
 
-__all__ = ["CPU", "GPU", "STORED", "Arithmetic", "Bound", "column_sums", "relative_to_largest", "rounded"]
+__all__ = [
+    "CPU",
+    "GPU",
+    "STORED",
+    "Arithmetic",
+    "Bound",
+    "Roundings",
+    "column_sums",
+    "relative_to_largest",
+    "rounded",
+]
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,21 @@ class Bound:
             return self
         ulps = STORED[storage] / float(np.finfo(np.float32).eps)
         return self + rounded(exact, ulps)
+
+
+class Roundings(NamedTuple):
+    """What rounding does to an activation (`bounds`), in ulps; the terms stand in the order of the formula.
+
+    value : of act(z), or of the gate
+    slope : of da * act'(saved), or of gate'
+    steepest : the steepest slope
+    constant : what the slope adds to the output, unless that is a number of every element type
+    """
+
+    value: float
+    slope: float
+    steepest: float
+    constant: float = 0.0
 
 
 def rounded(value: ArrayLike, ulps: float, denormals: Array | float = 0.0) -> Bound:

@@ -105,8 +105,8 @@ class Linear(Layer):
     n_in, n_out : columns of x and of a
     activation : a name that `gd.activation` lists
     bias : whether there is a b; it starts at zero
-    init : how w is drawn, a name of `gd.init`. "auto" is xavier_uniform in front of identity, sigmoid and tanh, and
-        he_normal in front of those that let about half of their input through, such as relu and gelu
+    init : how w is drawn, a name of `gd.init`. "auto" is the one that suits the activation: he_normal in front of
+        those that let about half of their input through, such as relu and gelu, mostly xavier_uniform otherwise
 
     Raises ValueError (TypeError for what is no number at all) that names the argument and what was expected.
     """

@@ -1,4 +1,4 @@
-"""The eleven activations: against long decimals, finite differences and PyTorch, and at the extremes."""
+"""The activations: against long decimals, finite differences and PyTorch, and at the extremes."""
 
 from decimal import Decimal, localcontext
 
