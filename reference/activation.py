@@ -27,6 +27,8 @@ from .rounding import Arithmetic, Roundings
 __all__ = ["KINDS", "activation", "activation_backward", "activation_slope", "saved_for"]
 
 LEAKY_SLOPE = 0.01
+# λ and α of selu are those with which numbers of mean 0 and variance 1 keep both (Klambauer et al. 2017, 1706.02515).
+SELU_SCALE, SELU_TAIL = 1.0507009873554805, 1.7580993408473768  # λ and λ α, α = 1.6732632423543772
 GELU_CUBIC = 0.044715
 
 # At |z| = 800 every gate below is exactly 0 or 1 in float64 and every gate' exactly 0 (exp(-x) is 0 from
@@ -84,12 +86,13 @@ _FORWARD: dict[str, Callable[[Array], Array]] = {
     "relu": lambda z: np.maximum(z, 0.0),
     "leaky_relu": lambda z: np.where(z > 0, z, LEAKY_SLOPE * z),
     "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0.0))),
+    "selu": lambda z: np.where(z > 0, SELU_SCALE * z, SELU_TAIL * np.expm1(np.minimum(z, 0.0))),
     "softplus": _softplus,
 }
 
 # act' as a formula of the output a. At the kink z = 0 (hence a = 0) any slope between the two sides is a
-# subgradient: relu takes 0, leaky_relu takes 0.01, and elu has no kink (its slope there is 1). This is
-# PyTorch's choice.
+# subgradient: relu takes 0, leaky_relu takes 0.01, selu λ α, and elu has no kink (its slope there is 1).
+# This is PyTorch's choice.
 _SLOPE_FROM_OUTPUT: dict[str, Callable[[Array], Array]] = {
     "identity": np.ones_like,
     "sigmoid": lambda a: a * (1.0 - a),
@@ -97,6 +100,7 @@ _SLOPE_FROM_OUTPUT: dict[str, Callable[[Array], Array]] = {
     "relu": lambda a: np.where(np.isnan(a), a, a > 0),
     "leaky_relu": lambda a: np.where(np.isnan(a), a, np.where(a > 0, 1.0, LEAKY_SLOPE)),
     "elu": lambda a: np.where(a > 0, 1.0, a + 1.0),
+    "selu": lambda a: np.where(a > 0, SELU_SCALE, a + SELU_TAIL),
 }
 
 KINDS = (*_SLOPE_FROM_OUTPUT, "gelu", "gelu_tanh", "silu", "softplus", "mish")
@@ -110,6 +114,7 @@ ROUNDINGS: dict[str, Callable[[Arithmetic], Roundings]] = {
     "relu": lambda on: Roundings(0.0, 0.0, 1.0),
     "leaky_relu": lambda on: Roundings(0.5 + 0.5, 0.5 + 0.5, 1.0),  # the constant 0.01, and a product
     "elu": lambda on: Roundings(on.expm1, 0.5 + 0.5, 1.0),
+    "selu": lambda on: Roundings(0.5 + on.expm1 + 0.5, 0.5 + 0.5 + 0.5, SELU_TAIL, constant=SELU_TAIL),
     # What e^-|z| is wrong by, its logarithm log(1 + e^-|z|) is wrong by at most as much.
     "softplus": lambda on: Roundings(on.exp + on.log1p + 0.5, on.exp + 0.5 + on.division + 0.5, 1.0),
 }
@@ -147,7 +152,7 @@ def activation(z: ArrayLike, kind: str) -> Array:
     tanh        tanh(z)                         silu        z sigmoid(z)
     relu        max(z, 0)                       softplus    log(1 + exp(z))
     leaky_relu  z > 0 ? z : 0.01 z              mish        z tanh(softplus(z))
-    elu         z > 0 ? z : exp(z) - 1
+    elu         z > 0 ? z : exp(z) - 1          selu        z > 0 ? λ z : λ α (exp(z) - 1)
 
     NaN gives NaN. At z = -inf gelu, gelu_tanh, silu and mish give their limit 0.
     """

@@ -41,7 +41,7 @@ def activation(z: Array, kind: str, out: Array | None = None) -> Array:
     tanh       tanh(z)                 silu      z / (1 + e^−z)
     relu       max(z, 0)               softplus  log(1 + e^z)
     leaky_relu z > 0 ? z : 0.01 z      mish      z tanh(softplus(z))
-    elu        z > 0 ? z : e^z − 1
+    elu        z > 0 ? z : e^z − 1     selu      z > 0 ? λ z : λ α (e^z − 1), λ = 1.0507, α = 1.6733
     ========== ======================  ========= =======================================
 
     NaN gives NaN; at −∞ gelu, gelu_tanh, silu and mish give their limit 0.

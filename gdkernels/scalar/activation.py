@@ -19,6 +19,7 @@ from .elementary import exp, expm1, log1p, normal_cdf, normal_pdf
 from .elementary import tanh as hyperbolic_tangent
 
 LEAKY_SLOPE = 0.01
+SELU_SCALE, SELU_TAIL = 1.0507009873554805, 1.7580993408473768  # λ, and λ α with α = 1.6732632423543772
 GELU_SCALE = math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715
 
@@ -120,6 +121,20 @@ def elu_grad(a):
     """1 for a > 0, else e^z = a + 1."""
     one = type(a)(1)
     return one if a > type(a)(0) else a + one
+
+
+@elementwise
+def selu(z):
+    """λ z for z > 0, else λ α (e^z − 1). Klambauer et al., Self-normalizing neural networks (2017), 1706.02515."""
+    zero = type(z)(0)
+    low = type(z)(SELU_TAIL) * expm1(zero if z > zero else z)
+    return type(z)(SELU_SCALE) * z if z > zero else low
+
+
+@elementwise
+def selu_grad(a):
+    """λ for a > 0, else λ α e^z = a + λ α."""
+    return type(a)(SELU_SCALE) if a > type(a)(0) else a + type(a)(SELU_TAIL)
 
 
 @elementwise
@@ -232,6 +247,7 @@ ACTIVATIONS = {
     "relu": Activation(relu, relu_grad, "output", "he_normal"),
     "leaky_relu": Activation(leaky_relu, leaky_relu_grad, "output", "he_normal"),
     "elu": Activation(elu, elu_grad, "output", "he_normal"),
+    "selu": Activation(selu, selu_grad, "output", "xavier_normal"),
     "gelu": Activation(gelu, gelu_grad, "preactivation", "he_normal"),
     "gelu_tanh": Activation(gelu_tanh, gelu_tanh_grad, "preactivation", "he_normal"),
     "silu": Activation(silu, silu_grad, "preactivation", "he_normal"),

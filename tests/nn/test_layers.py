@@ -11,8 +11,8 @@ from reference import KINDS
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_auto_is_he_for_relu_like_and_xavier_for_the_others(kind):
-    he = kind not in ("identity", "sigmoid", "tanh")
-    assert Linear(3, 2, kind).initializer == ("he_normal" if he else "xavier_uniform")
+    xavier = dict.fromkeys(("identity", "sigmoid", "tanh"), "xavier_uniform") | {"selu": "xavier_normal"}
+    assert Linear(3, 2, kind).initializer == xavier.get(kind, "he_normal")
     assert Linear(3, 2, kind, init="xavier_normal").initializer == "xavier_normal"
 
 

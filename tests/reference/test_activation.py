@@ -11,7 +11,8 @@ EPS = float(np.finfo(np.float64).eps)
 PI = Decimal(
     "3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803482534211706"
 )
-FROM_OUTPUT = {"identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu"}
+FROM_OUTPUT = {"identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu"}
+SCALE, ALPHA = Decimal("1.0507009873554804934193349852946"), Decimal("1.6732632423543772848170429916717")
 EXTREMES = np.array([-np.inf, -1e308, -1e4, -750.0, 750.0, 1e4, 1e308, np.inf])
 
 
@@ -38,6 +39,7 @@ def in_decimals(kind: str, x: float) -> float:
             "relu": lambda: max(z, Decimal(0)),
             "leaky_relu": lambda: z if z > 0 else Decimal("0.01") * z,
             "elu": lambda: z if z > 0 else z.exp() - 1,
+            "selu": lambda: SCALE * (z if z > 0 else ALPHA * (z.exp() - 1)),
             "gelu": lambda: z * (1 + erf(z / Decimal(2).sqrt())) / 2,
             "gelu_tanh": lambda: z * (1 + tanh((2 / PI).sqrt() * (z + cubic * z**3))) / 2,
             "silu": lambda: z / (1 + (-z).exp()),
@@ -76,6 +78,7 @@ def in_torch(kind):
         "relu": functional.relu,
         "leaky_relu": functional.leaky_relu,
         "elu": functional.elu,
+        "selu": functional.selu,
         "gelu": functional.gelu,
         "gelu_tanh": lambda z: functional.gelu(z, approximate="tanh"),
         "silu": functional.silu,
@@ -109,12 +112,23 @@ def test_slope_at_the_kinks():
     assert ref.activation_slope(zero, "relu") == 0.0
     assert ref.activation_slope(zero, "leaky_relu") == 0.01
     assert ref.activation_slope(zero, "elu") == 1.0
+    assert ref.activation_slope(zero, "selu") == float(SCALE * ALPHA)
+
+
+def test_selu_keeps_mean_0_and_variance_1():
+    """What its two constants are made for, for a normal z: integrals, wrong by h²/12 times the jump of slope at 0."""
+    z = np.linspace(-40.0, 40.0, 800_001)
+    density = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi) * (z[1] - z[0])
+    a = ref.activation(z, "selu")
+    assert abs((a * density).sum()) < 1e-9 and abs((a * a * density).sum() - 1.0) < 1e-9
 
 
 @pytest.mark.parametrize("kind", ref.KINDS)
 def test_extremes_give_the_limits(kind):
-    left = {"identity": EXTREMES, "leaky_relu": 0.01 * EXTREMES, "tanh": -1.0, "elu": -1.0}.get(kind, 0.0)
-    right = {"sigmoid": 1.0, "tanh": 1.0}.get(kind, EXTREMES)
+    left = {
+        "identity": EXTREMES, "leaky_relu": 0.01 * EXTREMES, "tanh": -1.0, "elu": -1.0, "selu": float(-SCALE * ALPHA),
+    }.get(kind, 0.0)  # fmt: skip
+    right = {"sigmoid": 1.0, "tanh": 1.0, "selu": float(SCALE) * EXTREMES}.get(kind, EXTREMES)
     # exp(-750) = 2e-326 is below the smallest denormal
     np.testing.assert_array_equal(ref.activation(EXTREMES, kind), np.where(EXTREMES < 0, left, right))
 
@@ -122,7 +136,7 @@ def test_extremes_give_the_limits(kind):
 @pytest.mark.parametrize("kind", ref.KINDS)
 def test_slopes_at_the_extremes_are_the_limits(kind):
     left = {"identity": 1.0, "leaky_relu": 0.01}.get(kind, 0.0)
-    right = {"sigmoid": 0.0, "tanh": 0.0}.get(kind, 1.0)
+    right = {"sigmoid": 0.0, "tanh": 0.0, "selu": float(SCALE)}.get(kind, 1.0)
     saved = ref.activation(EXTREMES, kind) if ref.saved_for(kind) == "output" else EXTREMES
     np.testing.assert_array_equal(ref.activation_slope(saved, kind), np.where(EXTREMES < 0, left, right))
 
