@@ -4,7 +4,7 @@ from ..check import ABSENT, Array, array, choice, contiguous, float_dtype, numbe
 from ..scalar.loss import ELEMENT_LOSSES
 from .wings import everywhere, wing
 
-__all__ = ["binary_cross_entropy", "huber", "mse"]
+__all__ = ["binary_cross_entropy", "huber", "log_cosh", "mse"]
 
 REDUCTIONS = ("mean", "sum", "none")
 DELTA = ELEMENT_LOSSES["huber"].options["delta"].range
@@ -94,6 +94,36 @@ def huber(
     """
     delta = number("huber", "delta", delta, DELTA)
     return _of_elements("huber", pred, target, grad, reduction, (delta,))
+
+
+@everywhere
+def log_cosh(pred: Array, target: Array, grad: Array | None = None, reduction: str = "mean") -> Loss:
+    """Log-cosh loss: (1/n) Σ log cosh(e), e = pred − target: e²/2 near 0, |e| − log 2 far out [1]_.
+
+    Parameters
+    ----------
+    pred, target : arrays
+        float32 or float64, of the same shape and dtype.
+    grad : array like pred, optional
+        Receives dL/dpred = tanh(e) / n: outliers pull with a bounded force, as with `huber`, but without a kink.
+    reduction : str
+        "mean", "sum" or "none", as in `mse`.
+
+    Returns
+    -------
+    float, on the GPU an array of shape (), or an array like pred for "none"
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `mse`.
+
+    References
+    ----------
+    .. [1] R. A. Saleh, A. K. Md. E. Saleh, Statistical properties of the log-cosh loss function used in machine
+       learning, arXiv 2208.04564 (2022).
+    """
+    return _of_elements("log_cosh", pred, target, grad, reduction)
 
 
 @everywhere

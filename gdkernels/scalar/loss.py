@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 from ..ranges import LEAST, POSITIVE, UNIT, Option, Range
 from . import elementwise
-from .elementary import exp, log1p
+from .elementary import exp, expm1, log1p
+
+LOG_2 = math.log(2)
 
 
 @elementwise
@@ -34,6 +36,25 @@ def huber(pred, target, delta):
     inside = size <= delta
     slope = error if inside else (delta if error > delta else (-delta if error < -delta else error))
     return half * error * error if inside else delta * (size - half * delta), slope
+
+
+@elementwise
+def log_cosh(pred, target):
+    """l = log cosh(e), dl/dpred = tanh(e), with e = pred − target: e²/2 near 0, |e| − log 2 far out.
+
+    With m = e^−|e| − 1, which keeps its digits near 0, cosh(e) − 1 = m² / (2 (1 + m)); beyond |e| = 1 the logarithm is
+    |e| − log 2 + log1p(e^−2|e|), and tanh|e| = −m (2 + m) / (1 + (1 + m)²) everywhere. Nothing overflows.
+    """
+    one, two = type(pred)(1), type(pred)(2)
+    error = pred - target
+    size = abs(error)
+    m = expm1(-size)
+    small = one + m  # e^−|e|
+    square = small * small
+    near = size <= one
+    rest = log1p(m * m / (two * small) if near else square)
+    slope = -m * (two + m) / (one + square)
+    return rest if near else (size - type(pred)(LOG_2)) + rest, -slope if error < type(pred)(0) else slope
 
 
 @elementwise
@@ -74,6 +95,7 @@ class Loss(NamedTuple):
 ELEMENT_LOSSES = {
     "mse": Loss(mse),
     "huber": Loss(huber, options={"delta": Option(1.0, Range(LEAST, math.inf, "a positive number"))}),
+    "log_cosh": Loss(log_cosh),
     "binary_cross_entropy": Loss(
         binary_cross_entropy, "logits", {"pos_weight": Option(1.0, POSITIVE)}, targets=UNIT
     ),

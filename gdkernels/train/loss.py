@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from ..check import INT64, Array, labels_in_range, matrix, number, whole
 from ..ops.cross_entropy import softmax_cross_entropy
-from ..ops.loss import binary_cross_entropy, huber, mse
+from ..ops.loss import binary_cross_entropy, huber, log_cosh, mse
 from ..plan import CrossEntropy, ElementLoss, LossCall
 from ..ranges import NOT_NEGATIVE, UNIT
 from ..scalar.loss import ELEMENT_LOSSES
 
-__all__ = ["MSE", "BinaryCrossEntropy", "Huber", "SoftmaxCrossEntropy"]
+__all__ = ["MSE", "BinaryCrossEntropy", "Huber", "LogCosh", "SoftmaxCrossEntropy"]
 
 Weights = float | NDArray[np.float64]  # of every sample in the mean: one number for all, or one each
 
@@ -96,6 +96,13 @@ class Huber(Loss):
 
     delta: float = 1.0
     op = staticmethod(huber)
+
+
+@dataclass(frozen=True)
+class LogCosh(Loss):
+    """(1/n) Σ log cosh(y − target) (Saleh, Saleh 2022, arXiv 2208.04564). As `MSE`."""
+
+    op = staticmethod(log_cosh)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def test_every_command_explains_itself(name, capsys):
         ),
         (
             ["train", "digits", "--loss", "l1"],
-            "is 'l1', expected one of auto, mse, huber, binary_cross_entropy",
+            "is 'l1', expected one of auto, mse, huber, log_cosh, binary_cross_entropy",
         ),
         (
             ["train", "digits", "--schedule", "step"],
@@ -120,7 +120,7 @@ def test_a_wrong_option_is_explained_in_one_line(arguments, expected, capsys):
         (["digits", "--target", "y"], "digits comes with its own target"),
         (
             ["diabetes", "--loss", "softmax_cross_entropy"],
-            "expected mse or huber because diabetes is a regression",
+            "expected mse or huber or log_cosh because diabetes is a regression",
         ),
         (
             ["digits", "--schedule", "cosine", "--warmup", "10"],

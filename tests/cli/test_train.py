@@ -203,7 +203,7 @@ def test_two_classes_with_one_output(tmp_path):
     assert result["test_accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("loss", ["mse", "huber"])
+@pytest.mark.parametrize("loss", ["mse", "huber", "log_cosh"])
 def test_a_regression_takes_its_losses(loss, tmp_path):
     assert run(tmp_path, "diabetes", "--loss", loss)["test_r2"] > 0.3
 

@@ -87,6 +87,7 @@ def test_passes_equal_those_of_the_interpreter(name, dtype):
 LOSSES = {
     "mse": ElementLoss("mse"),
     "huber": ElementLoss("huber", (0.7,)),
+    "log_cosh": ElementLoss("log_cosh"),
     "binary_cross_entropy": ElementLoss("binary_cross_entropy", (1.5,)),
     "labels": CrossEntropy(True, 0.1),
     "probabilities": CrossEntropy(False),

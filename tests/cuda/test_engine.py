@@ -140,6 +140,7 @@ def test_every_optimizer_trains_as_on_the_cpu(device, name, dtype):
     [
         "mse",
         "huber",
+        "log_cosh",
         "binary_cross_entropy",
         gd.SoftmaxCrossEntropy(label_smoothing=0.1, class_weight=[1.0, 2.0, 0.5]),
         gd.SoftmaxCrossEntropy(ignore_index=1),

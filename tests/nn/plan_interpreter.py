@@ -10,6 +10,7 @@ import reference as ref
 from gdkernels import plan
 from gdkernels.engine import Outcome
 from gdkernels.plan import AnyCall, Buffer, Gradient, Parameter, Plan
+from gdkernels.scalar.loss import ELEMENT_LOSSES
 from gdkernels.scalar.optim import PLAIN, RULES
 from tests.rules import exact_step
 
@@ -167,8 +168,7 @@ class Interpreter:
             weight = None if call.class_weight is None else call.class_weight.astype(np.float64)
             ignored = {"ignore_index": call.ignore_index} if call.labels else {}
             return ref.softmax_cross_entropy(pred, target, "sum", call.label_smoothing, weight, **ignored)
-        names = {"huber": ("delta",), "binary_cross_entropy": ("pos_weight",), "mse": ()}[call.name]
-        options = dict(zip(names, map(float, call.options), strict=True))
+        options = dict(zip(ELEMENT_LOSSES[call.name].options, map(float, call.options), strict=True))
         return getattr(ref, call.name)(pred, target, reduction="sum", **options)
 
     def _descend(self, rate: float) -> None:

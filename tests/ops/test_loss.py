@@ -1,4 +1,4 @@
-"""The losses of elements (mse, huber, binary cross-entropy) against the reference, finite differences and PyTorch."""
+"""The losses of elements against the reference, finite differences and PyTorch."""
 
 import math
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import reference
 from gdkernels.cpu import loss as cpu_loss
 from gdkernels.cpu.runtime import team
-from gdkernels.ops.loss import binary_cross_entropy, huber, mse
+from gdkernels.ops.loss import binary_cross_entropy, huber, log_cosh, mse
 from reference import bounds
 from tests.conftest import DTYPES
 from tests.layouts import LAYOUTS, laid_out
@@ -20,11 +20,14 @@ REDUCTIONS = ("mean", "sum", "none")
 OPS = [
     (mse, {}),
     (huber, {"delta": 0.7}),
+    (log_cosh, {}),
     (binary_cross_entropy, {}),
     (binary_cross_entropy, {"pos_weight": 3.0}),
 ]
 EVERY_OP = pytest.mark.parametrize(
-    ("op", "options"), OPS, ids=["mse", "huber", "binary_cross_entropy", "weighted_binary_cross_entropy"]
+    ("op", "options"),
+    OPS,
+    ids=["mse", "huber", "log_cosh", "binary_cross_entropy", "weighted_binary_cross_entropy"],
 )
 # No dimension, one, three; narrow rows; both sides of what is added up in one go.
 SHAPES = ((), (1,), (64, 1), (3, 4, 5), (32, 10), (cpu_loss.ROW + 1,), (3, cpu_loss.CHUNK))
@@ -102,6 +105,9 @@ def test_it_equals_pytorch(reduction, op, options, rng):
         theirs = functional.mse_loss(leaf, goal, reduction=reduction)
     elif op is huber:
         theirs = functional.huber_loss(leaf, goal, reduction=reduction, delta=0.7)
+    elif op is log_cosh:
+        terms = torch.log(torch.cosh(leaf - goal))
+        theirs = {"mean": terms.mean, "sum": terms.sum, "none": lambda: terms}[reduction]()
     else:
         weight = torch.tensor(options.get("pos_weight", 1.0))
         theirs = functional.binary_cross_entropy_with_logits(

@@ -1,5 +1,7 @@
 """The losses of elements: every option against finite differences and PyTorch, and at the extremes."""
 
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,18 @@ REDUCTIONS = ["mean", "sum", "none"]
 # Against PyTorch: terms below 20, about 10 roundings each, at most 24 of them summed, in either of the two.
 PYTORCH = {"rtol": 0, "atol": 2 * (10 + 24) * 20 * EPS}
 
+
+def log_cosh(pred, target, reduction):
+    """PyTorch has none of its own."""
+    terms = (pred - target).cosh().log()
+    return {"mean": terms.mean, "sum": terms.sum, "none": lambda: terms}[reduction]()
+
+
+# Ours, PyTorch's function, and options.
 ELEMENTWISE = {
     "mse": (ref.mse, "mse_loss", [{}]),
     "huber": (ref.huber, "huber_loss", [{}, {"delta": 0.3}, {"delta": 5.0}]),
+    "log_cosh": (ref.log_cosh, log_cosh, [{}]),
     "bce": (ref.binary_cross_entropy, "binary_cross_entropy_with_logits", [{}, {"pos_weight": 2.5}]),
 }
 ELEMENTWISE_CASES = [
@@ -50,9 +61,8 @@ def test_elementwise_loss_matches_pytorch(name, options, reduction, pair):
     pred, target = pair
     tensor = torch.tensor(pred, requires_grad=True)
     theirs = {k: torch.tensor(v) if k == "pos_weight" else v for k, v in options.items()}
-    expected = getattr(torch.nn.functional, torch_name)(
-        tensor, torch.tensor(target), reduction=reduction, **theirs
-    )
+    function = torch_name if callable(torch_name) else getattr(torch.nn.functional, torch_name)
+    expected = function(tensor, torch.tensor(target), reduction=reduction, **theirs)
     expected.sum().backward()
     value, grad = loss(pred, target, reduction=reduction, **options)
     np.testing.assert_allclose(value, expected.detach().numpy(), **PYTORCH)
@@ -65,7 +75,20 @@ def test_huber_is_half_the_square_inside_and_a_line_outside():
     np.testing.assert_array_equal(grad, [0.5, -2.0, 2.0])
 
 
-@pytest.mark.parametrize("loss", [ref.mse, ref.huber, ref.binary_cross_entropy])
+def test_log_cosh_has_the_digits_of_its_formula():
+    """At 60 digits; where the formula turns, at 1, some roundings of terms that are twice its size."""
+    errors = np.array([1e-160, 1e-9, 1e-3, 0.3, 0.9999, 1.0, 1.0001, 2.5, 30.0, 700.0])
+    with localcontext() as context:
+        context.prec = 60
+        exact = [((Decimal(e).exp() + Decimal(-e).exp()) / 2).ln() for e in errors[1:].tolist()]
+    terms, grad = ref.log_cosh(np.append(errors, -errors), np.zeros(20), "none")
+    np.testing.assert_allclose(terms[1:10], [float(one) for one in exact], rtol=6 * EPS)
+    np.testing.assert_array_equal(terms[10:], terms[:10])
+    np.testing.assert_array_equal(grad, np.tanh(np.append(errors, -errors)))
+    assert terms[0] == 0.0 or abs(terms[0] / 5e-321 - 1) < 1e-2
+
+
+@pytest.mark.parametrize("loss", [ref.mse, ref.huber, ref.log_cosh, ref.binary_cross_entropy])
 def test_an_elementwise_mean_over_nothing_is_nan_and_a_sum_0(loss):
     nothing = np.zeros((0, 3))
     value, grad = loss(nothing, nothing)
@@ -99,9 +122,12 @@ def test_regression_losses_at_the_extremes():
     terms, grad = ref.huber(error, np.zeros(3), reduction="none")
     np.testing.assert_array_equal(terms, [1e200, np.inf, 1e4 - 0.5])
     np.testing.assert_array_equal(grad, [1.0, -1.0, 1.0])
+    terms, grad = ref.log_cosh(error, np.zeros(3), "none")
+    np.testing.assert_array_equal(terms, [1e200, np.inf, 1e4 - np.log(2.0)])
+    np.testing.assert_array_equal(grad, [1.0, -1.0, 1.0])
 
 
-@pytest.mark.parametrize("loss", [ref.mse, ref.huber, ref.binary_cross_entropy])
+@pytest.mark.parametrize("loss", [ref.mse, ref.huber, ref.log_cosh, ref.binary_cross_entropy])
 def test_nan_passes_through_elementwise(loss):
     terms, grad = loss([np.nan, 0.5], [1.0, 1.0], reduction="none")
     np.testing.assert_array_equal(np.isnan(terms), [True, False])

@@ -8,7 +8,7 @@ import pytest
 
 from gdkernels.nn.layers import Linear
 from gdkernels.nn.network import Network
-from gdkernels.train.loss import MSE, BinaryCrossEntropy, Huber, SoftmaxCrossEntropy, classes, r2
+from gdkernels.train.loss import MSE, BinaryCrossEntropy, Huber, LogCosh, SoftmaxCrossEntropy, classes, r2
 from gdkernels.train.optim import SGD
 from gdkernels.train.trainer import Trainer
 from tests.layouts import LAYOUTS, laid_out
@@ -41,10 +41,16 @@ def probabilities(rng):
     return y / y.sum(axis=1, keepdims=True)
 
 
+def log_cosh(output, target):
+    """PyTorch has none of its own."""
+    return (output - target).cosh().log().mean()
+
+
 # Ours, PyTorch's function and arguments, and the targets.
 CASES = {
     "mse": (MSE(), "mse_loss", {}, values),
     "huber": (Huber(delta=0.4), "huber_loss", {"delta": 0.4}, values),
+    "log_cosh": (LogCosh(), log_cosh, {}, values),
     "bce": (BinaryCrossEntropy(), "binary_cross_entropy_with_logits", {}, bits),
     "bce_pos_weight": (BinaryCrossEntropy(2.5), "binary_cross_entropy_with_logits", {"pos_weight": 2.5}, bits),
     "ce": (SoftmaxCrossEntropy(), "cross_entropy", {}, labels),
@@ -81,7 +87,8 @@ def test_training_equals_pytorch(name):
     for _ in range(5):
         x, y = rng.standard_normal((BATCH, N_IN)), targets(rng)
         output = torch.tanh(torch.tensor(x) @ leaves["0.w"] + leaves["0.b"]) @ leaves["1.w"] + leaves["1.b"]
-        value = getattr(torch.nn.functional, function)(output, torch.tensor(y), **options)
+        compute = function if callable(function) else getattr(torch.nn.functional, function)
+        value = compute(output, torch.tensor(y), **options)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -111,7 +118,9 @@ def test_labels_of_any_layout_train_alike(layout, dtype):
     np.testing.assert_array_equal(given, y)
 
 
-@pytest.mark.parametrize("loss", ["mse", "huber", "binary_cross_entropy", "softmax_cross_entropy"])
+@pytest.mark.parametrize(
+    "loss", ["mse", "huber", "log_cosh", "binary_cross_entropy", "softmax_cross_entropy"]
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_values_of_any_layout_train_alike(layout, loss):
     rng = np.random.default_rng(5)
@@ -123,7 +132,7 @@ def test_values_of_any_layout_train_alike(layout, loss):
     np.testing.assert_array_equal(given, y)
 
 
-@pytest.mark.parametrize("loss", ["mse", "huber", "binary_cross_entropy"])
+@pytest.mark.parametrize("loss", ["mse", "huber", "log_cosh", "binary_cross_entropy"])
 def test_one_output_takes_a_vector(loss):
     rng = np.random.default_rng(5)
     x, y = rng.standard_normal((BATCH, N_IN)), rng.random(BATCH)
@@ -261,7 +270,7 @@ def test_a_single_output_decides_by_its_sign():
         (lambda: SoftmaxCrossEntropy(1.5), ValueError, "label_smoothing is 1.5, expected a number in [0, 1]"),
         (lambda: SoftmaxCrossEntropy(class_weight=[1, -1]), ValueError, "class_weight[1] is -1, expected a finite"),
         (lambda: SoftmaxCrossEntropy(ignore_index=0.5), TypeError, "ignore_index is 0.5, expected an integer"),
-        (lambda: trainer_for("hinge"), ValueError, "Trainer: loss is 'hinge', expected one of mse, huber, binary"),
+        (lambda: trainer_for("hinge"), ValueError, "Trainer: loss is 'hinge', expected one of mse, huber, log_cosh, b"),
         (lambda: trainer_for(SoftmaxCrossEntropy(class_weight=[1, 2])), ValueError, "has 2 numbers, expected 3"),
         (lambda: trainer_for(CE, n_out=1), ValueError, "the network has 1 output, expected one for each class"),
     ],
