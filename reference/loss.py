@@ -128,12 +128,12 @@ def _huber(pred: Array, target: Array, on: Arithmetic, delta: float = 1.0) -> tu
 
 
 def _log_cosh(pred: Array, target: Array, on: Arithmetic) -> tuple[float, Array, float]:
-    """With m = expm1(-|e|) the term is log1p(m² / (2 (1 + m))), in which m stands three times and 1 + m is 0.37 at least;
-    e itself is rounded, and its square is in the term. Beyond |e| = 1 no rounding is magnified more than there. The slope
-    -m (2 + m) / (1 + (1 + m)²) has m one and a half times, four sums and products, a quotient, and e.
+    """With m = expm1(-|e|) and s = 1 + m the term is -log1p(-m² / (1 + s²)), which magnifies by 1.25 at most, for |e| = 1;
+    there m stands 2.4 times, and e itself is rounded. Beyond |e| = 1 no rounding is magnified more than there. The slope
+    -m (2 + m) / (1 + s²) has m one and a half times, four sums and products, a quotient, and e.
     """
     return (
-        4.0 * on.expm1 + on.division + on.log1p + 2.5,
+        3.0 * on.expm1 + 1.25 * on.division + on.log1p + 3.5,
         np.tanh(np.abs(pred - target)),
         1.5 * on.expm1 + on.division + 3.0,
     )

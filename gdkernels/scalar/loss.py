@@ -42,19 +42,19 @@ def huber(pred, target, delta):
 def log_cosh(pred, target):
     """l = log cosh(e), dl/dpred = tanh(e), with e = pred − target: e²/2 near 0, |e| − log 2 far out.
 
-    With m = e^−|e| − 1, which keeps its digits near 0, cosh(e) − 1 = m² / (2 (1 + m)); beyond |e| = 1 the logarithm is
-    |e| − log 2 + log1p(e^−2|e|), and tanh|e| = −m (2 + m) / (1 + (1 + m)²) everywhere. Nothing overflows.
+    With m = e^−|e| − 1, which keeps its digits near 0, and s = 1 + m, 1 − 1/cosh(e) = m² / (1 + s²) and tanh|e| =
+    −m (2 + m) / (1 + s²); beyond |e| = 1 the logarithm is |e| − log 2 + log1p(s²). Nothing overflows.
     """
-    one, two = type(pred)(1), type(pred)(2)
+    one = type(pred)(1)
     error = pred - target
     size = abs(error)
     m = expm1(-size)
-    small = one + m  # e^−|e|
-    square = small * small
+    square = (one + m) * (one + m)
+    part = -m / (one + square)
+    slope = part * (type(pred)(2) + m)
     near = size <= one
-    rest = log1p(m * m / (two * small) if near else square)
-    slope = -m * (two + m) / (one + square)
-    return rest if near else (size - type(pred)(LOG_2)) + rest, -slope if error < type(pred)(0) else slope
+    rest = log1p(m * part if near else square)
+    return -rest if near else (size - type(pred)(LOG_2)) + rest, -slope if error < type(pred)(0) else slope
 
 
 @elementwise
