@@ -17,6 +17,7 @@ from gdkernels.ops.activation import KINDS
 from gdkernels.scalar.activation import ACTIVATIONS
 from gdkernels.scalar.init import AUTO, INITIALIZERS, INITS
 from gdkernels.scalar.loss import ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY
+from gdkernels.scalar.optim import OPTIMIZERS
 from gdkernels.scalar.schedules import SCHEDULES
 from gdkernels.train import data, optim, schedules
 from gdkernels.train.loss import LOSSES
@@ -155,10 +156,10 @@ def test_a_schedule_has_the_same_parameters_and_defaults_everywhere(name):
 # ---------------------------------------------------------------------------------------------- the command line
 
 
-def test_every_bundled_set_has_a_recipe_and_every_optimizer_its_rates():
+def test_every_bundled_set_has_a_recipe_and_every_optimizer_can_be_asked_for():
     assert list(recipes.RECIPES) == list(data.BUNDLED)
-    assert set(options.OPTIMIZERS) == set(optim.BY_NAME)
-    assert set(options.OPTIMIZERS) <= help_of("--optimizer")
+    assert set(recipes.USUAL) <= set(OPTIMIZERS) == set(optim.BY_NAME)
+    assert set(OPTIMIZERS) <= help_of("--optimizer")
 
 
 def test_every_optimizer_and_layer_is_public():
@@ -178,5 +179,5 @@ def test_every_recipe_is_one_that_could_be_asked_for():
         assert recipe.norm in options.NORMS
         assert recipe.init in INITS
         assert recipe.loss in options.LOSSES
-        assert recipe.optimizer in options.OPTIMIZERS
+        assert recipe.optimizer in OPTIMIZERS
         assert recipe.schedule in SCHEDULES

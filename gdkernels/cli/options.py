@@ -11,12 +11,12 @@ from ..ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, Range, integers
 from ..scalar.activation import ACTIVATIONS
 from ..scalar.init import AUTO, INITS
 from ..scalar.loss import ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY
+from ..scalar.optim import OPTIMIZERS
 from ..scalar.schedules import SCHEDULES
-from .recipes import MOMENTUM, USUAL
+from .recipes import MOMENTUM
 
 FOR_CLASSES, FOR_NUMBERS = SOFTMAX_CROSS_ENTROPY, "mse"  # what --loss auto is
 LOSSES = (AUTO, *ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY)
-OPTIMIZERS = tuple(USUAL)
 WITH_WARMUP = tuple(name for name, schedule in SCHEDULES.items() if "warmup" in schedule.counts)
 
 # What no table holds; a test compares them with the modules that they are meant for.

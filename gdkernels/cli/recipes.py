@@ -53,11 +53,10 @@ FILE = Recipe(dropout=0.1, weight_decay=0.05)
 
 MOMENTUM = 0.9  # of sgd
 
-# The learning rate and weight decay that an optimizer gets where it is not the recipe's own.
+# The learning rate and weight decay that an optimizer gets where it is not the recipe's own; its defaults, if not these.
 USUAL = {
     "sgd": (0.005, 1e-4),  # with momentum; from 0.02 on the diabetes recipe diverges
     "rmsprop": (1e-3, 0.0),
-    "adagrad": (1e-2, 0.0),
     "adam": (3e-3, 0.0),
     "adamw": (3e-3, 0.01),
     "amsgrad": (3e-3, 0.0),

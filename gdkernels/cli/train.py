@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..scalar.init import AUTO
 from ..scalar.loss import ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY
+from ..scalar.optim import RULES
 from ..scalar.schedules import SCHEDULES
 from .options import (
     DEVICES,
@@ -182,7 +183,8 @@ def choose(options: argparse.Namespace) -> Recipe:
     given = {name: value for name, value in given.items() if value is not None}
     if given.get("optimizer", recipe.optimizer) != recipe.optimizer:
         # What suits one optimizer is far off for another.
-        lr, weight_decay = USUAL[given["optimizer"]]
+        rule = RULES[given["optimizer"]]
+        lr, weight_decay = USUAL.get(given["optimizer"], (rule.lr, rule.weight_decay))
         recipe = replace(recipe, lr=lr, weight_decay=weight_decay)
     recipe = replace(recipe, **given)
     if "warmup" in given and recipe.schedule not in WITH_WARMUP:

@@ -13,6 +13,7 @@ import gdkernels as gd
 from gdkernels.cli import options as known
 from gdkernels.cli import recipes, train
 from gdkernels.cli.main import main, parser
+from gdkernels.scalar.optim import OPTIMIZERS
 
 KEYS = {
     "data", "task", "epochs", "train_loss", "validation_loss", "seconds", "steps_per_second", "threads", "seed", "version",
@@ -49,7 +50,7 @@ def test_the_recipe_learns_the_data_set(data, least, tmp_path):
     assert result["test_r2" if data == "diabetes" else "test_accuracy"] >= least
 
 
-@pytest.mark.parametrize("optimizer", known.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_usual_rates_learn_the_recipe_that_diverges_first(optimizer, tmp_path):
     assert run(tmp_path, "diabetes", "--optimizer", optimizer)["test_r2"] > 0.4
 
@@ -175,7 +176,7 @@ def test_a_run_can_be_repeated(tmp_path):
         *(["--norm", name] for name in known.NORMS),
         *(["--init", name] for name in known.INITS),
         *(["--loss", name] for name in known.LOSSES),
-        *(["--optimizer", name] for name in known.OPTIMIZERS),
+        *(["--optimizer", name] for name in OPTIMIZERS),
         *(["--schedule", name] for name in known.SCHEDULES),
         ["--layers", "none"],
         ["--layers", "32,32,32", "--residual", "--norm", "rms"],
