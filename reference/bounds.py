@@ -368,7 +368,8 @@ def step(
     step is taken from the absolute values, where nothing cancels: what p loses there is the size of the update. A mean
     of gradients goes through four roundings, one of squares (v, vmax) through six. Where the update is a quotient with
     such a root below, this halves the error of the squares and the quotient adds those of both sides. Divisions and
-    roots are few beside the other roundings, and the numbers leave room for a division of 2 ulp and a root of 1.
+    roots are few beside the other roundings, and the numbers leave room for a division of 2 ulp and a root of 1. What
+    an update has besides is in `optim.SUMS`.
     """
     exact_step = getattr(optim, f"{name}_step")
     o = {n: one.default for n, one in inspect.signature(exact_step).parameters.items()} | options
@@ -389,4 +390,5 @@ def step(
     divisor = under + small
     update = update * (np.sqrt(sizes[-1]) + small) / divisor
     of_divisor = of_states[-1].error / (2 * under) + 2 * divisor
-    return [Bound(update * (4 + of_divisor / divisor + 3) + 2 * (p + update), 16.0), *of_states]
+    size = update * (4 + of_divisor / divisor + 3 + optim.SUMS.get(name, 0)) + 2 * (p + update)
+    return [Bound(size, 16.0), *of_states]

@@ -24,6 +24,9 @@ from .precision import Array, f64, ieee
 
 __all__ = ["adagrad_step", "adam_step", "adamw_step", "amsgrad_step", "lion_step", "rmsprop_step", "sgd_step"]
 
+# Of an update that is more than a product and a quotient: its further roundings.
+SUMS: dict[str, int] = {}
+
 
 @ieee
 def sgd_step(
