@@ -8,7 +8,7 @@ of the arguments.
     none          g            sgd: steepest descent
     sum of g      v            sgd with momentum: damps zig-zag, keeps going
     size of g     g / √v       adagrad (sum), rmsprop (running mean): one rate for each parameter
-    both          m / √v       adam, adamw, amsgrad
+    both          m / √v       adam, adamw, amsgrad, nadam
     mean of g     sign(m)      lion: every element moves by lr
 
 Weight decay by weight_decay * p comes in two kinds. L2 adds it to g: the gradient of weight_decay/2 |p|²,
@@ -22,10 +22,19 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
-__all__ = ["adagrad_step", "adam_step", "adamw_step", "amsgrad_step", "lion_step", "rmsprop_step", "sgd_step"]
+__all__ = [
+    "adagrad_step",
+    "adam_step",
+    "adamw_step",
+    "amsgrad_step",
+    "lion_step",
+    "nadam_step",
+    "rmsprop_step",
+    "sgd_step",
+]
 
 # Of an update that is more than a product and a quotient: its further roundings.
-SUMS: dict[str, int] = {}
+SUMS: dict[str, int] = {"nadam": 1}  # rate_g g + rate_m m
 
 
 @ieee
@@ -165,6 +174,43 @@ def amsgrad_step(
     vmax = np.maximum(f64(vmax), v)
     m_hat, v_hat = m / (1.0 - beta1**step), vmax / (1.0 - beta2**step)
     return p - lr * m_hat / (np.sqrt(v_hat) + eps), m, v, vmax
+
+
+@ieee
+def nadam_step(
+    p: ArrayLike,
+    g: ArrayLike,
+    m: ArrayLike,
+    v: ArrayLike,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    momentum_decay: float = 4e-3,
+    weight_decay: float = 0.0,
+) -> tuple[Array, Array, Array]:
+    """(p, m, v): p <- p - lr m̄ / (√v̂ + eps), Adam with Nesterov's look ahead (Dozat 2016).
+
+        m̄ = (1 - mu_t) g / (1 - mu_1 ... mu_t) + mu_t+1 m / (1 - mu_1 ... mu_t+1),  t = step
+        mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2)
+
+    Nesterov moves to where the momentum will have carried p: the old momentum that Adam's m̂ has in it is replaced
+    by the next step's. mu_t rises from beta1/2 to beta1, so that the first gradients, which know little, are
+    trusted less. m and v are Adam's; the bias of m̄ is that of weights mu_t. The decay is L2. As in PyTorch.
+    """
+    p, g, m, v = f64(p), f64(g), f64(m), f64(v)
+    g = g + weight_decay * p
+    m = beta1 * m + (1.0 - beta1) * g
+    v = beta2 * v + (1.0 - beta2) * g**2
+
+    # A factor is below beta1: what is left of the product after `enough` of them is no rounding of 1.
+    enough = 1 if beta1 == 0 else 1 + int(-40.0 / np.log(beta1))
+    mu = beta1 * (1.0 - 0.5 * 0.96 ** (np.arange(1, min(step, enough) + 1) * momentum_decay))
+    mu_now, mu_next = (beta1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay)) for t in (step, step + 1))
+    product = float(mu.prod())
+    of_g, of_m = (1.0 - mu_now) / (1.0 - product), mu_next / (1.0 - product * mu_next)
+    return p - lr * (of_g * g + of_m * m) / (np.sqrt(v / (1.0 - beta2**step)) + eps), m, v
 
 
 @ieee

@@ -28,6 +28,16 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20240607)
 
 
+@pytest.fixture
+def torch64():
+    """PyTorch, with float64 for what its optimizers keep besides arrays: NAdam's product of momenta."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the outside oracle")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield torch
+    torch.set_default_dtype(before)
+
+
 # ---------------------------------------------------------------------------------------------- cores
 
 HERE = Path(__file__).resolve().parent

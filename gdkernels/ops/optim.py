@@ -10,7 +10,16 @@ from ..ranges import NOT_NEGATIVE
 from ..scalar.optim import PLAIN, ROWS, RULES
 from .wings import everywhere, wing
 
-__all__ = ["adagrad_step", "adam_step", "adamw_step", "amsgrad_step", "lion_step", "rmsprop_step", "sgd_step"]
+__all__ = [
+    "adagrad_step",
+    "adam_step",
+    "adamw_step",
+    "amsgrad_step",
+    "lion_step",
+    "nadam_step",
+    "rmsprop_step",
+    "sgd_step",
+]
 
 _WHY = "p has it"
 
@@ -212,6 +221,40 @@ def amsgrad_step(
     """
     row = _row("amsgrad_step", "amsgrad", step, lr, weight_decay, beta1, beta2, eps)
     _step("amsgrad_step", "amsgrad", p, g, {"m": m, "v": v, "vmax": vmax}, row)
+
+
+@everywhere
+def nadam_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    momentum_decay: float = 4e-3,
+    weight_decay: float = 0.0,
+) -> None:
+    """NAdam: Adam with Nesterov's look ahead, and a momentum that rises. Changes p, m, v.
+
+    mu_t = beta1 (1 − 0.96^(t momentum_decay) / 2) is the momentum of step t. With m and v̂ as in `adam_step`
+    p −= lr m̄ / (√v̂ + eps),  m̄ = (1 − mu_t) g / (1 − mu_1 … mu_t) + mu_t+1 m / (1 − mu_1 … mu_t+1).
+
+    Parameters and errors are those of `adam_step`.
+
+    Parameters
+    ----------
+    momentum_decay : float
+        Not negative. How fast the momentum rises from beta1 / 2 to beta1: half of the way in 17 / momentum_decay steps.
+
+    Notes
+    -----
+    T. Dozat, Incorporating Nesterov momentum into Adam, ICLR workshop 2016; PyTorch's form.
+    """
+    row = _row("nadam_step", "nadam", step, lr, weight_decay, beta1, beta2, eps, momentum_decay)
+    _step("nadam_step", "nadam", p, g, {"m": m, "v": v}, row)
 
 
 @everywhere

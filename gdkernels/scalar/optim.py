@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..ranges import BELOW_ONE, NOT_NEGATIVE, TRUTH, Option
 from . import elementwise
+from .elementary import exp, expm1, log
 
 NUMBERS = 7  # that an update may be given
 
@@ -114,6 +115,52 @@ def amsgrad(p, g, m, v, vmax, numbers):
 
 
 @elementwise
+def nadam(p, g, m, v, numbers):
+    """Adam with m one step ahead: p − (rate_g g + rate_m m) / (√v + eps)."""
+    rate_g, rate_m, eps, keep1, gain1, keep2, gain2 = numbers
+    m = keep1 * m + gain1 * g
+    v = keep2 * v + gain2 * g * g
+    return p - (rate_g * g + rate_m * m) / (math.sqrt(v) + eps), m, v
+
+
+@elementwise
+def nadam_numbers(step, lr, beta1, beta2, eps, momentum_decay):
+    """(rate_g, rate_m, eps, keep1, gain1, keep2, gain2) of a step, the corrections taken in as in `adam_numbers`.
+
+    mu_t = beta1 (1 − 0.96^(t momentum_decay) / 2) is the momentum of step t, and takes the place of beta1 where the bias of
+    m is taken out: rate_g = lr r (1 − mu_t) / (1 − mu_1 … mu_t), rate_m = lr r mu_t+1 / (1 − mu_1 … mu_t+1).
+    """
+    root = math.sqrt(1.0 - beta2**step)
+    now = beta1 * (1.0 - 0.5 * 0.96 ** (step * momentum_decay))
+    then = beta1 * (1.0 - 0.5 * 0.96 ** ((step + 1.0) * momentum_decay))
+    product = momentum_product(step, beta1, momentum_decay)
+    rate = lr * root
+    return (
+        rate * (1.0 - now) / (1.0 - product), rate * then / (1.0 - product * then), root * eps,
+        beta1, 1.0 - beta1, beta2, 1.0 - beta2,
+    )  # fmt: skip
+
+
+@elementwise
+def momentum_product(step, beta1, momentum_decay):
+    """mu_1 mu_2 … mu_step of `nadam_numbers`, in a fixed number of operations.
+
+    With q = 0.96^momentum_decay its logarithm is step log beta1 + Σ_k log(1 − q^k / 2), where log(1 − x) = −Σ_j x^j / j;
+    the sum over k is geometric: Σ_k q^jk = q^j (1 − q^(j step)) / (1 − q^j).
+    """
+    total = step * log(beta1)
+    if total < -40.0:  # from 1, less than a rounding is taken
+        return 0.0
+    slope = momentum_decay * log(0.96)
+    half = 1.0  # 2^−j
+    for j in range(1, 53):
+        half = 0.5 * half
+        powers = step if slope == 0.0 else exp(j * slope) * expm1(j * step * slope) / expm1(j * slope)
+        total -= half * powers / j
+    return exp(total)
+
+
+@elementwise
 def lion(p, g, m, numbers):
     """p − rate sign(keep1 m + gain1 g); m = keep2 m + gain2 g. The sign of 0 is 0, of NaN NaN."""
     rate, keep1, gain1, keep2, gain2 = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
@@ -179,6 +226,9 @@ RULES: dict[str, Rule] = {
     "adam": Rule(adam, adam_numbers, ("m", "v"), _ADAM),
     "adamw": Rule(adam, adam_numbers, ("m", "v"), _ADAM, weight_decay=0.01, decoupled=True),
     "amsgrad": Rule(amsgrad, adam_numbers, ("m", "v", "vmax"), _ADAM),
+    "nadam": Rule(
+        nadam, nadam_numbers, ("m", "v"), {**_ADAM, "momentum_decay": Option(4e-3, NOT_NEGATIVE)}, lr=2e-3
+    ),
     "lion": Rule(lion, lion_numbers, ("m",), _betas(0.9, 0.99), lr=1e-4, decoupled=True),
 }
 

@@ -17,7 +17,7 @@ from ..plan import Plan, Update
 from ..ranges import NOT_NEGATIVE
 from ..scalar.optim import PLAIN, RULES, Rule
 
-__all__ = ["SGD", "AMSGrad", "AdaGrad", "Adam", "AdamW", "Lion", "RMSProp"]
+__all__ = ["SGD", "AMSGrad", "AdaGrad", "Adam", "AdamW", "Lion", "NAdam", "RMSProp"]
 
 
 class Optimizer:
@@ -152,6 +152,19 @@ class AMSGrad(Optimizer):
     eps: float = 1e-8
     weight_decay: float = 0.0
     name = "amsgrad"
+
+
+@dataclass(frozen=True)
+class NAdam(Optimizer):
+    """Adam with Nesterov's look ahead and a momentum that rises from beta1 / 2 to beta1 (Dozat 2016)."""
+
+    lr: float = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    momentum_decay: float = 4e-3
+    weight_decay: float = 0.0
+    name = "nadam"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ OPTIMIZERS = {
     "adam": gd.Adam(lr=0.01, weight_decay=0.01),
     "adamw": gd.AdamW(lr=0.01),
     "amsgrad": gd.AMSGrad(lr=0.01),
+    "nadam": gd.NAdam(lr=0.01),
     "lion": gd.Lion(lr=0.001, weight_decay=0.01),
 }
 

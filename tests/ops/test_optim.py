@@ -24,6 +24,7 @@ OPTIONS = {
     "adam": [{"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}, {"beta1": 0.0, "beta2": 0.0}],
     "adamw": [{"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}],
     "amsgrad": [{"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}],
+    "nadam": [{"beta1": 0.8, "momentum_decay": 0.5}, {"beta1": 0.0}, {"momentum_decay": 0.0}],
     "lion": [{"beta1": 0.5, "beta2": 0.8}],
 }
 NAMES = list(OPTIMIZERS)
@@ -89,22 +90,22 @@ TORCH = {
     "adam": "Adam",
     "adamw": "AdamW",
     "amsgrad": "Adam",
+    "nadam": "NAdam",
 }
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", TORCH)
-def test_a_hundred_steps_match_pytorch(name, weight_decay, dtype, rng):
-    torch = pytest.importorskip("torch", reason="PyTorch is the outside oracle")
+def test_a_hundred_steps_match_pytorch(name, weight_decay, dtype, rng, torch64):
     fixed = {"sgd": {"momentum": 0.9, "nesterov": True}, "amsgrad": {"amsgrad": True}}.get(name, {})
     start = rng.standard_normal((5, 13)).astype(dtype)
-    theirs = torch.nn.Parameter(torch.tensor(start))
-    optimizer = getattr(torch.optim, TORCH[name])([theirs], lr=0.01, weight_decay=weight_decay, **fixed)
+    theirs = torch64.nn.Parameter(torch64.tensor(start))
+    optimizer = getattr(torch64.optim, TORCH[name])([theirs], lr=0.01, weight_decay=weight_decay, **fixed)
     ours, states = start.copy(), [np.zeros_like(start) for _ in RULES[name].states]
     options = fixed if name == "sgd" else {}
     for count in range(1, 101):
         g = (rng.standard_normal(start.shape) / count).astype(dtype)
-        theirs.grad = torch.tensor(g)
+        theirs.grad = torch64.tensor(g)
         optimizer.step()
         step(name, ours, g, states, 0.01, count, weight_decay=weight_decay, **options)
     # Each step makes some 10 roundings of numbers up to 4 in either of the two, which add up.

@@ -37,6 +37,7 @@ CALLS = {
     "log_softmax": lambda x: ref.log_softmax(x),
     "matmul": lambda x: ref.matmul(x, x, trans_b=True),
     "mse": lambda x: ref.mse(x, 1 - x, "none"),
+    "nadam_step": lambda x: ref.nadam_step(x, x, x, x * x, 1, 0.1),
     "numerical_gradient": lambda x: ref.numerical_gradient(lambda v: float(v.sum()), x),
     "rmsnorm": lambda x: ref.rmsnorm(x, GAMMA, residual=x),
     "rmsnorm_backward": lambda x: ref.rmsnorm_backward(x, x, GAMMA, np.ones(4), x),

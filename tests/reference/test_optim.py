@@ -22,6 +22,7 @@ OPTIMIZERS = {
     "adam": (ref.adam_step, 2, True, "Adam", {}),
     "adamw": (ref.adamw_step, 2, True, "AdamW", {}),
     "amsgrad": (ref.amsgrad_step, 3, True, "Adam", {"amsgrad": True}),
+    "nadam": (ref.nadam_step, 2, True, "NAdam", {}),
 }
 OPTIONS = {
     "rmsprop": [{}, {"alpha": 0.9, "eps": 1e-3}],
@@ -29,6 +30,7 @@ OPTIONS = {
     "adam": [{}, {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}],
     "adamw": [{}, {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}],
     "amsgrad": [{}, {"beta1": 0.8, "beta2": 0.5, "eps": 1e-3}],
+    "nadam": [{}, {"beta1": 0.8, "beta2": 0.5, "eps": 1e-3, "momentum_decay": 0.3}],
 }
 CASES = [
     pytest.param(name, options | decay, id="-".join([name, *options, *decay]))
@@ -60,11 +62,10 @@ BOUND = 2 * 10 * STEPS * 4 * EPS
 
 
 @pytest.mark.parametrize("name, options", CASES)
-def test_step_matches_pytorch(name, options, rng):
-    torch = pytest.importorskip("torch", reason="PyTorch is the outside oracle")
+def test_step_matches_pytorch(name, options, rng, torch64):
     step_function, states, counts, torch_class, fixed = OPTIMIZERS[name]
     p, gs = rng.standard_normal((3, 4)), gradients(rng)
-    expected = run_pytorch(torch, torch_class, p, gs, lr=0.1, **options, **fixed)
+    expected = run_pytorch(torch64, torch_class, p, gs, lr=0.1, **options, **fixed)
     state = [zeros()] * states
     for step, (g, theirs) in enumerate(zip(gs, expected, strict=True), start=1):
         p, *state = step_function(p, g, *state, *([step] if counts else []), 0.1, **options)
@@ -159,6 +160,7 @@ def test_gradients_beyond_all_bounds_make_no_noise_and_do_not_spread(g):
         "adam": ref.adam_step(p, g, zero, zero, 1, 0.1),
         "adamw": ref.adamw_step(p, g, zero, zero, 1, 0.1, weight_decay=0.0),
         "amsgrad": ref.amsgrad_step(p, g, zero, zero, zero, 1, 0.1),
+        "nadam": ref.nadam_step(p, g, zero, zero, 1, 0.1),
         "lion": ref.lion_step(p, g, zero, 0.1),
     }
     for name, (new, *_) in stepped.items():

@@ -8,7 +8,7 @@ import pytest
 from gdkernels.nn.layers import LayerNorm, Linear
 from gdkernels.nn.network import Network
 from gdkernels.nn.plan import lower
-from gdkernels.train.optim import SGD, AdaGrad, Adam, AdamW, AMSGrad, Lion, RMSProp
+from gdkernels.train.optim import SGD, AdaGrad, Adam, AdamW, AMSGrad, Lion, NAdam, RMSProp
 from gdkernels.train.trainer import Trainer
 from tests.nn.plan_interpreter import Interpreter
 
@@ -41,6 +41,11 @@ PAIRS = {
         AMSGrad(lr=0.02, beta2=0.5, weight_decay=0.1),
         "Adam",
         {"lr": 0.02, "betas": (0.9, 0.5), "weight_decay": 0.1, "amsgrad": True},
+    ),
+    "nadam": (
+        NAdam(lr=0.02, beta2=0.5, momentum_decay=0.1, weight_decay=0.1),
+        "NAdam",
+        {"lr": 0.02, "betas": (0.9, 0.5), "momentum_decay": 0.1, "weight_decay": 0.1},
     ),
 }
 
@@ -176,7 +181,7 @@ def test_decay_segments_cover_the_flat_buffer(decay, count):
     ("optimizer", "count"),
     [
         (SGD(), 0), (SGD(momentum=0.9), 1), (RMSProp(), 1), (AdaGrad(), 1), (Adam(), 2), (AdamW(), 2), (AMSGrad(), 3),
-        (Lion(), 1),
+        (NAdam(), 2), (Lion(), 1),
     ],
 )  # fmt: skip
 def test_states_are_aligned_zeros_of_the_network_dtype(optimizer, count):
