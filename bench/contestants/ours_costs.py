@@ -14,7 +14,7 @@ import numpy as np
 
 import gdkernels as gd
 from gdkernels.cpu.cost import NS
-from gdkernels.cpu.norm import add_blocks
+from gdkernels.cpu.norm_gradients import add_blocks
 from gdkernels.nn.plan import lower
 from gdkernels.scalar.activation import ACTIVATIONS
 from gdkernels.scalar.loss import ELEMENT_LOSSES

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from .cost import work
-from .norm import part, total
+from .norm_rows import part, total
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Double, Doubles, Floats, Int, Ints
 from .runtime.simd import address_of, noalias, offset, typed

@@ -130,8 +130,10 @@ def test_a_kernel_says_what_each_operand_is():
 
 def test_a_large_record_is_shared_whole():
     """What several workers read has room for the operands of the largest kernel."""
-    from gdkernels.cpu import linear, matmul, norm
+    from gdkernels.cpu import linear, matmul, norm_gradients
     from gdkernels.cpu.runtime import team
 
-    largest = max(len(one.words) for one in (linear.forward_columns, matmul.product, norm.backward_blocks))
+    largest = max(
+        len(one.words) for one in (linear.forward_columns, matmul.product, norm_gradients.backward_blocks)
+    )
     assert team.OPERANDS + largest <= team.PARKED
