@@ -3,6 +3,7 @@
 `gd.testing.gradcheck` tells the largest error in units of its own bound, so that every bound here is 1.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gdkernels as gd
+from gdkernels.ops.norm import __all__ as NORMS
 from gdkernels.scalar.loss import ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY
 from gdkernels.testing import gradcheck
 
-from .checks import Case
+from .checks import Case, as_tuple, for_each
 
 Array = NDArray[np.float64]
 
@@ -25,7 +27,7 @@ class Differences:
 
     def __init__(self, reference: Any, ops: Any = gd) -> None:
         self.gd = ops  # the package, or what computes elsewhere
-        self.kinds = reference.KINDS
+        self.ref = reference
         self.rng = np.random.default_rng(1)
 
     def normal(self, *shape: int) -> Array:
@@ -41,7 +43,7 @@ class Differences:
     def activation_backward(self) -> Iterator[Case]:
         """Through every activation; a normal draw keeps off the kinks at 0."""
         dy = self.normal(BATCH, N_OUT)
-        for kind in self.kinds:
+        for kind in self.ref.KINDS:
 
             def through(z: Array, kind: str = kind) -> Any:
                 a = self.gd.activation(z, kind)
@@ -53,7 +55,7 @@ class Differences:
     def linear_backward(self) -> Iterator[Case]:
         """To x, w and b."""
         da = self.normal(BATCH, N_OUT)
-        for kind in self.kinds:
+        for kind in self.ref.KINDS:
 
             def through(x: Array, w: Array, b: Array, kind: str = kind) -> Any:
                 z = np.empty((BATCH, N_OUT))
@@ -65,43 +67,29 @@ class Differences:
                 kind, through, self.normal(BATCH, N_IN), self.normal(N_IN, N_OUT), self.normal(N_OUT)
             )
 
-    def layernorm_backward(self) -> Iterator[Case]:
+    @for_each(name for name in NORMS if name.endswith("_backward"))
+    def norm_backward(self, name: str) -> Iterator[Case]:
         """To x, gamma and beta, alone and with a residual, which has the gradient of x."""
-        dy = self.normal(BATCH, N_IN)
+        forward, backward = getattr(self.gd, name.removesuffix("_backward")), getattr(self.gd, name)
+        exact = getattr(self.ref, name.removesuffix("_backward"))
+        takes = inspect.signature(exact).parameters
+        scales = [self.normal(N_IN) for scale in ("gamma", "beta") if scale in takes]
+        dy, x, residual = (self.normal(BATCH, N_IN) for _ in range(3))
+        _, *kept = as_tuple(exact(x, *scales))
+        stats = {"stats": np.empty(kept[0].shape)} if kept else {}
 
-        def alone(x: Array, gamma: Array, beta: Array) -> Any:
-            stats = np.empty((BATCH, 2))
-            y = self.gd.layernorm(x, gamma, beta, stats=stats)
-            return np.sum(dy * y), self.gd.layernorm_backward(dy, x, gamma, stats)
+        def alone(x: Array, gamma: Array, *beta: Array) -> Any:
+            y = forward(x, gamma, *beta, **stats)
+            return np.sum(dy * y), backward(dy, x, gamma, **stats)
 
-        def summed(x: Array, residual: Array, gamma: Array, beta: Array) -> Any:
-            stats = np.empty((BATCH, 2))
-            y = self.gd.layernorm(x, gamma, beta, residual=residual, stats=stats)
-            dx, dgamma, dbeta = self.gd.layernorm_backward(dy, x, gamma, stats, residual=residual)
-            return np.sum(dy * y), [dx, dx, dgamma, dbeta]
+        def summed(x: Array, residual: Array, gamma: Array, *beta: Array) -> Any:
+            y = forward(x, gamma, *beta, residual=residual, **stats)
+            dx, *others = backward(dy, x, gamma, residual=residual, **stats)
+            return np.sum(dy * y), [dx, dx, *others]
 
-        x, residual = self.normal(BATCH, N_IN), self.normal(BATCH, N_IN)
-        yield self.case("alone", alone, x, self.normal(N_IN), self.normal(N_IN))
-        yield self.case("with residual", summed, x, residual, self.normal(N_IN), self.normal(N_IN))
-
-    def rmsnorm_backward(self) -> Iterator[Case]:
-        """To x and gamma, alone and with a residual."""
-        dy = self.normal(BATCH, N_IN)
-
-        def alone(x: Array, gamma: Array) -> Any:
-            stats = np.empty(BATCH)
-            y = self.gd.rmsnorm(x, gamma, stats=stats)
-            return np.sum(dy * y), self.gd.rmsnorm_backward(dy, x, gamma, stats)
-
-        def summed(x: Array, residual: Array, gamma: Array) -> Any:
-            stats = np.empty(BATCH)
-            y = self.gd.rmsnorm(x, gamma, residual=residual, stats=stats)
-            dx, dgamma = self.gd.rmsnorm_backward(dy, x, gamma, stats, residual=residual)
-            return np.sum(dy * y), [dx, dx, dgamma]
-
-        x, residual = self.normal(BATCH, N_IN), self.normal(BATCH, N_IN)
-        yield self.case("alone", alone, x, self.normal(N_IN))
-        yield self.case("with residual", summed, x, residual, self.normal(N_IN))
+        yield self.case("alone", alone, x, *scales)
+        if "residual" in takes:
+            yield self.case("with residual", summed, x, residual, *scales)
 
     def losses(self) -> Iterator[Case]:
         """The gradient that each loss gives with its value."""
@@ -136,7 +124,7 @@ class Differences:
     def networks(self) -> Iterator[Case]:
         """The engine's backward pass through every layer, to the input and to every parameter."""
         for norm in (None, "layer", "rms"):
-            for kind in self.kinds:
+            for kind in self.ref.KINDS:
                 net = self.gd.mlp(
                     [N_IN, 6, 6, N_OUT], activation=kind, norm=norm, residual=True, seed=3, dtype="float64"
                 )
