@@ -225,6 +225,24 @@ class RMSNormGradients(Call):
 
 
 @dataclass(frozen=True)
+class Scale(Call):
+    """out = gamma ⊙ x, by columns; also on the way back, where x is the gradient."""
+
+    x: Buffer
+    gamma: Parameter
+    out: Buffer
+
+
+@dataclass(frozen=True)
+class ScaleGradient(Call):
+    """dgamma = Σ dy ⊙ x, summed over all samples."""
+
+    dy: Buffer
+    x: Buffer
+    dgamma: Gradient
+
+
+@dataclass(frozen=True)
 class Add(Call):
     """out = a + b."""
 
@@ -237,8 +255,9 @@ class Add(Call):
 LinearCall = LinearForward | LinearDx | LinearDw
 ActivationCall = ActivationForward | ActivationBackward | BiasGradient
 NormCall = (
-    LayerNormForward | LayerNormDx | LayerNormGradients | RMSNormForward | RMSNormDx | RMSNormGradients | Add
-)
+    LayerNormForward | LayerNormDx | LayerNormGradients | RMSNormForward | RMSNormDx | RMSNormGradients
+    | Scale | ScaleGradient | Add
+)  # fmt: skip
 AnyCall = LinearCall | ActivationCall | Dropout | NormCall
 
 

@@ -43,6 +43,8 @@ __all__ = [
     "matmul",
     "rmsnorm",
     "rmsnorm_backward",
+    "scale",
+    "scale_backward",
     "softmax",
     "softmax_cross_entropy",
     "step",
@@ -228,6 +230,20 @@ def rmsnorm_backward(
     terms = g + reach * (g * reach).mean(axis=1, keepdims=True)
     of_dx = rounded(rstd * terms, g.shape[1] / 2 + 5.0 + on.division)
     return of_dx, column_sums(np.abs(f64(dy)) * reach, 2.0)
+
+
+@ieee
+def scale(x: ArrayLike, gamma: ArrayLike, on: Arithmetic = CPU) -> Bound:
+    """A product."""
+    return rounded(f64(gamma) * f64(x), 0.5)
+
+
+@ieee
+def scale_backward(
+    dy: ArrayLike, x: ArrayLike, gamma: ArrayLike, on: Arithmetic = CPU
+) -> tuple[Bound, Bound]:
+    """(dx, dgamma): a product, and a sum of products."""
+    return rounded(f64(gamma) * f64(dy), 0.5), column_sums(f64(dy) * f64(x), 0.5)
 
 
 def _below(x: Array) -> Array:

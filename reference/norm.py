@@ -1,4 +1,4 @@
-"""Layer normalisation and RMS normalisation of rows, forward and backward, optionally of a sum x + residual.
+"""Layer normalisation and RMS normalisation of rows, optionally of a sum x + residual; the scale of columns.
 
 Both make the size of a row independent of the size of its input, and so the gradient of what follows
 independent of how deep in the network it stands. The price is that every element of a row now depends on
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 
 from .precision import Array, f64, ieee
 
-__all__ = ["layernorm", "layernorm_backward", "rmsnorm", "rmsnorm_backward"]
+__all__ = ["layernorm", "layernorm_backward", "rmsnorm", "rmsnorm_backward", "scale", "scale_backward"]
 
 
 def _summed(x: ArrayLike, residual: ArrayLike | None) -> Array:
@@ -132,3 +132,27 @@ def rmsnorm_backward(
     g = dy * f64(gamma)
     dx = rstd * (g - h * (g * h).mean(axis=1, keepdims=True))
     return dx, (dy * h).sum(axis=0)
+
+
+@ieee
+def scale(x: ArrayLike, gamma: ArrayLike) -> Array:
+    """y = gamma x: each column times its factor, as a norm does it in the end. x is (batch, n), gamma (n,)."""
+    return f64(gamma) * f64(x)
+
+
+@ieee
+def scale_backward(dy: ArrayLike, x: ArrayLike, gamma: ArrayLike) -> tuple[Array, Array]:
+    """(dx, dgamma): dx = gamma dy, and dgamma = Σ dy x over the rows, on all of which gamma acts.
+
+    Parameters
+    ----------
+    dy, x : (batch, n) arrays
+    gamma : (n,) array
+
+    Returns
+    -------
+    dx : (batch, n) array
+    dgamma : (n,) array
+    """
+    dy = f64(dy)
+    return f64(gamma) * dy, (dy * f64(x)).sum(axis=0)

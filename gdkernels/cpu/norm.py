@@ -1,10 +1,11 @@
-"""Layer normalisation and RMS normalisation of rows, forward and backward, optionally of a sum x + residual.
+"""Layer normalisation and RMS normalisation of rows, forward and backward, optionally of a sum x + residual; scales.
 
     layer norm   h = (x − mean) rstd    y = gamma h + beta    dx = rstd (g − mean(g) − h mean(g h)),  g = gamma dy
     RMS norm     h = x rstd             y = gamma h           dx = rstd (g − h mean(g h))
+    scale                               y = gamma x           dx = g
 
-The kernels stand in `norm_rows` and `norm_gradients`; here are the ops, and sums of arrays. The derivation is in the
-reference. A null pointer (0) stands for a residual that is not there.
+The kernels stand in `norm_rows` and `norm_gradients`; here are the ops, and sums and scales of arrays. The derivation is
+in the reference. A null pointer (0) stands for a residual that is not there.
 """
 
 from typing import assert_never
@@ -20,23 +21,59 @@ from ..plan import (
     RMSNormDx,
     RMSNormForward,
     RMSNormGradients,
+    Scale,
+    ScaleGradient,
 )
 from .binding import Binding
 from .cost import work
-from .norm_gradients import backward_blocks, layernorm_gradients, rmsnorm_gradients, sum_blocks
+from .norm_gradients import backward_blocks, clear, layernorm_gradients, rmsnorm_gradients, sum_blocks
 from .norm_rows import add, layernorm_dx_rows, layernorm_rows, rmsnorm_dx_rows, rmsnorm_rows
-from .runtime.jit import Op, kernel
-from .runtime.layout import Floats
-from .runtime.simd import offset
+from .runtime.jit import Op, kernel, native
+from .runtime.layout import Floats, Int
+from .runtime.simd import noalias, offset
 from .runtime.team import WORTH_SHARING, run, run_all
 
-# ---------------------------------------------------------------------------------------------- sums
+# ---------------------------------------------------------------------------------------------- sums and scales
 
 
 @kernel
 def add_elements(a: Floats, b: Floats, out: Floats, start, stop):
     """Elements [start, stop) of out = a + b."""
     add(offset(a, start), offset(b, start), offset(out, start), stop - start)
+
+
+@native("F*, F*, F*, i8")
+def multiply(a, b, out, n):
+    """out = a ⊙ b."""
+    noalias()
+    for j in range(n):
+        out[j] = a[j] * b[j]
+
+
+@native("F*, F*, F*, i8")
+def add_product(a, b, out, n):
+    """out += a ⊙ b."""
+    noalias()
+    for j in range(n):
+        out[j] += a[j] * b[j]
+
+
+@kernel
+def scale_rows(x: Floats, gamma: Floats, out: Floats, n: Int, start, stop):
+    """Rows [start, stop) of out = gamma ⊙ x."""
+    for r in range(start, stop):
+        multiply(gamma, offset(x, r * n), offset(out, r * n), n)
+
+
+@kernel
+def scale_gradient(dy: Floats, x: Floats, dgamma: Floats, batch: Int, n: Int, accumulate: Int, start, stop):
+    """Columns [start, stop) of dgamma (+)= Σ dy ⊙ x, row after row."""
+    sums = offset(dgamma, start)
+    if not accumulate:
+        clear(sums, stop - start)
+    for r in range(batch):
+        first = r * n + start
+        add_product(offset(dy, first), offset(x, first), sums, stop - start)
 
 
 # ---------------------------------------------------------------------------------------------- ops
@@ -139,6 +176,26 @@ def rmsnorm_backward_ops(dy, x, residual, gamma, stats, dx, dgamma) -> list[Op]:
     return _backward_ops(dy, x, residual, gamma, stats, dx, dgamma, None, 0)
 
 
+def scale_op(x, gamma, out) -> Op:
+    """out = gamma ⊙ x. out may be x."""
+    cost = work("activation, cheap", x)
+    return scale_rows.op(x.dtype, x.shape[0], work=cost, x=x, gamma=gamma, out=out, n=x.shape[1])
+
+
+def scale_gradient_op(dy, x, dgamma, accumulate: bool) -> Op:
+    """dgamma (+)= Σ dy ⊙ x, each column in the order of the rows."""
+    batch, n = x.shape
+    return scale_gradient.op(
+        x.dtype, n, quantum=COLUMNS, work=work("norm", x),
+        dy=dy, x=x, dgamma=dgamma, batch=batch, n=n, accumulate=int(accumulate),
+    )  # fmt: skip
+
+
+def scale_backward_ops(dy, x, gamma, dx, dgamma) -> list[Op]:
+    """dgamma and dx, in this order: dx may be dy or x."""
+    return [scale_gradient_op(dy, x, dgamma, False), scale_op(dy, gamma, dx)]
+
+
 def layernorm(x, residual, gamma, beta, out, stats, eps: float) -> None:
     """See `layernorm_op`."""
     run(layernorm_op(x, residual, gamma, beta, out, stats, eps))
@@ -159,6 +216,16 @@ def rmsnorm_backward(dy, x, residual, gamma, stats, dx, dgamma) -> None:
     run_all(rmsnorm_backward_ops(dy, x, residual, gamma, stats, dx, dgamma))
 
 
+def scale(x, gamma, out) -> None:
+    """See `scale_op`."""
+    run(scale_op(x, gamma, out))
+
+
+def scale_backward(dy, x, gamma, dx, dgamma) -> None:
+    """See `scale_backward_ops`."""
+    run_all(scale_backward_ops(dy, x, gamma, dx, dgamma))
+
+
 def bind(call: NormCall, at: Binding) -> Op:
     """The op of a call of a plan."""
     given = at.operands(call)
@@ -175,6 +242,10 @@ def bind(call: NormCall, at: Binding) -> Op:
             return at.by_rows(rmsnorm_dx_op(**given))
         case RMSNormGradients():
             return at.of_parameter(rmsnorm_gradients_op(**given, accumulate=at.accumulate), given["dgamma"])
+        case Scale():
+            return at.by_rows(scale_op(**given))
+        case ScaleGradient():
+            return at.of_parameter(scale_gradient_op(**given, accumulate=at.accumulate), given["dgamma"])
         case Add():
             return at.by_rows(add_op(**given))
         case _:

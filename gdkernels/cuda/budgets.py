@@ -207,6 +207,11 @@ NORM = (
     Budget("norm parameters by four", (norm_gradients.strips4,), "several rows at a time, each with its statistics",
            96, shared=4096, loads=24),
     Budget("norm parameters by one", (norm_gradients.strips1,), "several rows at a time", 80, 112, shared=1024),
+    Budget("scale by four", (norm.scale_rows.by_four,), "several groups at a time", 40, 48, loads=0, stores=0),
+    Budget("scale by one", (norm.scale_rows.by_one,), "several columns at a time", 32, 32),
+    Budget("scale parameter by four", (norm.scale_strips.by_four,), "several rows at a time; a sum is stored alone",
+           64, 96, shared=4096, loads=0),
+    Budget("scale parameter by one", (norm.scale_strips.by_one,), "several rows at a time", 48, 64, shared=1024),
     Budget("sum by four", (norm.add.by_four,), "two loads, one store", 24, 32, loads=0, stores=0),
     Budget("sum by one", (norm.add.by_one,), "what is left over", 16, 16),
 )

@@ -17,7 +17,7 @@ from ..ranges import NOT_NEGATIVE, PROBABILITY
 from ..scalar.activation import ACTIVATIONS, SAVED
 from ..scalar.init import AUTO, INITS
 
-__all__ = ["Activation", "Dropout", "LayerNorm", "Linear", "RMSNorm", "Residual"]
+__all__ = ["Activation", "Dropout", "LayerNorm", "Linear", "RMSNorm", "Residual", "Scale"]
 
 if TYPE_CHECKING:
     from .plan import Backward, Flow, Lowering
@@ -230,6 +230,34 @@ class RMSNorm(_Norm):
 
 
 @dataclass(frozen=True)
+class Scale(_OfWidth):
+    """y = gamma ⊙ x, a factor for each of n columns, which starts at 1."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _store(self, n=whole("Scale", "n", self.n, at_least=1))
+
+    def lower(
+        self, made: "Lowering", name: str, x: Buffer, residual: Buffer | None = None
+    ) -> "tuple[Buffer, Backward]":
+        """y = gamma ⊙ x; dgamma = Σ dy ⊙ x, dx = gamma ⊙ dy."""
+        gamma = made.parameter(f"{name}.gamma", self.n, draw="ones")
+        y = made.buffer(f"{name}.out", self.n)
+        made.forward.append(calls.Scale(x, gamma, y))
+
+        def backward(dy: "Flow", wanted: bool, add: Buffer | None) -> "Flow | None":
+            made.gradients.append(calls.ScaleGradient(dy.buffer, x, Gradient(gamma)))
+            if not wanted:
+                return None
+            dx = made.buffer(f"{name}.dx", self.n)
+            made.backward.append(calls.Scale(dy.buffer, gamma, dx))
+            return made.plus(name, made.flow(dx), add)
+
+        return y, backward
+
+
+@dataclass(frozen=True)
 class Activation(Layer):
     """a = act(x), element by element. Behind a `Linear` without an activation it is fused with that."""
 
@@ -322,7 +350,7 @@ class Residual(Layer):
 
 
 LAYERS: dict[str, type[Layer]] = {
-    kind.__name__: kind for kind in (Linear, LayerNorm, RMSNorm, Activation, Dropout, Residual)
+    kind.__name__: kind for kind in (Linear, LayerNorm, RMSNorm, Scale, Activation, Dropout, Residual)
 }
 
 

@@ -1,10 +1,10 @@
-"""Layer normalisation and RMS normalisation, forward and backward."""
+"""Layer normalisation, RMS normalisation and the scale of columns, forward and backward."""
 
 from ..check import Array, array, contiguous, dimensions, float_dtype, number, output
 from ..ranges import NOT_NEGATIVE
 from .wings import everywhere, wing
 
-__all__ = ["layernorm", "layernorm_backward", "rmsnorm", "rmsnorm_backward"]
+__all__ = ["layernorm", "layernorm_backward", "rmsnorm", "rmsnorm_backward", "scale", "scale_backward"]
 
 PER_COLUMN = "it has one number for each column of x"
 PER_ROW = "it has the statistics of each row of x"
@@ -237,4 +237,72 @@ def rmsnorm_backward(
     dx_out = output(op, "dx", dx, x, (batch, n), LIKE_X, of_rows, inputs)
     dgamma_out = output(op, "dgamma", dgamma, x, (n,), PER_COLUMN, (*inputs, *of_rows, dx))
     wing(x, "norm").rmsnorm_backward(dy, x, residual, gamma, stats, dx_out.array, dgamma_out.array)
+    return dx_out.deliver(), dgamma_out.deliver()
+
+
+@everywhere
+def scale(x: Array, gamma: Array, out: Array | None = None) -> Array:
+    """y = gamma ⊙ x, each column times its factor: what a norm ends with, alone.
+
+    Parameters
+    ----------
+    x : (batch, n) array
+        float32 or float64.
+    gamma : (n,) array
+    out : (batch, n) array, optional
+        Receives the result; may be x.
+
+    Returns
+    -------
+    (batch, n) array
+        `out`, or a new array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `layernorm`.
+    """
+    op = "scale"
+    dtype, given = float_dtype(op, "x", x), x
+    x = _rows(op, x)
+    gamma = array(op, "gamma", gamma, dtype, (x.shape[1],), PER_COLUMN)
+    y = output(op, "out", out, x, x.shape, LIKE_X, (gamma,), (given,))
+    wing(x, "norm").scale(x, gamma, y.array)
+    return y.deliver()
+
+
+@everywhere
+def scale_backward(
+    dy: Array, x: Array, gamma: Array, dx: Array | None = None, dgamma: Array | None = None
+) -> tuple[Array, Array]:
+    """Gradients of `scale`, from dL/dy:  dx = gamma ⊙ dy,  dgamma = Σ_batch dy ⊙ x.
+
+    Parameters
+    ----------
+    dy : (batch, n) array
+        dL/dy.
+    x, gamma : as in the forward pass
+    dx : (batch, n) array, optional
+        Receives dL/dx; may be dy or x.
+    dgamma : (n,) array, optional
+        Receives dL/dgamma.
+
+    Returns
+    -------
+    (dx, dgamma)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `layernorm`.
+    """
+    op = "scale_backward"
+    dtype, inputs = float_dtype(op, "x", x), (dy, x)
+    x = _rows(op, x)
+    n = x.shape[1]
+    dy = array(op, "dy", dy, dtype, x.shape, LIKE_X)
+    gamma = array(op, "gamma", gamma, dtype, (n,), PER_COLUMN)
+    dx_out = output(op, "dx", dx, x, x.shape, LIKE_X, (gamma,), inputs)
+    dgamma_out = output(op, "dgamma", dgamma, x, (n,), PER_COLUMN, (*inputs, gamma, dx))
+    wing(x, "norm").scale_backward(dy, x, gamma, dx_out.array, dgamma_out.array)
     return dx_out.deliver(), dgamma_out.deliver()

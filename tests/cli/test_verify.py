@@ -46,6 +46,7 @@ def test_every_public_kernel_has_a_row():
         ("log_softmax", lambda out: np.exp(out)),
         ("layernorm", lambda out: out * np.float32(1 + 1e-3)),
         ("rmsnorm", lambda out: -out),
+        ("scale", lambda out: out * np.float32(1 + 1e-6)),
         ("global_norm", lambda out: out * (1 + 1e-6)),
         ("mse", lambda out: out / 2),
         ("huber", lambda out: out * 2),
@@ -61,7 +62,9 @@ def test_a_wrong_result_fails_its_row(name, wrong, monkeypatch):
     assert not row(Checks(reference, "float32"), name).passed
 
 
-@pytest.mark.parametrize("name", ["linear_backward", "layernorm_backward", "rmsnorm_backward"])
+@pytest.mark.parametrize(
+    "name", ["linear_backward", "layernorm_backward", "rmsnorm_backward", "scale_backward"]
+)
 def test_a_wrong_gradient_fails_its_rows(name, monkeypatch):
     right = getattr(gd, name)
 

@@ -10,7 +10,7 @@ from gdkernels.cpu.engine import program
 from gdkernels.cpu.engine.engine import Engine
 from gdkernels.cpu.runtime import machine, team
 from gdkernels.cpu.runtime.memory import aligned_zeros
-from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
+from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
 from gdkernels.nn.plan import lower
 from gdkernels.plan import CrossEntropy, ElementLoss, LinearDx, Update
 from gdkernels.scalar.optim import OPTIMIZERS, RULES
@@ -29,7 +29,7 @@ ROUNDINGS = 1000
 DEEP = [
     Linear(12, 40, "relu"),
     Residual(LayerNorm(40), Linear(40, 40, "gelu"), Dropout(0.2)),
-    Residual(RMSNorm(40), Linear(40, 33, "tanh"), Linear(33, 40, "silu")),
+    Residual(RMSNorm(40), Linear(40, 33, "tanh"), Linear(33, 40, "silu"), Scale(40)),
     Linear(40, 5),
 ]
 

@@ -1,6 +1,6 @@
 """Small networks that together hold every layer in every neighbourhood that lowers in its own way."""
 
-from gdkernels.nn.layers import Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm
+from gdkernels.nn.layers import Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
 from reference import KINDS
 
 NETWORKS = {
@@ -17,6 +17,9 @@ NETWORKS = {
     "layernorm_last": [Linear(4, 3), LayerNorm(3)],
     "rmsnorm": [RMSNorm(4), Linear(4, 5, "mish"), RMSNorm(5)],
     "two_norms": [LayerNorm(4), RMSNorm(4), Linear(4, 2)],
+    "scale": [Scale(4), Linear(4, 5, "tanh"), Scale(5), Linear(5, 2), Scale(2)],
+    "scaled_residual": [Linear(4, 5), Residual(LayerNorm(5), Linear(5, 5, "gelu"), Scale(5)), Linear(5, 2)],
+    "residual_then_scale": [Residual(Linear(4, 4, "tanh")), Scale(4), Residual(Scale(4)), Linear(4, 2)],
     "residual": [Residual(Linear(4, 4, "tanh")), Linear(4, 2)],
     "residual_two_layers": [
         Linear(4, 5), Residual(Linear(5, 7, "softplus"), Linear(7, 5, "tanh")), Linear(5, 2),

@@ -133,6 +133,12 @@ class Interpreter:
             case plan.Add():
                 at.out[...] = at.a + at.b
                 return (at.out,)
+            case plan.Scale():
+                at.out[...] = ref.scale(at.x, at.gamma)
+                return (at.out,)
+            case plan.ScaleGradient():
+                at.dgamma += ref.scale_backward(at.dy, at.x, np.ones(at.x.shape[1]))[1]
+                return (at.dgamma,)
             case plan.LayerNormForward():
                 at.out[...], at.stats[...] = ref.layernorm(at.x, at.gamma, at.beta, at.eps, at.residual)
                 return at.out, at.stats

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from gdkernels.nn.layers import INITS, Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm
+from gdkernels.nn.layers import INITS, Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
 from reference import KINDS
 
 
@@ -25,7 +25,13 @@ def test_layers_are_equal_by_value_hashable_and_frozen():
 
 
 @pytest.mark.parametrize(
-    "layer", [Linear(3, 2, "relu", bias=False), LayerNorm(4, 1e-3), Residual(Activation("elu"), Dropout(0.1))]
+    "layer",
+    [
+        Linear(3, 2, "relu", bias=False),
+        LayerNorm(4, 1e-3),
+        Scale(4),
+        Residual(Activation("elu"), Dropout(0.1)),
+    ],
 )
 def test_repr_makes_the_layer_again(layer):
     assert eval(repr(layer)) == layer
@@ -52,6 +58,7 @@ def test_repr_makes_the_layer_again(layer):
             ValueError,
             "RMSNorm: eps is nan, expected a finite number ≥ 0",
         ),
+        (lambda: Scale(0), ValueError, "Scale: n is 0, expected a positive integer"),
         (lambda: Activation("swish"), ValueError, "Activation: kind is 'swish', expected one of"),
         (lambda: Dropout(1.5), ValueError, "Dropout: p is 1.5, expected a probability in [0, 1]"),
         (lambda: Dropout("half"), TypeError, "Dropout: p is 'half', expected a probability in [0, 1]"),

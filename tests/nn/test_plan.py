@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import reference as ref
 from gdkernels import plan as calls
 from gdkernels.nn import plan as plan_module
-from gdkernels.nn.layers import Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm
+from gdkernels.nn.layers import Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
 from gdkernels.nn.plan import ALIGNMENT, lower
 from gdkernels.plan import Buffer, Gradient
 from tests.nn.networks import NETWORKS
@@ -34,6 +34,8 @@ def independent_forward(layers, params, x, train, samples=0, path="", seeds=None
                 x, _ = ref.layernorm(x, params[f"{name}.gamma"], params[f"{name}.beta"], layer.eps)
             case RMSNorm():
                 x, _ = ref.rmsnorm(x, params[f"{name}.gamma"], layer.eps)
+            case Scale():
+                x = ref.scale(x, params[f"{name}.gamma"])
             case Activation():
                 x = ref.activation(x, layer.kind)
             case Dropout() if layer.p > 0:
@@ -108,7 +110,7 @@ def sequences(width, depth):
         ),
         st.builds(lambda kind: [Activation(kind)], st.sampled_from(SMOOTH)),
         st.builds(lambda p: [Dropout(p)], st.sampled_from([0.0, 0.3])),
-        st.sampled_from([[LayerNorm(width)], [RMSNorm(width)]]),
+        st.sampled_from([[LayerNorm(width)], [RMSNorm(width)], [Scale(width)]]),
     ]  # fmt: skip
     if depth:
         single.append(st.builds(lambda inner: [Residual(*inner)], sequences(width, depth - 1)))

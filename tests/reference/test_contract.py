@@ -42,6 +42,8 @@ CALLS = {
     "rmsnorm": lambda x: ref.rmsnorm(x, GAMMA, residual=x),
     "rmsnorm_backward": lambda x: ref.rmsnorm_backward(x, x, GAMMA, np.ones(4), x),
     "rmsprop_step": lambda x: ref.rmsprop_step(x, x, x * x, 0.1),
+    "scale": lambda x: ref.scale(x, GAMMA),
+    "scale_backward": lambda x: ref.scale_backward(x, x, GAMMA),
     "sgd_step": lambda x: ref.sgd_step(x, x, x, 0.1, 0.9),
     "softmax": lambda x: ref.softmax(x),
     "softmax_cross_entropy": lambda x: ref.softmax_cross_entropy(x, LABELS, "none"),

@@ -74,6 +74,11 @@ def rmsnorm_case(rmsnorm_backward, x):
     return lambda x: (dy * ref.rmsnorm(x, gamma)[0]).sum(), rmsnorm_backward(dy, x, gamma, stats)[0]
 
 
+def scale_case(scale_backward, x):
+    gamma, dy = np.array([1.0, -2.0, 0.5, 3.0]), np.cos(np.arange(12.0)).reshape(3, 4)
+    return lambda x: (dy * ref.scale(x, gamma)).sum(), scale_backward(dy, x, gamma)[0]
+
+
 def cross_entropy_case(softmax_cross_entropy, x):
     target = np.array([0, 3, 1])
     return lambda x: ref.softmax_cross_entropy(x, target)[0], softmax_cross_entropy(x, target)[1]
@@ -91,6 +96,13 @@ MUTATIONS = {
     "layernorm: mean": (layernorm_case, "norm", "layernorm_backward", "(g - g.mean", "(g + g.mean"),
     "layernorm: deviation": (layernorm_case, "norm", "layernorm_backward", "- h * (g", "+ h * (g"),
     "rmsnorm: deviation": (rmsnorm_case, "norm", "rmsnorm_backward", "g - h * (g", "g + h * (g"),
+    "scale: factor": (
+        scale_case,
+        "norm",
+        "scale_backward",
+        "return f64(gamma) * dy",
+        "return dy / f64(gamma)",
+    ),
     "cross-entropy: target": (
         cross_entropy_case,
         "cross_entropy",

@@ -48,6 +48,21 @@ def test_rmsnorm_backward_matches_finite_differences(rows, with_residual, assert
         assert_gradient(lambda r: loss(x, gamma, r), residual, dx)
 
 
+def test_scale_backward_matches_finite_differences(rows, assert_gradient):
+    x, _, dy, gamma, _ = rows
+    dx, dgamma = ref.scale_backward(dy, x, gamma)
+    assert_gradient(lambda x: (dy * ref.scale(x, gamma)).sum(), x, dx)
+    assert_gradient(lambda gamma: (dy * ref.scale(x, gamma)).sum(), gamma, dgamma)
+
+
+def test_scale_is_the_norm_of_rows_that_are_normal_already(rows):
+    """Rows of mean 0 and variance 1 pass through layer norm without beta as through the scale."""
+    x, _, _, gamma, beta = rows
+    normal = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    y, _ = ref.layernorm(normal, gamma, np.zeros_like(beta), eps=0.0)
+    np.testing.assert_allclose(ref.scale(normal, gamma), y, rtol=0, atol=100 * EPS)
+
+
 # Against PyTorch: about 6 roundings of values below 20, and sums of 6 of them, in either of the two.
 PYTORCH = {"rtol": 0, "atol": 2 * 6 * 20 * EPS}
 

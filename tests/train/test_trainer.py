@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm
+from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
 from gdkernels.nn.network import Network, mlp
 from gdkernels.train import trainer as module
 from gdkernels.train.loss import SoftmaxCrossEntropy
@@ -19,7 +19,7 @@ from tests.nn.plan_interpreter import Interpreter
 SAMPLES, N_IN, N_OUT = 23, 4, 3
 LAYERS = [
     Linear(N_IN, 8, "tanh"),
-    Residual(LayerNorm(8), Linear(8, 8, "gelu"), Dropout(0.3)),
+    Residual(LayerNorm(8), Linear(8, 8, "gelu"), Dropout(0.3), Scale(8)),
     RMSNorm(8),
     Linear(8, N_OUT),
 ]
