@@ -13,9 +13,18 @@ if TYPE_CHECKING:
 
 
 class Cpu:
-    """NumPy arrays."""
+    """NumPy arrays.
+
+    Attributes
+    ----------
+    call_seconds : how long a call of training should take, of however many steps: a native call cannot be interrupted, and
+        shows nothing. None: an epoch is one call
+    checks_labels : whether the engine's `step` looks by itself whether labels are in range
+    """
 
     name = "cpu"
+    call_seconds: float | None = 0.25
+    checks_labels = True
 
     def zeros(self, count: int, dtype: np.dtype[Any], line: int = 0) -> Any:
         """A flat buffer; buffers that are walked side by side begin at different lines of the cache."""
@@ -28,6 +37,10 @@ class Cpu:
     def to_numpy(self, buffer: Any) -> Array:
         """The values of a buffer or array, in NumPy."""
         return np.asarray(buffer)
+
+    def on_host(self, targets: Any) -> Any:
+        """Targets as the user gave them, in NumPy if they are an array of this place."""
+        return targets
 
     def matrix(self, op: str, name: str, value: Any, dtype: np.dtype[Any], columns: int) -> Any:
         """A matrix (n, columns) as the engine wants it."""
@@ -55,6 +68,8 @@ class Cuda:
     """Arrays of CuPy where it is installed, else of Numba; NumPy arrays are copied to the device and back."""
 
     name = "cuda"
+    call_seconds: float | None = None  # a call waits for the GPU once
+    checks_labels = False
 
     def __init__(self) -> None:
         self._driver.use()  # RuntimeError where there is no GPU
@@ -83,6 +98,9 @@ class Cuda:
     def to_numpy(self, buffer: Any) -> Array:
         values: Array = buffer if isinstance(buffer, np.ndarray) else self._arrays.read(buffer).to_numpy()
         return values
+
+    def on_host(self, targets: Any) -> Any:
+        return targets if isinstance(targets, np.ndarray | list | tuple) else self.to_numpy(targets)
 
     def matrix(self, op: str, name: str, value: Any, dtype: np.dtype[Any], columns: int) -> Any:
         if isinstance(value, np.ndarray):

@@ -45,7 +45,11 @@ class Loss:
             object.__setattr__(self, name, value)
 
     def check_outputs(self, n_out: int) -> None:
-        """Raise ValueError unless the loss can be that of a network with so many outputs."""
+        """Raise ValueError unless the loss can be that of a network with `n_out` outputs."""
+
+    def counts_alike(self, n_out: int) -> bool:
+        """Whether its targets may be labels that all have the weight 1, if they are in range."""
+        return False
 
     def target(self, op: str, y: Array, rows: int, n_out: int, dtype: np.dtype[Any]) -> tuple[Array, Weights]:
         """Targets as the kernel reads them, and the weights of the samples.
@@ -163,7 +167,6 @@ class SoftmaxCrossEntropy(Loss):
             )
 
     def counts_alike(self, n_out: int) -> bool:
-        """Whether all labels in range have the same weight, 1."""
         return self.class_weight is None and not 0 <= self.ignore_index < n_out
 
     def target(self, op: str, y: Array, rows: int, n_out: int, dtype: np.dtype[Any]) -> tuple[Array, Weights]:

@@ -9,18 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..check import INT64, Array, choice, number, truth, whole
+from ..check import Array, choice, number, truth, whole
 from ..engine import Engine, Training
 from ..nn.network import Network, in_chunks
-from ..nn.place import CPU
 from ..nn.plan import lower
 from ..ranges import POSITIVE
-from .loss import LOSSES, Loss, SoftmaxCrossEntropy, Weights
+from .batches import are_labels, batch_of, order_of, refuse_empty, scale_of, totals
+from .loss import LOSSES, Loss, Weights
 from .optim import AdamW, Optimizer
 from .progress import progress as display
 
@@ -33,9 +33,6 @@ Callback = Callable[["Trainer", Record], object]
 DECAYS = ("all", "weights")
 MOST_THREADS = 256
 DEFAULT_OPTIMIZER = AdamW()
-
-# A native call cannot be interrupted, and shows nothing: the steps of a long epoch are done in calls of this length.
-CALL_SECONDS = 0.25
 
 
 @dataclass
@@ -78,7 +75,7 @@ class Trainer:
     Parameters
     ----------
     net : the network, which is changed in place
-    loss : "mse", "huber", "binary_cross_entropy", "softmax_cross_entropy", or one with options such as
+    loss : the name of a loss, such as "mse" or "softmax_cross_entropy", or one with options, such as
         ``SoftmaxCrossEntropy(label_smoothing=0.1)``
     optimizer : such as ``AdamW(lr=1e-3)``
     schedule : a function of the step that gives the learning rate; step 0 is the first update of this trainer.
@@ -135,12 +132,13 @@ class Trainer:
         self._place = net.place
         self._update = optimizer.update(self._plan, net.dtype, decay, net.place)
         self._settle()
-        # Labels that all count the same need no look from Python before a step.
-        self._plain_labels = isinstance(loss, SoftmaxCrossEntropy) and loss.counts_alike(net.n_out)
         self._steps_a_call = 1
 
     def _settle(self) -> None:
         """Make engines where the network is."""
+        place = self.net.place
+        # Labels that all count the same then need no look from Python before a step.
+        self._engine_checks_labels = place.checks_labels and self.loss.counts_alike(self.net.n_out)
         self._engine = self.net.new_engine(self._plan, self.threads)
         self._judge: Engine | None = None  # for `evaluate`, whose batches are larger
         self._trainings: dict[int, Training] = {}  # by the dimensions of the targets: 1 labels, 2 values
@@ -187,17 +185,17 @@ class Trainer:
         if self._place is not net.place:
             self._follow()
         x = net.place.matrix("Trainer.step", "x", x, net.dtype, net.n_in)
-        rows = len(x) or _no_rows("Trainer.step", x)
-        if self._plain_labels and net.place is CPU and _is_plain(y, rows):
-            weights: Weights = 1.0  # the engine looks whether they are in range
+        rows = len(x) or refuse_empty("Trainer.step", x)
+        if self._engine_checks_labels and are_labels(y, rows):
+            weights: Weights = 1.0
         else:
             y, weights = self._targets("Trainer.step", y, rows)
         training = self._trainings.get(y.ndim) or self._training(y)
         rate = self.optimizer.lr if self.schedule is None else float(self._rates(1)[0])
-        loss, reason = training.step(x, net.place.targets(y), rate, _scale(weights, rows), net.samples)
+        loss, reason = training.step(x, net.place.targets(y), rate, scale_of(weights, rows), net.samples)
         if reason == "label":  # which is to be ignored, or else refused by name
             y, weights = self._targets("Trainer.step", y, rows)
-            loss = self._step_without_ignored(training, x, y, rate, _scale(weights, rows))
+            loss = self._step_without_ignored(training, x, y, rate, scale_of(weights, rows))
         if math.isnan(loss):
             raise self._not_finite("Trainer.step")
         net.samples += rows
@@ -226,7 +224,7 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         grad_norms: bool = False,
     ) -> History:
-        """Train for so many further epochs; a second call goes on where the first one stopped.
+        """Train for further epochs; a second call goes on where the first one stopped.
 
         Parameters
         ----------
@@ -252,7 +250,7 @@ class Trainer:
         truth(op, "shuffle", shuffle)
         data = self._data(op, x, y)
         held_out = None if validation is None else self._pair(op, validation)
-        batch = _batch(op, batch_size, len(data.x))
+        batch = batch_of(op, batch_size, len(data.x))
         callbacks = tuple(callbacks)
         for callback in callbacks:
             if not callable(callback):
@@ -264,11 +262,11 @@ class Trainer:
         history = History(tuple(self.net.params))
         shown = display(progress)
         shown.start(epochs)
-        # Until it is known how long a step takes; on the GPU an epoch is one call, which waits once.
-        self._steps_a_call = 1 if self.net.place is CPU else sys.maxsize
+        # Where calls are not to take long, one step, until it is known how long that takes.
+        self._steps_a_call = sys.maxsize if self.net.place.call_seconds is None else 1
         try:
             for _ in range(epochs):
-                order = self._order(len(data.x), shuffle, seed)
+                order = order_of(len(data.x), shuffle, seed, self.epochs)
                 part, record = self._epoch(data, order, batch, grad_norms)
                 self.epochs += 1
                 record = {"epoch": self.epochs, **record}
@@ -298,8 +296,8 @@ class Trainer:
     ) -> tuple[tuple[Array, Array, Array | None], Record]:
         """The steps of one epoch: (loss, lr and gradient norms of every step), and the epoch's record."""
         training = self._training(data.y)
-        totals = _totals(data.weights, order, batch)
-        scales = np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0.0)
+        weights = totals(data.weights, order, batch)
+        scales = np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0.0)
         steps = len(scales)
         losses, rates = np.empty(steps), np.empty(steps)
         norms = np.empty((steps, len(self.net.params))) if grad_norms else None
@@ -324,12 +322,12 @@ class Trainer:
             seconds += elapsed
             if done < stop - start:
                 raise self._not_finite("Trainer.fit")
-            if self.net.place is CPU:
+            if (goal := self.net.place.call_seconds) is not None:
                 # The first steps may have waited for kernels to be loaded: approach the goal, do not jump to it.
-                self._steps_a_call = max(1, min(8 * done, int(CALL_SECONDS * done / max(elapsed, 1e-9))))
+                self._steps_a_call = max(1, min(8 * done, int(goal * done / max(elapsed, 1e-9))))
             start = stop
-        total = float(totals.sum())
-        mean = float((losses * totals).sum() / total) if total else math.nan
+        total = float(weights.sum())
+        mean = float((losses * weights).sum() / total) if total else math.nan
         return (losses, rates, norms), {"train_loss": mean, "seconds": seconds}
 
     def evaluate(self, x: Array, y: Array) -> dict[str, float]:
@@ -350,13 +348,6 @@ class Trainer:
         name, quality = self.loss.quality(output, data.y)
         return {"loss": self.loss.value(output, data.y, data.weights), name: quality}
 
-    def _order(self, samples: int, shuffle: bool, seed: int) -> NDArray[np.int64]:
-        """The order of the samples in the epoch that begins."""
-        if not shuffle:
-            return np.arange(samples, dtype=np.int64)
-        drawn = np.random.default_rng((seed, self.epochs)).permutation(samples)
-        return drawn.astype(np.int64, copy=False)
-
     def _pair(self, op: str, validation: object) -> _Data:
         """Check validation data."""
         if not isinstance(validation, tuple | list) or len(validation) != 2:
@@ -370,16 +361,14 @@ class Trainer:
         net = self.net
         self._follow()
         x = net.place.matrix(op, "x", x, net.dtype, net.n_in)
-        rows = len(x) or _no_rows(op, x)
+        rows = len(x) or refuse_empty(op, x)
         y, weights = self._targets(op, y, rows)
         return _Data(x, y, net.place.targets(y), weights)
 
     def _targets(self, op: str, y: Any, rows: int) -> tuple[Array, Weights]:
         """Checked targets in NumPy, and the weights of the samples."""
         net = self.net
-        if net.place is not CPU and not isinstance(y, np.ndarray | list | tuple):
-            y = net.place.to_numpy(y)
-        return self.loss.target(op, y, rows, net.n_out, net.dtype)
+        return self.loss.target(op, net.place.on_host(y), rows, net.n_out, net.dtype)
 
     def _training(self, y: Array) -> Training:
         """Training for targets of this kind."""
@@ -400,7 +389,7 @@ class Trainer:
         if wrong.any():
             place = int(wrong.argmax())
             raise ValueError(
-                f"Trainer: schedule({steps[place]}) is {rates[place]}, expected a finite rate from 0 on"
+                f"Trainer: schedule({steps[place]}) is {rates[place]}, expected a finite number ≥ 0"
             )
         return rates
 
@@ -409,43 +398,3 @@ class Trainer:
             f"{op}: the loss or a gradient of step {self.steps + 1} is not finite; "
             f"the parameters are those after step {self.steps}"
         )
-
-
-def _batch(op: str, batch_size: int | str, samples: int) -> int:
-    """The samples of a step."""
-    if batch_size == "full":
-        return samples
-    if isinstance(batch_size, str):
-        raise TypeError(f"{op}: batch_size is {batch_size!r}, expected a positive integer or 'full'")
-    return min(whole(op, "batch_size", batch_size, at_least=1), samples)
-
-
-def _totals(weights: Weights, order: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
-    """The sum of the samples' weights in each batch."""
-    starts = np.arange(0, len(order), batch)
-    if not isinstance(weights, float):
-        return np.add.reduceat(weights[order], starts)
-    rows = np.full(len(starts), batch)
-    rows[-1] = len(order) - starts[-1]
-    return rows * weights
-
-
-def _no_rows(op: str, x: Array) -> NoReturn:
-    raise ValueError(f"{op}: x has shape {x.shape}, expected at least one row")
-
-
-def _scale(weights: Weights, rows: int) -> float:
-    """1 / Σ weights; 0 where nothing counts, for loss and gradient 0."""
-    total = rows * weights if type(weights) is float else float(np.sum(weights))
-    return 1.0 / total if total else 0.0
-
-
-def _is_plain(y: Array, rows: int) -> bool:
-    """Whether the engine can read these labels as they are."""
-    return (
-        type(y) is np.ndarray
-        and y.dtype is INT64
-        and y.shape == (rows,)
-        and y.flags.c_contiguous
-        and y.flags.aligned
-    )

@@ -9,7 +9,7 @@ import pytest
 
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
 from gdkernels.nn.network import Network, mlp
-from gdkernels.train import trainer as module
+from gdkernels.nn.place import CPU
 from gdkernels.train.loss import SoftmaxCrossEntropy
 from gdkernels.train.optim import SGD, AdamW
 from gdkernels.train.trainer import Trainer
@@ -131,7 +131,7 @@ def test_the_same_bits_in_every_run_for_any_threads_and_any_length_of_calls(dtyp
     data = rng.standard_normal((150, 20)).astype(dtype), rng.integers(0, 3, 150)
 
     def run(threads, seconds):
-        monkeypatch.setattr(module, "CALL_SECONDS", seconds)
+        monkeypatch.setattr(CPU, "call_seconds", seconds)
         trainer = new_trainer(layers, dtype=dtype, threads=threads, clip_norm=1.0)
         history = fit(trainer, data, 2, 32, validation=data)
         last = history.epochs[-1]
@@ -278,7 +278,7 @@ def test_dropout_goes_on_through_steps_and_fits(data):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_at_its_step_with_the_last_good_parameters(bad, data, monkeypatch):
-    monkeypatch.setattr(module, "CALL_SECONDS", 10.0)
+    monkeypatch.setattr(CPU, "call_seconds", 10.0)
     x, y = data
     spoilt = x.copy()
     spoilt[12, 1] = bad
@@ -309,7 +309,7 @@ def test_a_diverging_rate_is_stopped(data):
 @pytest.mark.parametrize("rate", [np.nan, np.inf, -0.1])
 def test_a_schedule_that_gives_no_rate_is_named_with_its_step(rate, data):
     trainer = new_trainer(schedule=lambda step: rate if step == 7 else 0.1)
-    with pytest.raises(ValueError, match=rf"schedule\(7\) is {rate}, expected a finite rate"):
+    with pytest.raises(ValueError, match=rf"schedule\(7\) is {rate}, expected a finite number ≥ 0"):
         fit(trainer, data)
     assert np.isfinite(trainer.net._flat_params).all()
 
