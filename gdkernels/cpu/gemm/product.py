@@ -11,7 +11,7 @@ blocks of A (MC × kc) stay in the second-level cache, a panel of B (kc × 2 vec
 import numpy as np
 
 from ..runtime.emit import lanes
-from ..runtime.jit import native
+from ..runtime.jit import inlined, native
 from ..runtime.machine import VECTOR_BITS
 from ..runtime.simd import offset, typed
 from .panels import full_and_ahead, pack_a, pack_b, row_blocks
@@ -22,11 +22,12 @@ MC = 256 // ROWS * ROWS  # rows of a packed block of A: half of a second-level c
 NC = 1024  # columns of a packed block of B, where it is used for more than one block of A
 A_OFFSET = 64 << 10  # in a worker's scratch: a small region for the GEMV way, then A, then B
 B_OFFSET = A_OFFSET + (2 << 20)
-WORTH_PACKING = 96  # rows below which packing B costs more than reading it where it is
-MANY_ROWS, LARGE = (
-    32,
-    1 << 14,
-)  # rows of A and elements of B from which the next panel of B is asked for in advance
+# Limits of `worth_packing_a`, `worth_packing_b` and `worth_asking_ahead`: rows, columns and products that are added, and
+# distances of rows in elements or vectors.
+WIDE_ROW, SHORT_SUM, APART = 1024, 64, 8
+LONG_SUM, MANY_COLUMNS = 256, 256
+PACKED_ROWS = 96
+AHEAD_ROWS, AHEAD_ELEMENTS = 32, 1 << 14
 THIN = 4  # so few columns go the GEMV way
 THIN_K = 1 << 15  # where they are no longer than this
 STRIP = 4  # vectors of A that are added up at once there, where A is stored by columns
@@ -79,6 +80,38 @@ def gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch
         i += block
 
 
+@inlined
+def worth_packing_a(n, k, rsa, csa, width):
+    """Whether blocks of A are copied to panels, where a tile finds its rows side by side.
+
+    Always without a unit stride. Rows that are far apart compete for few sets of the caches; columns are read a cache line
+    for a few elements. It takes many columns of B to make up for the copy. `python tools/packing.py` measures it: on an
+    Intel Xeon with AVX-512, float32, k = 1024, packed rows take 1.17 of the time for 128 columns and 0.95 for 512, packed
+    columns 0.91 for 256. The limit for rows suits smaller first-level caches than that machine's 48 KiB.
+    """
+    has_no_unit_stride = csa != 1 and rsa != 1
+    rows_far_apart = max(rsa, csa) >= WIDE_ROW and k >= SHORT_SUM and n >= APART * width
+    by_columns = rsa == 1 and k >= LONG_SUM and n >= MANY_COLUMNS
+    return has_no_unit_stride or rows_far_apart or by_columns
+
+
+@inlined
+def worth_packing_b(m, n, rsb, csb, width):
+    """Whether panels of B are copied, which every tile of rows reads again.
+
+    Always without a unit stride: tiles read vectors. `python tools/packing.py` measures it: on an Intel Xeon with AVX-512,
+    float32, k = 256, 512 columns, packed panels take 1.18 of the time for 24 rows, 0.99 for 48, 0.87 for 96 and 0.77 for
+    512; for 64 columns, which are not packed, it is 0.96 to 1.03 from 96 rows on.
+    """
+    return csb != 1 or (m >= PACKED_ROWS and rsb >= APART * width and n > width)
+
+
+@inlined
+def worth_asking_ahead(m, n, k):
+    """Whether the next panel of B is asked for, and packed, while the tiles of one are computed."""
+    return m >= AHEAD_ROWS and k * n >= AHEAD_ELEMENTS
+
+
 @native("i8, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8, i8")
 def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratch):
     """C (m, n) = init + A (m, k) @ B (k, n).
@@ -98,12 +131,8 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
     kc = (k + blocks - 1) // blocks
     once = m <= MC  # one block of A: a packed panel is used once, and two places for them are enough
     nc = max(n, 1) if once else NC // panel * panel
-    pack_the_b = csb != 1 or (m >= WORTH_PACKING and rsb >= 8 * width and n > width)
-    pack_the_a = (
-        (csa != 1 and rsa != 1)
-        or (n >= 8 * width and k >= 64 and max(rsa, csa) >= 1024)
-        or (rsa == 1 and k >= 256 and n >= 256)
-    )
+    pack_the_a = worth_packing_a(n, k, rsa, csa, width)
+    pack_the_b = worth_packing_b(m, n, rsb, csb, width)
     packed_a = typed(scratch + A_OFFSET, a)
     packed_b = typed(scratch + B_OFFSET, a)
     for j0 in range(0, n, nc):
@@ -113,7 +142,7 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
             k_now = min(kc, k - p)
             for i0 in range(0, m, MC):
                 m_now = min(MC, m - i0)
-                whole = m_now // ROWS * ROWS if m_now >= MANY_ROWS and k * n >= LARGE else 0
+                whole = m_now // ROWS * ROWS if worth_asking_ahead(m_now, n, k) else 0
                 a_now, rs, cs = offset(a, i0 * rsa + p * csa), rsa, csa
                 if pack_the_a:
                     pack_a(m_now, k_now, a_now, rsa, csa, packed_a)
@@ -132,12 +161,9 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
                     start, lds = c_now, ldc
                     if block == 0:
                         start, lds = offset(init, i0 * ldi + j * csi), ldi
-                    mine, claimed = (
-                        offset(c, i0 * ldc + also + m_now * j),
-                        0,
-                    )  # this panel's share of those rows
-                    if also != 0 and block == 0:
-                        claimed = m_now * n_now
+                    # This panel's share of the rows that will be written next.
+                    mine = offset(c, i0 * ldc + also + m_now * j)
+                    claimed = m_now * n_now if also != 0 and block == 0 else 0
                     done, ready = 0, False
                     if i0 == 0 and j + panel < j1 and whole > 0:
                         after = typed(0, a)
