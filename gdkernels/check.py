@@ -9,7 +9,7 @@ microsecond, because it stands in front of kernels that take three.
 """
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn, Protocol, TypeGuard
 
 import numpy as np
@@ -178,6 +178,15 @@ def overlap(left: Array, right: Array) -> bool:
     if type(left) is not ndarray and is_on_device(left):
         return left.overlaps(right)
     return np.may_share_memory(left, right) and np.shares_memory(left, right)
+
+
+def apart(op: str, names: Sequence[str], arrays: Sequence[Array]) -> None:
+    """Refuse arrays of which two, all in NumPy or all on a GPU, have an element in common."""
+    might = np.may_share_memory if type(arrays[0]) is ndarray else overlap  # one call less for each two that do not
+    for index, one in enumerate(arrays):
+        for before in range(index):
+            if might(one, arrays[before]) and overlap(one, arrays[before]):
+                raise ValueError(f"{op}: {names[index]} overlaps {names[before]}, expected memory of its own")
 
 
 def same_memory(left: Array, right: Array) -> bool:

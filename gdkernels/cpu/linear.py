@@ -6,7 +6,7 @@ from ..plan import LinearCall, LinearDw, LinearDx, LinearForward
 from .activation import FORWARD
 from .binding import Binding
 from .cost import NS
-from .gemm.product import gemm, zeros
+from .gemm.product import ZEROS, gemm
 from .gemm.tile import ROWS
 from .matmul import product_columns_op, product_op
 from .runtime.jit import Op, kernel
@@ -54,7 +54,7 @@ def forward_op(x, w, b, kind: str, out, z) -> Op:
     (batch, n_in), n_out, size = x.shape, w.shape[1], x.itemsize
     (rsx, csx), (rsw, csw) = x.strides, w.strides
     act = None if kind == "identity" and z is None else FORWARD[kind]
-    init, csi = (zeros(x.dtype), 0) if b is None else (b, 1)
+    init, csi = (ZEROS[x.itemsize], 0) if b is None else (b, 1)
     return forward.op(
         x.dtype, batch, quantum=ROWS, work=batch * n_out * (NS["product"] * n_in + NS["linear, element"]),
         x=x, rsx=rsx // size, csx=csx // size, w=w, rsw=rsw // size, csw=csw // size, init=init, csi=csi,
@@ -66,7 +66,7 @@ def forward_columns_op(x, w, b, kind: str, out, z, quantum: int) -> Op:
     """The same, dealt out by columns; other workers may have written x, and will read out. All is C-contiguous."""
     (batch, n_in), n_out = x.shape, w.shape[1]
     act = None if kind == "identity" and z is None else FORWARD[kind]
-    init, csi = (zeros(x.dtype), 0) if b is None else (b, 1)
+    init, csi = (ZEROS[x.itemsize], 0) if b is None else (b, 1)
     return forward_columns.op(
         x.dtype, n_out, quantum=quantum,
         x=x, rsx=n_in, csx=1, w=w, rsw=n_out, csw=1, init=init, csi=csi,

@@ -85,7 +85,7 @@ ROW = 2 * CHUNK  # a batch of elements is cut into rows of so many, whatever its
 def row_op(name: str, pred, target, grad, row_loss, scale, options, rows: int, n: int) -> Op:
     """row_loss = the unscaled losses of `rows` rows of n, grad (if it is given) = scale[0] times the gradient.
 
-    `options` is a float64 array of what the loss is asked for besides.
+    `options` is a float64 array of what the loss is asked for besides, or None where that is nothing.
     """
     return KERNELS[name].op(
         pred.dtype, rows, work=NS.get(name, NS["loss"]) * rows * n * pred.itemsize / 4,
@@ -94,29 +94,36 @@ def row_op(name: str, pred, target, grad, row_loss, scale, options, rows: int, n
 
 
 def of_elements(name: str, pred, target, grad, scale: float, options: tuple = (), one_by_one: bool = False):
-    """The unscaled losses (float64) of flat arrays: of every element, or of rows of `ROW`. grad receives the gradient."""
+    """The unscaled losses (float64) of C-contiguous arrays of one shape: of every element, or of rows of `ROW`.
+
+    grad, if given, receives the gradient.
+    """
     n = 1 if one_by_one else ROW
     rows, rest = divmod(pred.size, n)
     first = 1 + len(options)
     memory = np.empty(first + rows + (rest > 0))
     memory[:first] = scale, *options
-    losses, given = memory[first:], memory[1:]
+    losses, given = memory[first:], memory[1:] if options else None
     if rows:
         run(row_op(name, pred, target, grad, losses, memory, given, rows, n))
     if rest:
-        done = rows * n
-        slope = None if grad is None else grad[done:]
-        run(row_op(name, pred[done:], target[done:], slope, losses[rows:], memory, given, 1, rest))
+        if rows:
+            pred, target, grad = (_behind(array, rows * n) for array in (pred, target, grad))
+        run(row_op(name, pred, target, grad, losses[rows:], memory, given, 1, rest))
     return losses
+
+
+def _behind(array, count: int):
+    """The elements behind the first `count`; None of None."""
+    return None if array is None else array.reshape(-1)[count:]
 
 
 def elements(name: str, pred, target, grad, reduction: str, options: tuple = ()):
     """The loss of arrays of any one shape: of every element ("none"), their sum or their mean."""
     size = pred.size
     scale = 1.0 / size if reduction == "mean" and size else 1.0
-    slope = None if grad is None else grad.reshape(-1)
     one_by_one = reduction == "none"
-    terms = of_elements(name, pred.reshape(-1), target.reshape(-1), slope, scale, options, one_by_one)
+    terms = of_elements(name, pred, target, grad, scale, options, one_by_one)
     if one_by_one:
         return terms.astype(pred.dtype).reshape(pred.shape)
     total = float(np.add.reduce(terms))

@@ -1,7 +1,7 @@
 """The matrix product of arrays, its rows or columns shared among the workers."""
 
 from .cost import NS
-from .gemm.product import gemm, zeros
+from .gemm.product import ZEROS, gemm
 from .gemm.tile import ROWS
 from .runtime.jit import Op, kernel
 from .runtime.layout import Floats, Int
@@ -36,7 +36,7 @@ def product_op(a, b, out, add=None, quantum: int = ROWS, also: int = 0) -> Op:
     """
     (m, k), n, size = a.shape, b.shape[1], a.itemsize
     (rsa, csa), (rsb, csb) = a.strides, b.strides
-    init, ldi, csi = (zeros(a.dtype), 0, 0) if add is None else (add, n, 1)
+    init, ldi, csi = (ZEROS[size], 0, 0) if add is None else (add, n, 1)
     return product.op(
         a.dtype, m, quantum=quantum, work=m * n * (NS["product"] * k + NS["product, element"]),
         n=n, k=k, a=a, rsa=rsa // size, csa=csa // size, b=b, rsb=rsb // size, csb=csb // size,
@@ -48,7 +48,7 @@ def product_columns_op(a, b, out, add=None, quantum: int = 1) -> Op:
     """The same, dealt out by columns; other workers may have written a, and will read out."""
     (m, k), n, size = a.shape, b.shape[1], a.itemsize
     (rsa, csa), (rsb, csb) = a.strides, b.strides
-    init, ldi, csi = (zeros(a.dtype), 0, 0) if add is None else (add, n, 1)
+    init, ldi, csi = (ZEROS[size], 0, 0) if add is None else (add, n, 1)
     return product_columns.op(
         a.dtype, n, quantum=quantum,
         m=m, k=k, a=a, rsa=rsa // size, csa=csa // size, b=b, rsb=rsb // size, csb=csb // size,

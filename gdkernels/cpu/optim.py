@@ -104,16 +104,16 @@ def _loop(name: str, rule: Rule) -> Native:
 
 
 def _kernel(name: str, rule: Rule) -> Kernel:
-    """The kernel of an optimizer over its loop."""
+    """The kernel of an optimizer over its loop; of the states a, b, c those that its rule does not have are null."""
     step: Any = _loop(name, rule)
 
-    def without_state(p: Floats, g: Floats, row: Doubles, start, stop):
+    def without_state(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):
         step(offset(p, start), offset(g, start), stop - start, row)
 
-    def with_one(p: Floats, g: Floats, a: Floats, row: Doubles, start, stop):
+    def with_one(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):
         step(offset(p, start), offset(g, start), offset(a, start), stop - start, row)
 
-    def with_two(p: Floats, g: Floats, a: Floats, b: Floats, row: Doubles, start, stop):
+    def with_two(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):
         step(offset(p, start), offset(g, start), offset(a, start), offset(b, start), stop - start, row)
 
     def with_three(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):
@@ -135,9 +135,19 @@ UPDATE = {name: _kernel(name, rule) for name, rule in RULES.items()}
 
 def step_op(name: str, p, g, states: tuple, row: np.ndarray) -> Op:
     """One step of an optimizer on C-contiguous arrays of the same size, by a row and the factor of the gradient (READ)."""
-    named = dict(zip("abc", states, strict=False))
+    a, b, c = (*states, None, None, None)[:3]
     return UPDATE[name].op(
-        p.dtype, p.size, quantum=QUANTUM, work=work("update", p), keeps=(row,), p=p, g=g, row=row, **named
+        p.dtype,
+        p.size,
+        quantum=QUANTUM,
+        work=work("update", p),
+        keeps=(row,),
+        p=p,
+        g=g,
+        a=a,
+        b=b,
+        c=c,
+        row=row,
     )
 
 

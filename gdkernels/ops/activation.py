@@ -117,7 +117,7 @@ def activation_backward(
     op = "activation_backward"
     dtype = float_dtype(op, "da", da, halves=True)
     choice(op, "kind", kind, SAVED)
-    inputs, why = (da, saved), f"da has shape {da.shape}"
+    inputs, why = (da, saved), "it must match da"
     da = contiguous(da)
     if saved is not None:
         saved = array(op, "saved", saved, dtype, da.shape, why)

@@ -132,7 +132,7 @@ def linear_backward(
     elif saved is None:
         raise ValueError(f"{op}: saved is None, expected the {SAVED[activation]} of {activation}")
     else:
-        saved = array(op, "saved", saved, dtype, da.shape, f"da has shape {da.shape}")
+        saved = array(op, "saved", saved, dtype, da.shape, "it must match da")
         dz = empty(da, da.shape)
     why = "of the inputs' shapes"
     dx_out = output(op, "dx", dx, da, x.shape, why, apart_from=(*inputs, dw, db)) if need_dx else ABSENT

@@ -18,7 +18,8 @@ def strided(value: Array) -> Array:
 
 def operand(op: str, name: str, value: Array, dtype: "np.dtype[np.generic]", first: str) -> Array:
     """A matrix of the dtype that the argument `first` has, as the product reads it (transposed views are not copied)."""
-    if float_dtype(op, name, value, halves=True) != dtype:
+    is_plain = type(value) is np.ndarray and value.dtype is dtype
+    if not is_plain and float_dtype(op, name, value, halves=True) != dtype:
         raise TypeError(f"{op}: {name} has dtype {value.dtype}, expected {dtype} because {first} has {dtype}")
     dimensions(op, name, value, 2)
     return strided(value)

@@ -5,7 +5,9 @@ at zero. L2 decay adds weight_decay · p to the gradient; decoupled decay (AdamW
 1 − lr · weight_decay. Nothing is written unless every argument is right.
 """
 
-from ..check import Array, array, contiguous, float_dtype, number, overlap, whole, writable
+from itertools import repeat
+
+from ..check import Array, apart, array, contiguous, float_dtype, number, whole, writable
 from ..ranges import NOT_NEGATIVE
 from ..scalar.optim import PLAIN, ROWS, RULES
 from .wings import everywhere, wing
@@ -22,6 +24,10 @@ __all__ = [
 ]
 
 _WHY = "p has it"
+_OPTIONS = {
+    name: (tuple(rule.options), [option.range for option in rule.options.values()])
+    for name, rule in RULES.items()
+}
 
 
 @everywhere
@@ -61,7 +67,7 @@ def sgd_step(
     .. [1] I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
     """
     op = "sgd_step"
-    row = _row(op, "sgd", 1, lr, weight_decay, momentum, bool(nesterov))
+    row = _row(op, "sgd", 1, lr, weight_decay, momentum, float(bool(nesterov)))
     if velocity is None and momentum != 0:
         raise ValueError(f"{op}: velocity is None, expected an array because momentum is {momentum}")
     states = {} if velocity is None else {"velocity": velocity}
@@ -295,8 +301,8 @@ def _row(op: str, name: str, step: int, lr: float, weight_decay: float, *options
     """What the kernels are given for a step of an optimizer; its options in their order in `scalar.optim`."""
     count = whole(op, "step", step, at_least=1)
     rate = number(op, "lr", lr, NOT_NEGATIVE)
-    named = zip(RULES[name].options.items(), options, strict=True)
-    given = [number(op, key, value, option.range) for (key, option), value in named]
+    names, ranges = _OPTIONS[name]
+    given = tuple(map(number, repeat(op), names, options, ranges))
     return ROWS[name](float(count), rate, number(op, "weight_decay", weight_decay, NOT_NEGATIVE), given)
 
 
@@ -308,13 +314,9 @@ def _step(op: str, name: str, p: Array, g: Array, states: dict[str, Array], row:
     gradient = array(op, "g", g, dtype, shape, _WHY)
     for key, state in states.items():
         writable(op, key, state, dtype, shape, _WHY)
-    named = [("p", p), ("g", g), *states.items()]
-    for index, (key, one) in enumerate(named):
-        for before, other in named[:index]:
-            if overlap(one, other):
-                raise ValueError(f"{op}: {key} overlaps {before}, expected memory of its own")
-    given = p, *(states[key] for key in RULES[name].states)
-    flat = tuple(contiguous(one) for one in given)
+    apart(op, ("p", "g", *states), (p, g, *states.values()))
+    given = p, *map(states.__getitem__, RULES[name].states)
+    flat = tuple(map(contiguous, given))
     wing(p, "optim").step(name, flat[0], gradient, flat[1:], row)
     for one, copy in zip(given, flat, strict=True):
         if one is not copy:

@@ -180,9 +180,7 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
                     )  # fmt: skip
 
 
-_ZEROS: dict[int, np.ndarray] = {8: np.zeros(512), 4: np.zeros(512, np.float32)}
-
-
-def zeros(dtype) -> np.ndarray:
-    """A row of zeros of an element type, for products without an initial value."""
-    return _ZEROS[dtype.itemsize]
+ZEROS = {
+    8: np.zeros(512),
+    4: np.zeros(512, np.float32),
+}  # by itemsize: what products without an initial value begin with

@@ -63,7 +63,7 @@ class Native:
         self._result = result.strip()
         self._flags = flags
         self._generic = any(word[0] == "F" or word == "record" for word in self._arguments)
-        self._addresses: dict = {}  # by the name of the element type, and by what else it was asked for
+        self.addresses: dict = {}  # by the name of the element type, and by what else it was asked for
         self._libraries = []  # compiled code lives as long as its library
         self.name = disk.name_of(function)
         self.__doc__ = function.__doc__
@@ -93,18 +93,18 @@ class Native:
 
     def address(self, dtype="float32") -> int:
         """Where the compiled code for this element type is; compiles it, or loads it, when that is not yet known."""
-        place = self._addresses.get(dtype)
+        place = self.addresses.get(dtype)
         if place is None:
             name = (dtype if isinstance(dtype, str) else np.dtype(dtype).name) if self._generic else "any"
-            place = self._addresses.get(name) or self._ready(name)
-            self._addresses[dtype] = place
+            place = self.addresses.get(name) or self._ready(name)
+            self.addresses[dtype] = place
         return place
 
     def _ready(self, dtype: str) -> int:
         """Build the code of the functions that this one calls, then its own, and publish its symbol."""
         for callee in _callees(self.function):
             callee.address(dtype)
-        place = self._addresses[dtype] = self._build(dtype)
+        place = self.addresses[dtype] = self._build(dtype)
         llvm.add_symbol(self.symbol(dtype), place)
         return place
 

@@ -314,7 +314,7 @@ def _own_scratch() -> int:
 def run(op: Op) -> None:
     """Run a kernel over the range of an op, on several workers when it pays."""
     kernel, dtype, record, total, quantum, work, _, _ = op
-    entry = kernel.address(dtype)
+    entry = kernel.addresses.get(dtype) or kernel.address(dtype)
     if work > WORTH_SHARING and _threads > 1 and total > quantum and _team.lock.acquire(blocking=False):
         team = _team
         try:
