@@ -21,6 +21,7 @@ from gdkernels.scalar.optim import OPTIMIZERS
 from gdkernels.scalar.schedules import SCHEDULES
 from gdkernels.train import data, optim, schedules
 from gdkernels.train.loss import LOSSES
+from tools import parameter_hashes
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -151,6 +152,21 @@ def test_a_schedule_has_the_same_parameters_and_defaults_everywhere(name):
     assert getattr(gd.schedules, kind.__name__) is kind
     assert getattr(gd.schedules, name) is row.rate
     assert {name, kind.__name__} <= set(gd.schedules.__all__)
+
+
+def test_networks_whose_bits_are_watched_have_every_layer_activation_loss_and_optimizer():
+    """tools/parameter_hashes.py says so."""
+    used, found = [], [parts for _, parts in parameter_hashes.networks()]
+    waiting = [layer for layer_list, *_ in found for layer in layer_list]
+    while waiting:
+        used.append(waiting.pop())
+        waiting += getattr(used[-1], "layers", ())
+    kinds = {getattr(layer, "activation", getattr(layer, "kind", None)) for layer in used}
+    of_losses = {loss if isinstance(loss, str) else loss.name for _, loss, _, _ in found} - {"probabilities"}
+    assert {type(layer) for layer in used} == set(layers.LAYERS.values())
+    assert kinds >= set(ACTIVATIONS)
+    assert of_losses == set(LOSSES)
+    assert {optimizer.name for _, _, optimizer, _ in found} == set(OPTIMIZERS)
 
 
 # ---------------------------------------------------------------------------------------------- the command line

@@ -1,4 +1,4 @@
-"""Hashes of what twelve networks have learned after twenty steps: the same lines from two versions, the same bits.
+"""Hashes of what thirteen networks have learned after twenty steps: the same lines from two versions, the same bits.
 
     python tools/parameter_hashes.py > before.txt        # before a change that is to keep every bit, and after it
     tools/ptxemu/run python tools/parameter_hashes.py    # on the emulated GPU; without tools/ptxemu/run on a real one
@@ -65,6 +65,10 @@ def networks() -> Iterator[tuple[str, Parts]]:
     yield "wide, momentum", (
         [linear(9, 300, "relu"), linear(300, 257, "tanh"), linear(257, 10)], "softmax_cross_entropy",
         gd.SGD(lr=1e-2, momentum=0.9, weight_decay=1e-4), {},
+    )  # fmt: skip
+    yield "scale, selu, log_cosh, nadam", (
+        [gd.Scale(9), linear(9, 20, "selu"), gd.Residual(linear(20, 20, "tanh"), gd.Scale(20)), linear(20, 3)], "log_cosh",
+        gd.NAdam(lr=1e-2, weight_decay=1e-3), {},
     )  # fmt: skip
     yield "one layer, adagrad", ([linear(9, 1)], "binary_cross_entropy", gd.AdaGrad(lr=0.1), {})
 
