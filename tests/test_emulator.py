@@ -1,9 +1,10 @@
 """The tests of the CUDA wing on the GPU that tools/ptxemu emulates, for machines without one.
 
 Where there is a real GPU, tests/cuda runs on it in this very run and nothing is done here. The files run in processes of
-their own, those together that need the same kernels, so that none is compiled twice and few processes have to start. Then
-everything marked `every_kernel` runs again with the detectors of races and of uninitialised shared memory, in reverse and
-in random order of blocks, warps and lanes, and what concerns arrays runs with the emulator's stand-in for CuPy.
+their own, those together that need the same kernels, so that none is compiled twice and few processes have to start. What
+concerns arrays runs once more with the emulator's stand-in for CuPy. Among the slow tests everything marked `every_kernel`
+runs again with the detectors of races and of uninitialised shared memory, in reverse and in random order of blocks, warps
+and lanes.
 """
 
 import functools
@@ -40,8 +41,8 @@ def run(name, files, options=(), variables=None, marks=()):
 
 RUNS = [
     *(run("as it is", files) for files in GROUPS),
-    *(run("races, reverse", files, EACH_KERNEL, WATCHED | REVERSE) for files in HALVES),
     run("arrays of CuPy", GROUPS[3][:2], ["-k", "not all_floats"], {"PTXEMU_CUPY": "1"}),
+    *(run("races, reverse", files, EACH_KERNEL, WATCHED | REVERSE, pytest.mark.slow) for files in HALVES),
     *(run("races, random", files, EACH_KERNEL, WATCHED | RANDOM, pytest.mark.slow) for files in HALVES),
     run("slow ones", sorted(FILES), ["-m", "slow"], marks=pytest.mark.slow),
 ]

@@ -44,7 +44,8 @@ def small(monkeypatch):
     monkeypatch.setattr(checks, "NORMED", ((1,), (7, 33), (50, 3, 33)))
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_verify_holds_every_operation_on_the_gpu(device, small, dtype):
     checked = Checks(reference, dtype, OnDevice())
     rows = [make() for _, make in verify._rows(checked, dtype, "cuda", "reference")]
