@@ -81,3 +81,15 @@ CASES = {
     "d": Case((20, 64, 64, 1), 64, "tanh", "mse", 64),
     "e": Case((2048, 4096, 4096, 1000), 256, "relu", "ce", 4),
 }
+
+# Of networks that grow.
+INPUTS, CLASSES = 64, 10
+ROWS = 2048  # of an epoch, about
+BATCHES = 4, 64  # of an epoch, at least and at most
+
+
+def network(batch: int = 32, width: int = 64, depth: int = 2) -> Case:
+    """`depth` hidden ReLU layers of `width` units, cross-entropy."""
+    fewest, most = BATCHES
+    batches = max(fewest, min(most, ROWS // batch))
+    return Case((INPUTS, *[width] * depth, CLASSES), batch, "relu", "ce", batches)

@@ -1,24 +1,19 @@
 """How the cost of a step grows with the batch, the width, the depth and the threads: ours and the peers that are best there.
 
-One thing grows, the others stay as in `BASE`. Each contestant lives in one process and goes from network to network.
+One thing grows, the others stay as in `cases.network`. Each contestant lives in one process, for all networks.
 """
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from . import correctness, rounds
-from .cases import CASES, Case
+from .cases import CASES, Case, network
 from .cast import Cast
 from .plan import Plan, Say, cut
 from .record import Row
 from .training import OURS, measured, verdict
 
 CONTESTANTS = (OURS, "jax scan", "torch eager")
-WIDTH, DEPTH, BATCH = 64, 2, 32  # what stays while another thing grows
-INPUTS, CLASSES = 64, 10
-ROWS = 2048  # of an epoch, about
-BATCHES = 4, 64  # of an epoch, at least and at most
-
 BATCH_SIZES = (1, 4, 16, 64, 256, 1024, 4096)
 WIDTHS = (8, 32, 128, 512, 2048, 4096)
 DEPTHS = (1, 4, 16, 64)
@@ -38,13 +33,6 @@ class Point:
 
     def __str__(self) -> str:
         return f"{self.axis} {self.value} {self.threads}T"
-
-
-def network(batch: int = BATCH, width: int = WIDTH, depth: int = DEPTH) -> Case:
-    """`depth` hidden ReLU layers of `width` units, cross-entropy."""
-    fewest, most = BATCHES
-    batches = max(fewest, min(most, ROWS // batch))
-    return Case((INPUTS, *[width] * depth, CLASSES), batch, "relu", "ce", batches)
 
 
 def points(plan: Plan) -> dict[int, list[Point]]:

@@ -20,8 +20,7 @@ from gdkernels.scalar.activation import ACTIVATIONS
 from gdkernels.scalar.loss import ELEMENT_LOSSES
 from gdkernels.scalar.optim import OPTIMIZERS, RULES
 
-from ..cases import CASES, Case
-from ..growth import network
+from ..cases import CASES, Case, network
 from .calls import Calls
 from .ours_training import Fit
 
