@@ -61,6 +61,45 @@ def test_a_second_process_compiles_nothing_and_an_edit_of_any_file_compiles_agai
     assert len(kernels) == 1, "the code of older sources is deleted"
 
 
+OWN_KERNEL = """
+import numpy as np
+from gdkernels.cpu.runtime.jit import inlined, kernel, native
+from gdkernels.cpu.runtime.layout import Floats
+from gdkernels.cpu.runtime.simd import offset
+from gdkernels.cpu.runtime.team import run
+
+@native("F*, i8")
+def clear(x, n):
+    for i in range(n):
+        x[i] = 0
+
+@inlined
+def part(x, start, stop):
+    clear(offset(x, start), stop - start)
+
+@kernel
+def cleared(x: Floats, start, stop):
+    part(x, start, stop)
+
+x = np.ones(9, np.float32)
+run(cleared.op(x.dtype, 9, x=x))
+assert not x.any()
+"""
+
+
+def test_a_kernel_outside_of_the_package_is_found_with_what_it_calls(tmp_path):
+    """Where code that is loaded calls what is not, LLVM ends the process."""
+    (tmp_path / "own.py").write_text(OWN_KERNEL)
+    environment = {
+        **os.environ,
+        "GDKERNELS_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": str(PACKAGE.parent),
+    }
+    for _ in ("compiled", "loaded"):
+        subprocess.run([sys.executable, "own.py"], cwd=tmp_path, env=environment, check=True)
+    assert list((tmp_path / "cache").glob("*cleared.float32*"))
+
+
 def test_another_cpu_has_code_of_its_own(copy):
     assert compilations(copy) > 0
     assert compilations(copy, NUMBA_CPU_NAME="haswell") > 0

@@ -154,6 +154,9 @@ def _typeof_native(value, _):
     return value.numba_type
 
 
+WITHOUT_NATIVES = ("numba", "numpy")  # packages whose functions call none
+
+
 def _callees(function, seen=None) -> list[Native]:
     """The native functions that a function calls, also through the inlined functions it uses."""
     seen = set() if seen is None else seen
@@ -162,11 +165,10 @@ def _callees(function, seen=None) -> list[Native]:
     for value in (*closure.globals.values(), *closure.nonlocals.values()):
         if isinstance(value, Native):
             found.append(value)
-        elif (
-            inspect.isfunction(value) and value.__module__.startswith("gdkernels.cpu.") and value not in seen
-        ):
+        elif inspect.isfunction(value) and value not in seen:
             seen.add(value)
-            found += _callees(value, seen)
+            if value.__module__.partition(".")[0] not in WITHOUT_NATIVES:
+                found += _callees(value, seen)
     return found
 
 
