@@ -124,7 +124,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench compare", description=__doc__.split("\n\n")[0])
     parser.add_argument("old", type=Path, metavar="OLD.json")
     parser.add_argument("new", type=Path, metavar="NEW.json")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help=f"that counts ({THRESHOLD})")
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, help=f"the smallest change that counts ({THRESHOLD})"
+    )
     options = parser.parse_args(arguments)
     try:
         changes = compare(read(options.old), read(options.new), options.threshold)

@@ -1,4 +1,4 @@
-"""What both engines promise, to the network and the trainer above them: passes for one's own loop, and training."""
+"""What both engines promise to the network and the trainer above them: passes for a loop of the user's own, and training."""
 
 from typing import Any, NamedTuple, Protocol
 

@@ -71,7 +71,7 @@ def normal(*shape: int) -> np.ndarray:
 def of_sizes(
     row: str, family: str, arrays: int, make: Callable[[int], Call], unit: int = WIDTH, other: str = ""
 ) -> list[Job]:
-    """Jobs of a call on so many arrays, whose elements are multiples of `unit`; `make` gets their number."""
+    """Jobs of a call on some arrays, whose elements are multiples of `unit`; `make` gets their number."""
     counts = [size // (4 * arrays) // unit * unit for size in WORKING_SETS]
     return [
         Job(family, dict.fromkeys((row, other) if other else (row,), float(count)), partial(make, count))

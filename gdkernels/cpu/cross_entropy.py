@@ -238,7 +238,7 @@ def _all_in_range(op: str, target, classes: int, ignore_index: int) -> bool:
 def rows(
     op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
 ):
-    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is no class."""
+    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is not a class."""
     batch, classes = logits.shape
     count = mass = batch
     if target.ndim == 1:

@@ -36,7 +36,7 @@ def add_rows(terms, row_loss, rows, n):
 
 
 def _kernel(name: str, loss, options: int) -> Kernel:
-    """The kernel of a loss of elements with so many options."""
+    """The kernel of a loss of elements with this many options."""
     given = taken(options)
 
     def elements(pred, target, grad, terms, count, scale, options):

@@ -1,4 +1,4 @@
-"""The CUDA wing: the same operations as `gdkernels.cpu`, over CUDA arrays."""
+"""The CUDA backend: the same operations as `gdkernels.cpu`, over CUDA arrays."""
 
 import importlib.util
 from typing import Any

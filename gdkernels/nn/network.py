@@ -62,7 +62,7 @@ class Network:
     device : "cpu" or "cuda"
     samples : how many were seen in training; tells dropout which random numbers come next
 
-    Raises ValueError that names the layer where widths do not agree, TypeError for what is no layer.
+    Raises ValueError that names the layer where widths do not agree, TypeError for what is not a layer.
 
     >>> net = Network([Linear(64, 128, "relu"), Linear(128, 10)])
     >>> y = net.forward(np.zeros((32, 64), np.float32))

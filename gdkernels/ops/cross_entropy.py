@@ -70,7 +70,7 @@ def softmax_cross_entropy(
     TypeError
         Where an argument is neither a NumPy nor a CUDA array or a dtype does not fit.
     ValueError
-        Where a shape does not fit, a label is no class (the first such row and its label are named), an option is
+        Where a shape does not fit, a label is not a class (the first such row and its label are named), an option is
         out of range, or `grad` overlaps another argument. Nothing is written then.
     """
     op = "softmax_cross_entropy"

@@ -281,7 +281,7 @@ def _csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"load: {path}: not a text of comma-separated values: {error}") from error
+        raise ValueError(f"load: {path}: cannot be read as comma-separated values: {error}") from error
     if not lines:
         raise ValueError(f"load: {path}: the file is empty")
     first = lines[0][1]

@@ -59,7 +59,7 @@ class Schedule(abc.ABC):
         """The rate of a step."""
 
     def rates(self, first_step: int, count: int) -> NDArray[np.float64]:
-        """The rates of `count` steps from `first_step` on, as a float64 array."""
+        """The rates of `count` steps, the first of which is `first_step`, as a float64 array."""
         first, count = whole("rates", "first_step", first_step, 0), whole("rates", "count", count, 0)
         return np.fromiter(map(self, range(first, first + count)), np.float64, count)
 
@@ -105,7 +105,7 @@ class Constant(Formula):
 
 @dataclass(frozen=True)
 class LinearWarmup(Formula):
-    """From peak / warmup at step 0 in equal steps to peak, which stays. warmup = 0 is none."""
+    """From peak / warmup at step 0 in equal steps to peak, which stays. warmup = 0: no warm-up."""
 
     peak: float
     warmup: int

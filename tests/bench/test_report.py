@@ -230,7 +230,7 @@ def test_a_result_that_became_wrong_is_slower_than_any(tmp_path):
 
 @pytest.mark.parametrize(
     "text, why",
-    [(None, "No such file"), ("{", "is no JSON"), ("[]", "no sections"), ('{"sections": 3}', "no sections")],
+    [(None, "No such file"), ("{", "is not JSON"), ("[]", "no sections"), ('{"sections": 3}', "no sections")],
 )
 def test_a_file_without_results_is_refused_in_words(text, why, tmp_path, capsys):
     path = tmp_path / "bad.json"

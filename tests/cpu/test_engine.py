@@ -248,7 +248,7 @@ def test_a_step_heeds_a_new_limit_of_threads():
 
 
 def fitted(layers, threads, steps=3, batch=24):
-    """The parameters after some steps with so many threads."""
+    """The parameters after some steps with this many threads."""
     plan = lower(layers, input_gradient=False, seed=3)
     params, grads = flat(plan, np.float32)
     engine = Engine(plan, params, grads, threads)

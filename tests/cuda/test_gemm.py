@@ -96,7 +96,7 @@ def assert_product(result, a, b, *summands):
 
 
 def force(monkeypatch, tile, parts=1):
-    """Let products be computed by this tile, in so many parts."""
+    """Let products be computed by this tile, in this many parts."""
     from gdkernels.cuda.gemm import simt as gemm_simt
     from gdkernels.cuda.gemm.plan import Plan
 

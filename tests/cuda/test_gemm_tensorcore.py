@@ -88,7 +88,7 @@ def random(rng, *shape):
 
 @pytest.fixture
 def tile(monkeypatch):
-    """Take this tile, and so many parts, for all products."""
+    """Take this tile and this many parts for all products."""
     from gdkernels.cuda.gemm import plan as gemm_plan
     from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
 

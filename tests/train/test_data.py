@@ -172,7 +172,7 @@ def test_a_typing_error_in_a_long_numeric_target_is_not_a_class(csv_file):
 
 
 def test_a_file_that_is_no_text_is_refused(csv_file):
-    with pytest.raises(ValueError, match="not a text of comma-separated values"):
+    with pytest.raises(ValueError, match="cannot be read as comma-separated values"):
         load(csv_file("a,é\n", encoding="latin-1"), target="y")
 
 

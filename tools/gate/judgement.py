@@ -79,7 +79,7 @@ def jobs(word: str = "") -> list[Job]:
 
 
 def measure(chosen: list[Job], processes: int) -> list[Row]:
-    """The rows of jobs, compiled by so many processes."""
+    """The rows of jobs, compiled by this many processes."""
     chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     if processes == 1:
         return [row for chunk in chunks for row in _measure_chunk(chunk)]

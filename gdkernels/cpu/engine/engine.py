@@ -1,4 +1,4 @@
-"""Runs a plan on the CPU: passes for one's own loop. Training on the same memory is `training`."""
+"""Runs a plan on the CPU: passes for a loop of the user's own. Training on the same memory is `training`."""
 
 import math
 import threading
@@ -50,7 +50,7 @@ class Engine(Uncopied):
         return max(1, min(get_threads(), int(self.work(rows, training) // WORTH_A_WORKER)))
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
+        """Make room for this many rows."""
         if self.arena.reserve(rows):
             self._rows_kept = 0
 
@@ -82,7 +82,7 @@ class Engine(Uncopied):
     def _pass(
         self, rows: int, training: bool, sections: tuple[list[AnyCall], ...], accumulate: bool = False
     ) -> None:
-        """Run one or two sections of calls for so many rows."""
+        """Run one or two sections of calls for this many rows."""
         workers = self.workers(rows, training)
 
         def ops() -> Iterable[Iterable[Op]]:

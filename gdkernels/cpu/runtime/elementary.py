@@ -48,7 +48,7 @@ class Format:
     erf: tuple[float, ...]  # erf(x) / x − 1 of x² for |x| ≤ 1
     tail_above: tuple[float, ...]  # P(N(0, 1) > y) exp(y²/2), a quotient of polynomials of 0 ≤ y ≤ tail_end
     tail_below: tuple[float, ...]
-    tail_end: float  # from here on the density of N(0, 1) is 0
+    tail_end: float  # beyond it the density of N(0, 1) is 0
     tail_step: int  # multiples of 2^−tail_step up to tail_end have exact squares
 
 

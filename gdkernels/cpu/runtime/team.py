@@ -219,7 +219,7 @@ class Team:
         self._wake = [None]
 
     def scratch(self, workers: int) -> int:
-        """Working memory for so many workers, SCRATCH_BYTES each. To be called with the lock held."""
+        """Working memory for this many workers, SCRATCH_BYTES each. To be called with the lock held."""
         if self._scratch.size < workers * SCRATCH_BYTES:
             self._scratch = np.empty(workers * SCRATCH_BYTES + PAGE, np.uint8)
         return next_page(address(self._scratch))
@@ -271,7 +271,7 @@ def _threads_at_first() -> int:
     if not given:
         return min(cpu_count(), MOST_WORKERS)
     if not (given.isdecimal() and 1 <= int(given) <= MOST_WORKERS):
-        raise ValueError(f"GDKERNELS_NUM_THREADS is {given!r}, expected an integer from 1 to {MOST_WORKERS}")
+        raise ValueError(f"GDKERNELS_NUM_THREADS is {given!r}, expected an integer in [1, {MOST_WORKERS}]")
     return int(given)
 
 
@@ -297,7 +297,7 @@ def set_threads(count: int) -> None:
     """Set the most threads that an operation or a training step may use (at first: GDKERNELS_NUM_THREADS or all cores)."""
     global _threads
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_WORKERS:
-        raise ValueError(f"set_threads: count is {count!r}, expected an integer from 1 to {MOST_WORKERS}")
+        raise ValueError(f"set_threads: count is {count!r}, expected an integer in [1, {MOST_WORKERS}]")
     _threads = count
 
 
@@ -331,7 +331,7 @@ def run(op: Op) -> None:
 
 
 def run_job(entry: int, record: int, workers: int) -> None:
-    """Run the job at an address, on the record at another, by so many workers."""
+    """Run the job at an address, on the record at another, with this many workers."""
     if workers == 1:
         invoke_alone(entry, record, 0, 1)
         return

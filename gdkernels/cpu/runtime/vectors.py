@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from .emit import Emitter
 from .simd import I32, I64
 
-CHAINS = 4  # sums of a row that run side by side, because an addition takes so many cycles
+CHAINS = 4  # sums of a row that run side by side, because an addition takes as many cycles
 
 
 def _turned(emit, rows):

@@ -1,4 +1,4 @@
-"""Runs a plan on the GPU: passes for one's own loop. Training on the same memory is `training`.
+"""Runs a plan on the GPU: passes for a loop of the user's own. Training on the same memory is `training`.
 
 The twin of `cpu.engine.engine`. Parameters and gradients are flat device buffers of the type that is computed with; where
 the plan stores matrices in bfloat16, its kernels read a bfloat16 copy of the parameters, which the update renews in its own
@@ -33,7 +33,7 @@ class Engine(Uncopied):
         self._bound = Bound(self.arena)
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
+        """Make room for this many rows."""
         if self.arena.reserve(rows):
             self._rows_kept = 0
 

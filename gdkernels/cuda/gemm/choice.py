@@ -20,7 +20,7 @@ from ... import __version__
 from ... import cache as disk
 
 ENGINES = ("own", "vendor", "auto")
-ROUNDS, REPETITIONS = 3, 10  # the median of so many rounds counts
+ROUNDS, REPETITIONS = 3, 10  # the median of the rounds counts
 
 
 class GemmEngine(NamedTuple):
@@ -142,7 +142,7 @@ def _times(build: Any) -> dict[str, float] | None:
 
 
 def _milliseconds(launches: Any, stream: int, repetitions: int) -> float:
-    """Of so many runs, between two events on the stream."""
+    """Of this many runs, between two events on the stream."""
     from ..runtime.driver import Event
 
     first, last = Event(), Event()

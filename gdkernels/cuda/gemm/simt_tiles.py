@@ -71,7 +71,7 @@ def operand(storage: str, tile: SimtTile, along_k: bool, wide: bool):
 
     @device
     def start(p, ld, row0, rows, k0, t):
-        """Where the thread begins in the tile of so many rows at (row0, k0).
+        """Where the thread begins in the tile of `rows` rows at (row0, k0).
 
         Instead of rows that do not exist it reads the last one again, or the last four: what comes of it is not stored.
         """

@@ -220,7 +220,7 @@ def launches(
         "accumulate": accumulate, "bias": bias, "activation": activation, "z": z, "add": add, "ldadd": ldadd,
     }  # fmt: skip
     result, sums = out_storage or storage, BYTES["float32"]
-    speed = 2 / BYTES[storage]  # tensor cores take so many bytes of k at a time
+    speed = 2 / BYTES[storage]  # tensor cores take the same number of bytes of k at a time
     plan = choose(TILES, m, n, max(k, 1), sums, driver.processors(number), speed)
     is_mixed = result != storage and (bias or z or add)  # the second stage takes all in one storage
     if plan.parts == 1 or is_mixed:

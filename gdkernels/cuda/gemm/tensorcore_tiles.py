@@ -112,7 +112,7 @@ def operand(tile: CoreTile, size: int, along_k: bool, is_left: bool):
 
     @device
     def place(first, lane):
-        """The offset that the lane reads first for the rows from `first` on."""
+        """The offset that the lane reads first for the rows that begin with `first`."""
         low, high = lane >> 3 & 1, lane >> 4  # the four matrices of ldmatrix: the halves of the rows and of k
         row, k = (low, high) if is_left else (high, low)
         if along_k:
