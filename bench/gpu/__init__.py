@@ -14,6 +14,6 @@ SECTIONS = {
     "gemm": 24,
     "launches": 3,
     "training": 26,
-    "plans": 24,
+    "tilings": 24,
 }
-USUAL = tuple(name for name in SECTIONS if name != "plans")  # plans only where they are asked for
+USUAL = tuple(name for name in SECTIONS if name != "tilings")  # tilings only where they are asked for

@@ -33,7 +33,7 @@ def main() -> int:
         "--quick", dest="seconds", action="store_const", const=QUICK, help=f"as --seconds {QUICK:.0f}"
     )
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(USUAL), metavar="SECTION",
-                        help=f"some of {', '.join(SECTIONS)}; by default all but plans")  # fmt: skip
+                        help=f"some of {', '.join(SECTIONS)}; by default all but tilings")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="PATH", help="file for the results")
     options = parser.parse_args()
     name = cuda.describe()

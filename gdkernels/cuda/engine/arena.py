@@ -131,7 +131,7 @@ class Arena:
         return elements.launches(epoch.widened, self.storage, target.size, places)
 
 
-class Bound:
+class BoundLaunches:
     """Launches by what they are about, made once; all are dropped when memory moves or another engine multiplies."""
 
     def __init__(self, arena: Arena):

@@ -12,7 +12,7 @@ from ...plan import LossCall, Plan, Update
 from ..runtime import driver
 from ..runtime.arrays import Array
 from ..runtime.jit import Launch, run
-from .arena import Arena, Bound
+from .arena import Arena, BoundLaunches
 from .program import bind_all
 from .training import Training
 
@@ -30,7 +30,7 @@ class Engine(Uncopied):
         self.arena = Arena(plan, params, grads, storage)
         self._rows_kept = 0  # of the last forward pass in training
         self._lock = threading.Lock()  # held by a forward pass
-        self._bound = Bound(self.arena)
+        self._bound = BoundLaunches(self.arena)
 
     def reserve(self, rows: int) -> None:
         """Make room for this many rows."""

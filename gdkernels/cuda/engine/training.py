@@ -16,7 +16,7 @@ from ..runtime.jit import Launch, run
 from ..runtime.memory import grown, packed
 from ..runtime.pointer import BYTES
 from . import epoch
-from .arena import Bound
+from .arena import BoundLaunches
 from .program import bind_all, loss_launches
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Training(Uncopied):
         self._call: Array | None = None
         self._sent: tuple[np.ndarray, ...] = ()
         self._results: Array | None = None
-        self._bound = Bound(arena)
+        self._bound = BoundLaunches(arena)
         self._graphs: dict[tuple, driver.Graph | driver.Sequence] = {}
         self._graphs_of = arena.version
 

@@ -22,8 +22,8 @@ from ..runtime.jit import Kernel, Launch, device, kernel
 from ..runtime.pointer import BYTES, COMPUTED, offset, real, shared
 from ..runtime.target import cuda, types
 from .epilogue import epilogue, row_of, sum_launches
-from .plan import choose
 from .simt_tiles import SimtTile, operand, warp
+from .tiling import choose
 
 TILE_128 = SimtTile(side=128, depth=8, down=2, right=2, blocks=2, share=0.9)
 TILE_64 = SimtTile(side=64, depth=16, down=2, right=1, blocks=4, share=0.72)

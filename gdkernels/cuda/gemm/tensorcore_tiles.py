@@ -39,7 +39,7 @@ class CoreTile(NamedTuple):
     """What a block computes: side x side elements, of which each warp has 16·down rows and 32 columns.
 
     `blocks` of them shall fit on a processor, which bounds the registers. `depth` is what parts of k are a multiple of,
-    `share` the speed for 16 bits in the model of `plan`, where 1 is the peak of the ordinary units.
+    `share` the speed for 16 bits in the model of `tiling`, where 1 is the peak of the ordinary units.
     """
 
     side: int
