@@ -15,9 +15,7 @@ from ..runtime.team import get_threads, run_job, team
 from .arena import Arena, Programs
 from .epoch import run_sections
 from .program import bind
-from .training import Training
-
-WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
+from .training import WORTH_A_WORKER, Training
 
 
 class Engine(Uncopied):

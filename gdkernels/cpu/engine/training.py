@@ -14,7 +14,7 @@ from ..binding import Deal
 from ..gemm.tile import ROWS
 from ..runtime.dispatch import address
 from ..runtime.jit import Op
-from ..runtime.memory import aligned_zeros
+from ..runtime.memory import QUANTUM, aligned_zeros
 from ..runtime.team import get_threads, run_job, team
 from .arena import PROGRAMS_KEPT, Programs
 from .epoch import SLOTS, set_step, train
@@ -24,10 +24,9 @@ from .program import Program, bind
 if TYPE_CHECKING:
     from .engine import Engine
 
-UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
-# Elements of a parameter whose gradient is worth keeping in the cache of the worker that computed it.
-OWN = 1 << 16
-WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a second worker busy
+# Of a parameter whose gradient is worth keeping in the cache of the worker that computed it.
+KEPT_ELEMENTS = 1 << 16
+WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
 # Nanoseconds of a step between which it is measured how many workers pay.
 SHORTEST_NS, LONGEST_NS = 10_000, 20_000_000
 _SET_BY_TRAIN = [
@@ -134,13 +133,13 @@ class Training(Uncopied):
         for segment, (start, stop, _) in enumerate(self._update.decay):
             for parameter in self.plan.parameters:
                 size = math.prod(parameter.shape)
-                if start <= parameter.offset < stop and size >= OWN:
+                if start <= parameter.offset < stop and size >= KEPT_ELEMENTS:
                     if start < parameter.offset:
-                        yield start, parameter.offset, UPDATE_QUANTUM, segment
+                        yield start, parameter.offset, QUANTUM, segment
                     start = parameter.offset + size
                     yield parameter.offset, start, Deal.of(*parameter.shape).block, segment
             if start < stop:
-                yield start, stop, UPDATE_QUANTUM, segment
+                yield start, stop, QUANTUM, segment
 
     def _record(self, rows: int, last: int, workers: int, labels: bool) -> np.ndarray:
         """The record of the job for batches of `rows` rows, the last of `last`; `_SET_BY_TRAIN` is yet to be filled in."""

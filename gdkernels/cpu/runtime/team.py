@@ -46,7 +46,7 @@ _core = getattr(_libc, "sched_getcpu", None) if hasattr(os, "sched_setaffinity")
 # (number of the job) · 2^COUNT_BITS + (workers that take part): one word, so that a worker never joins a job by the
 # count of the next one.
 ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD = 0, 8, 16, 24, 32, 33
-SHARED = 40  # the record of `part`, and behind it that of the op which is shared
+SHARED = 40  # the record of `do_part`, and behind it that of the op which is shared
 OPERANDS = 48
 PARKED = 80  # one line a worker
 COUNT_BITS = 9
@@ -133,14 +133,14 @@ def join(team, workers):
 
 
 @kernel
-def part(entry: Int, record: Int, total: Int, quantum: Int, scratches: Int, worker, workers):
+def do_part(entry: Int, record: Int, total: Int, quantum: Int, scratches: Int, worker, workers):
     """The job of one shared op: each worker does its part of the op's range, with working memory of its own."""
     first, last = share(total, quantum, worker, workers), share(total, quantum, worker + 1, workers)
     if first < last:
         invoke(entry, record, first, last, scratches + worker * SCRATCH_BYTES)
 
 
-for _native in (wait, serve, post, join, part):
+for _native in (wait, serve, post, join, do_part):
     _native.address()  # compiled code below finds them by symbol
 
 
@@ -322,7 +322,7 @@ def run(op: Op) -> None:
             operands, scratch = np.frombuffer(record, np.int64), team.scratch(workers)
             team.memory[SHARED : SHARED + 5] = entry, team.address + 8 * OPERANDS, total, quantum, scratch
             team.memory[OPERANDS : OPERANDS + operands.size] = operands
-            team.run(part.address(), team.address + 8 * SHARED, workers)
+            team.run(do_part.address(), team.address + 8 * SHARED, workers)
             return
         finally:
             team.lock.release()
