@@ -18,7 +18,8 @@ from .record import Row, Unreadable, read, rows_of
 from .report import shape_of
 
 THRESHOLD = 0.05  # of the median: smaller changes are the machine's
-KEYS = {  # what names a row, section by section; a key that a row lacks counts as absent in both
+# What names a row, section by section; a key that a row lacks counts as absent in both.
+KEYS = {
     "training": ("case", "threads", "contestant"),
     "kernels": ("kernel", "shape", "form", "threads", "contestant"),
     "growth": ("axis", "value", "threads", "contestant"),

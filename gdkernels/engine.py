@@ -48,6 +48,6 @@ class Uncopied:
 
     def __getstate__(self) -> None:
         raise TypeError(
-            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
-            "save the network, and make a new Trainer"
+            "Engine: it holds addresses of memory and cannot be copied or pickled, nor can a Trainer that uses it; copy "
+            "or save the network, and make a new Trainer"
         )

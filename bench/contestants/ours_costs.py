@@ -31,14 +31,8 @@ ROWS = 10, 256  # classes: narrow rows are turned, wide ones are not
 CHEAP = "identity", "relu", "leaky_relu"
 PIECE = 4096  # elements that losses and sums of squares take at a time
 BLOCKS = 64  # of rows, whose column sums are added up
-PRODUCTS = (
-    (64, 64, 8),
-    (256, 128, 8),
-    (256, 256, 8),
-    (64, 64, 128),
-    (128, 128, 128),
-    (256, 128, 128),
-)  # m, n, k
+# m, n, k
+PRODUCTS = (64, 64, 8), (256, 128, 8), (256, 256, 8), (64, 64, 128), (128, 128, 128), (256, 128, 128)
 
 Call = Callable[[], object]
 

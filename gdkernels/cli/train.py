@@ -1,7 +1,7 @@
-"""Train a network on a data set and say how good it is on samples it has never seen.
+"""Train a network on a data set and report how good it is on samples it has never seen.
 
 DATA is the name of a data set, a .npz file with the arrays x and y, or a .csv file with --target COLUMN. It is
-split into 70 % for training, 15 % for validation and 15 % for the test; features are standardised by the training
+split into 70 % for training, 15 % for validation and 15 % for testing; features are standardised by the training
 part. Options that are not given come from a recipe for the data set.
 
     gdkernels train digits

@@ -1,4 +1,4 @@
-"""Dropout: the mask is computed from the place of an element, never stored.
+"""Dropout: the mask is computed from the position of an element, never stored.
 
 Element number c, counted over everything that a seed is used for, takes word c mod 4 of the Philox block c // 4. Rows
 and threads therefore may begin anywhere; what they need of a block is computed again.

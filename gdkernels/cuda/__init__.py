@@ -36,7 +36,7 @@ def is_available() -> bool:
 def to_device(values: NDArray[Any]) -> Any:
     """A copy of a NumPy array on the GPU: a CuPy array where CuPy is installed, else one of Numba.
 
-    Raises RuntimeError where there is no GPU, MemoryError where it has no room.
+    Raises RuntimeError where there is no GPU, MemoryError where its memory is too small.
     """
     from .runtime.arrays import BFLOAT16, default_library, read
 

@@ -139,7 +139,7 @@ class Network:
         """
         if self._rows is None:
             raise RuntimeError(
-                "Network.backward: nothing to go back through, call forward(x, train=True) first"
+                "Network.backward: there is no forward pass to go back through; call forward(x, train=True) first"
             )
         rows = self.place.matrix("Network.backward", "dy", dy, self.dtype, self.n_out)
         if len(rows) != self._rows:
@@ -174,7 +174,7 @@ class Network:
         of the GPU, or NumPy arrays, which are copied there and whose results are copied back.
 
         Raises ValueError for another device, ImportError where packages are missing, RuntimeError where there is no GPU,
-        MemoryError where it has no room; the network is then as it was.
+        MemoryError where its memory is too small; the network then stays as it was.
         """
         if device not in ("cpu", "cuda"):
             raise ValueError(f"Network.to: device is {device!r}, expected 'cpu' or 'cuda'")

@@ -41,7 +41,7 @@ def mse(pred: Array, target: Array, grad: Array | None = None, reduction: str = 
     Parameters
     ----------
     pred, target : arrays
-        float32 or float64, of the same shape, whatever it is, and dtype.
+        float32 or float64, of the same dtype and the same shape, which may be any.
     grad : array like pred, optional
         Receives dL/dpred = (2/n) (pred − target).
     reduction : str

@@ -44,7 +44,7 @@ def warmup_cosine(step: int, peak: float, warmup: int, total: int, floor: float 
 
 
 def warmup_linear(step: int, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
-    """`linear_warmup` for `warmup` steps, then a line from peak down to floor at `total`, which stays."""
+    """`linear_warmup` for `warmup` steps, then a line from peak down to floor at `total`, where it stays."""
     if step >= total:
         return floor
     if step < warmup:

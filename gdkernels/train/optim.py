@@ -144,7 +144,7 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True)
 class AMSGrad(Optimizer):
-    """Adam with the largest v so far in the place of v (Reddi et al. 2018, arXiv 1904.09237)."""
+    """Adam with the largest v so far in place of v (Reddi et al. 2018, arXiv 1904.09237)."""
 
     lr: float = 1e-3
     beta1: float = 0.9

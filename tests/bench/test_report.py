@@ -153,9 +153,8 @@ def test_a_slower_machine_is_no_change():
         each["rate"] = {name: value / 2 for name, value in each["rate"].items()}
     found = changes(results(), new)
     moved = [change for change in found.values() if change.slower or change.faster]
-    assert all(
-        "gdkernels step" in change.name for change in moved
-    )  # in growth it has neither limit nor ratio
+    # In growth it has neither limit nor ratio.
+    assert all("gdkernels step" in change.name for change in moved)
 
 
 def test_ours_slower_by_its_share_of_the_limit():

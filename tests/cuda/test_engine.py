@@ -228,7 +228,7 @@ def test_networks_are_saved_and_copied_from_the_gpu(device, tmp_path):
     copied = pickle.loads(pickle.dumps(net))
     assert copied.device == "cuda"
     np.testing.assert_array_equal(copied.forward(x), y)
-    with pytest.raises(TypeError, match="Engine: holds addresses"):
+    with pytest.raises(TypeError, match="Engine: it holds addresses"):
         pickle.dumps(net._own_engine())
 
 

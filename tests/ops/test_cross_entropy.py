@@ -42,9 +42,8 @@ def batch_of(rng, dtype, kind, batch, classes):
 
 def assert_loss(logits, target, reduction, value, grad, **options):
     exact, slope = reference.softmax_cross_entropy(logits, target, reduction, **options)
-    of_value, of_grad = bounds.softmax_cross_entropy(
-        logits, target, reduction, **options, additions=0
-    )  # rows are added in float64
+    # Rows are added in float64.
+    of_value, of_grad = bounds.softmax_cross_entropy(logits, target, reduction, **options, additions=0)
     assert grad.dtype == logits.dtype
     if reduction == "none":
         assert isinstance(value, np.ndarray) and value.dtype == logits.dtype
@@ -135,9 +134,8 @@ def test_the_gradient_matches_finite_differences(kind, weighted, smoothing, redu
 def test_every_combination_equals_pytorch(reduction, kind, rng):
     torch = pytest.importorskip("torch", reason="PyTorch is the outside oracle")
     logits, target, weight = batch_of(rng, "float64", kind, 9, 6)
-    ignored = (
-        (-100,) if kind == "probabilities" else (-100, 3, 77)
-    )  # PyTorch wants no other for probabilities
+    # PyTorch accepts no other index for probabilities.
+    ignored = (-100,) if kind == "probabilities" else (-100, 3, 77)
     for smoothing, weighted, ignore_index in itertools.product((0.0, 0.2, 1.0), (False, True), ignored):
         goal = target.copy()
         if kind != "probabilities":
@@ -174,10 +172,8 @@ def test_a_wrong_formula_would_be_caught(rng):
         with pytest.raises(AssertionError):
             assert_loss(logits, target, reduction, value, grad.astype("f4"), **right)
     value, grad = reference.softmax_cross_entropy(logits, target, "sum", **right)
-    with pytest.raises(AssertionError):
-        assert_loss(
-            logits, target, "mean", value / 7, grad.astype("f4") / 7, **right
-        )  # not the sum of weights
+    with pytest.raises(AssertionError):  # 7 is not the sum of the weights
+        assert_loss(logits, target, "mean", value / 7, grad.astype("f4") / 7, **right)
     with pytest.raises(AssertionError):
         assert_loss(logits, target, "sum", value, -grad.astype("f4"), **right)
     assert_loss(logits, target, "sum", value, grad.astype("f4"), **right)
@@ -216,9 +212,8 @@ def test_extremes_are_what_ieee_says(dtype, kind, classes, rng):
             np.abs(value[known] - exact[known]) <= (classes + 10) * eps * np.maximum(1, exact[known])
         ).all()
         known = np.isfinite(slope)
-        assert (
-            np.abs(grad[known] - slope[known]) <= 40 * (classes + 20) * eps
-        ).all()  # 40: the ordinary max − z
+        # 40: the ordinary max − z
+        assert (np.abs(grad[known] - slope[known]) <= 40 * (classes + 20) * eps).all()
 
 
 def test_the_mean_over_nothing_is_nan_and_its_gradient_zero(dtype, rng):

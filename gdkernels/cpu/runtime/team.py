@@ -289,12 +289,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_threads() -> int:
-    """The most threads that an operation or a training step may use."""
+    """The largest number of threads that an operation or a training step may use."""
     return _threads
 
 
 def set_threads(count: int) -> None:
-    """Set the most threads that an operation or a training step may use (at first: GDKERNELS_NUM_THREADS or all cores)."""
+    """Set the largest number of threads that an operation or a training step may use.
+
+    At first it is GDKERNELS_NUM_THREADS or, where that is not set, the number of cores.
+    """
     global _threads
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_WORKERS:
         raise ValueError(f"set_threads: count is {count!r}, expected an integer in [1, {MOST_WORKERS}]")

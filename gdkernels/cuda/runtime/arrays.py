@@ -259,8 +259,8 @@ def _no_room(shape, dtype) -> MemoryError:
     free, total = driver.memory()
     size = int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
     return MemoryError(
-        f"gdkernels: an array of shape {tuple(shape)} needs {size / 2**20:,.1f} MiB on the GPU, of whose "
-        f"{total / 2**20:,.0f} MiB {free / 2**20:,.0f} are free"
+        f"gdkernels: an array of shape {tuple(shape)} needs {size / 2**20:,.1f} MiB on the GPU, which has "
+        f"{free / 2**20:,.0f} of {total / 2**20:,.0f} MiB free"
     )
 
 

@@ -25,7 +25,7 @@ def check(answer, doing: str):
     if status == _OUT_OF_MEMORY:
         free, total = memory()
         raise MemoryError(
-            f"gdkernels: the GPU is out of memory while {doing}: {free / 2**20:,.0f} MiB of {total / 2**20:,.0f} are free"
+            f"gdkernels: the GPU is out of memory while {doing}: {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free"
         )
     _, name = api.cuGetErrorName(status)
     _, text = api.cuGetErrorString(status)
