@@ -176,7 +176,7 @@ def _products(
     for first in range(0, m, MOST_ROWS):
         rows = min(m - first, MOST_ROWS)
         down = -(-rows // tile.side)
-        # of the blocks, no more than one in nine shall find nothing to do
+        # of the blocks, no more than one in nine may find nothing to do
         shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
         below = first * size
         made.append(

@@ -16,7 +16,7 @@ from ..runtime.target import cuda, types
 class SimtTile(NamedTuple):
     """What a block computes: side x side, `depth` of k at a time; a thread has 4·down x 4·right of it.
 
-    A warp is 4 x 8 threads. `blocks` shall fit on a processor, which bounds the registers. `share` is the speed in the model
+    A warp is 4 x 8 threads. `blocks` must fit on a processor, which bounds the registers. `share` is the speed in the model
     of `tiling`, where 1 is the peak.
     """
 

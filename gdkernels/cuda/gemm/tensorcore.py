@@ -245,7 +245,7 @@ def _product(
         and is_wide(storage, bias, z, z and ldo * size, add, add and ldadd * size)
     )
     down, across = -(-m // tile.side), -(-n // tile.side)
-    # of the blocks, no more than one in nine shall find nothing to do
+    # of the blocks, no more than one in nine may find nothing to do
     shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
     shift = max(shift, (down // BLOCKS_DOWN).bit_length())
     chosen = product(size, tile, a_along_k, b_along_k, activation, result != storage)

@@ -137,9 +137,9 @@ class Kernel:
         """TypeError that says what is wrong with operands."""
         takes = f"it takes {', '.join(self.operands)}"
         if missing := [name for name in self.operands if name not in operands]:
-            raise TypeError(f"{self.name}: {', '.join(missing)} is missing, {takes}")
+            raise TypeError(f"{self.name}: {', '.join(missing)} is missing; {takes}")
         if unknown := [name for name in operands if name not in self.operands]:
-            raise TypeError(f"{self.name}: there is no operand {', '.join(unknown)}, {takes}")
+            raise TypeError(f"{self.name}: there is no operand {', '.join(unknown)}; {takes}")
         for name, kind in zip(self.operands, self.operand_types(storage), strict=True):
             value, is_address = operands[name], isinstance(kind, Pointer)
             known = isinstance(value, int | float | None)
@@ -186,7 +186,7 @@ def kernel(
     ----------
     signature : the types of the operands, see the module
     threads : of a block, in x
-    blocks : how many of them shall fit on a processor at least, which bounds the registers
+    blocks : how many of them must fit on a processor at least, which bounds the registers
     shared : bytes of dynamic shared memory
     variants : the storage types that it is meant for
     operands : their names, if not those of the function's parameters
