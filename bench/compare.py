@@ -123,8 +123,8 @@ def lines(changes: list[Change]) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. 0: nothing of ours got slower; 1: something did; 2: there is nothing to compare."""
     parser = argparse.ArgumentParser(prog="python -m bench compare", description=__doc__.split("\n\n")[0])
-    parser.add_argument("old", type=Path, metavar="OLD.json")
-    parser.add_argument("new", type=Path, metavar="NEW.json")
+    parser.add_argument("old", type=Path, metavar="OLD.json", help="results of the run before")
+    parser.add_argument("new", type=Path, metavar="NEW.json", help="results of the run after")
     parser.add_argument(
         "--threshold", type=float, default=THRESHOLD, help=f"the smallest change that counts ({THRESHOLD})"
     )

@@ -1,8 +1,8 @@
 """Train a network on a data set and report how good it is on samples it has never seen.
 
 DATA is the name of a data set, a .npz file with the arrays x and y, or a .csv file with --target COLUMN. It is
-split into 70 % for training, 15 % for validation and 15 % for testing; features are standardised by the training
-part. Options that are not given come from a recipe for the data set.
+split into 70 % for training, 15 % for validation and 15 % for testing; features are standardised by the mean and
+scale of the training part. Options that are not given come from a recipe for the data set.
 
     gdkernels train digits
     gdkernels train digits --layers 256,256 --norm layer --residual --activation gelu --plot curves.png

@@ -56,7 +56,7 @@ class Network:
     Attributes
     ----------
     params, grads : mappings from names to arrays. "0.w" and "0.b" are weight and bias of layer 0, "1.gamma" and
-        "1.beta" scale and shift of a norm, "2.0.w" stands inside the residual layer 2. The arrays are views of
+        "1.beta" scale and shift of a norm, "2.0.w" belongs to layer 0 of the residual layer 2. The arrays are views of
         one flat buffer: write into them (``net.params["0.w"][:] = w``), they cannot be replaced
     n_in, n_out : columns of x and y
     device : "cpu" or "cuda"

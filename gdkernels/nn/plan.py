@@ -4,7 +4,7 @@
 (`layers`): it writes its forward calls and returns the function that writes its backward calls, by the chain rule, when the
 gradient comes back through the layers in reverse order. Here is the calculus that they share.
 
-The calls and their operands stand in `gdkernels.plan`.
+The calls and their operands are in `gdkernels.plan`.
 """
 
 from collections.abc import Callable, Sequence
