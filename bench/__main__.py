@@ -56,23 +56,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--quick", action="store_true", help=f"end within {QUICK / 60:.0f} minutes: much is cut"
     )
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(USUAL), metavar="SECTION",
-                        help=f"of {', '.join(SECTIONS)}; usually all but costs")  # fmt: skip
+                        help=f"some of {', '.join(SECTIONS)}; by default all but costs")  # fmt: skip
     parser.add_argument("--case", nargs="+", choices=list(CASES), metavar="CASE",
-                        help=f"of {', '.join(CASES)} (all; with --quick {', '.join(QUICK_CASES)})")  # fmt: skip
+                        help=f"some of {', '.join(CASES)} (all; with --quick {', '.join(QUICK_CASES)})")  # fmt: skip
     peers = (*LIBRARIES, *(name for name in TRAINING if " " in name and not name.startswith("gdkernels")))
     parser.add_argument("--peers", nargs="*", choices=peers, default=list(LIBRARIES), metavar="PEER",
-                        help=f"of {', '.join(peers)}; none: ours alone")  # fmt: skip
+                        help=f"some of {', '.join(peers)}; none: gdkernels alone")  # fmt: skip
     parser.add_argument("--threads", nargs="+", type=int, metavar="N",
                         help="numbers of threads (one, and as many as there are cores)")  # fmt: skip
-    parser.add_argument("--rounds", type=int, help="turns of each contestant (7; with --quick 3)")
-    parser.add_argument("--block", type=float, help="seconds of a turn (0.3; with --quick 0.15)")
-    parser.add_argument("--minutes", type=float, help="for all sections together")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="where the results go")
+    parser.add_argument("--rounds", type=int, help="turns that each contestant takes (7; with --quick 3)")
+    parser.add_argument("--block", type=float, help="seconds that a turn lasts (0.3; with --quick 0.15)")
+    parser.add_argument("--minutes", type=float, help="time for all sections together")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file for the results")
     options = parser.parse_args(arguments)
     cores = machine.cores()
     options.threads = sorted(set(options.threads or (1, cores)))
     if not 1 <= options.threads[0] <= options.threads[-1] <= cores:
-        parser.error(f"--threads: expected numbers from 1 to {cores}, the cores of this machine")
+        parser.error(f"--threads: expected numbers in [1, {cores}] because this machine has {cores} cores")
     options.case = options.case or list(QUICK_CASES if options.quick else CASES)
     options.rounds = options.rounds or (3 if options.quick else 7)
     options.block = options.block or (0.15 if options.quick else 0.3)

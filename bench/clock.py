@@ -43,11 +43,11 @@ class Clock(Protocol[Contestant]):
     most: int
 
     def seconds(self, contestant: Contestant, times: int) -> float:
-        """Seconds of so many units, whatever disturbs them."""
+        """Seconds of this many units, whatever disturbs them."""
         ...
 
     def block(self, contestant: Contestant, times: int, left: Left) -> Block:
-        """So many units undisturbed, if that can be had in the time that is left."""
+        """This many units undisturbed, if that can be had in the time that is left."""
         ...
 
 
@@ -55,7 +55,7 @@ class Runner(Protocol):
     """Whose time `Quiet` takes: a `process.Contestant`, or a stand-in."""
 
     def run(self, times: int) -> float:
-        """Seconds of so many units."""
+        """Seconds of this many units."""
         ...
 
     def cpu_seconds(self) -> float | None:

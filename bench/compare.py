@@ -18,7 +18,8 @@ from .record import Row, Unreadable, read, rows_of
 from .report import shape_of
 
 THRESHOLD = 0.05  # of the median: smaller changes are the machine's
-KEYS = {  # what names a row, section by section; a key that a row lacks counts as absent in both
+# What names a row, section by section; a key that a row lacks counts as absent in both.
+KEYS = {
     "training": ("case", "threads", "contestant"),
     "kernels": ("kernel", "shape", "form", "threads", "contestant"),
     "growth": ("axis", "value", "threads", "contestant"),
@@ -122,9 +123,11 @@ def lines(changes: list[Change]) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. 0: nothing of ours got slower; 1: something did; 2: there is nothing to compare."""
     parser = argparse.ArgumentParser(prog="python -m bench compare", description=__doc__.split("\n\n")[0])
-    parser.add_argument("old", type=Path, metavar="OLD.json")
-    parser.add_argument("new", type=Path, metavar="NEW.json")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help=f"that counts ({THRESHOLD})")
+    parser.add_argument("old", type=Path, metavar="OLD.json", help="results of the run before")
+    parser.add_argument("new", type=Path, metavar="NEW.json", help="results of the run after")
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, help=f"the smallest change that counts ({THRESHOLD})"
+    )
     options = parser.parse_args(arguments)
     try:
         changes = compare(read(options.old), read(options.new), options.threshold)

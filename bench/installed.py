@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-NAMES = {  # what somebody installs to train as our contestants do
+# What somebody installs to train as our contestants do.
+NAMES = {
     "gdkernels": ("gdkernels",),
     "torch": ("torch",),
     "jax": ("jax", "optax"),

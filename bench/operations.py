@@ -85,7 +85,7 @@ def repeated(tile: np.ndarray, rows: int, number: int) -> np.ndarray:
 
 def batch(rows: int, n: int, number: int) -> np.ndarray:
     if rows % TILE:
-        raise ValueError(f"a batch of {rows} rows is no multiple of the tile's {TILE}")
+        raise ValueError(f"the batch has {rows} rows, expected a multiple of the tile's {TILE}")
     return repeated(random((TILE, n), number), rows, number)
 
 
@@ -136,7 +136,9 @@ def adam_inputs(shape: Shape, form: str) -> Arrays:
     """p, its gradient, and states as after some steps (the mean of squares is positive)."""
     (count,) = shape
     if count % TILE:
-        raise ValueError(f"{count} parameters are no multiple of the {TILE} pieces that repeat")
+        raise ValueError(
+            f"there are {count} parameters, expected a multiple of {TILE}, the number of pieces that repeat"
+        )
     names = ("p", "g", "m", "v")
     tiles = {name: random((min(count, 4096),), number) for number, name in enumerate(names)}
     tiles["v"] = np.square(tiles["v"]) + np.float32(1e-4)

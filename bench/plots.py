@@ -73,7 +73,7 @@ def write(results: dict[str, Any], stem: Path) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench plot", description=__doc__.split("\n\n")[0])
-    parser.add_argument("results", type=Path, metavar="RESULTS.json")
+    parser.add_argument("results", type=Path, metavar="RESULTS.json", help="what a run has written")
     options = parser.parse_args(arguments)
     try:
         paths = write(read(options.results), options.results.with_suffix(""))

@@ -104,7 +104,7 @@ class Process:
 
 
 class Contestant(Process):
-    """A contestant at work on a job, with so many threads.
+    """A contestant at work on a job, with this many threads.
 
     Raises Missing where it cannot take part here, Failed where it does not become ready within `patience` seconds.
     `facts` is what it said when it was ready.
@@ -130,12 +130,12 @@ class Contestant(Process):
             raise
 
     def run(self, times: int, patience: float = PATIENCE) -> float:
-        """Seconds that so many units take."""
+        """Seconds that this many units take."""
         self.tell({"times": times})
         return float(self._answer(patience, f"do {times} units")["seconds"])
 
     def outcome(self, count: int, patience: float = PATIENCE) -> dict[str, NDArray[Any]]:
-        """What the contestant computes in so many steps, or calls, from the start."""
+        """What the contestant computes in this many steps, or calls, from the start."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "outcome.npz"
             self.tell({"outcome": count, "path": str(path)})

@@ -89,7 +89,7 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise Unreadable(f"{path} is no JSON: {error}") from error
+        raise Unreadable(f"{path} is not JSON: {error}") from error
     sections = results.get("sections") if isinstance(results, dict) else None
     if not isinstance(sections, dict) or not all(
         isinstance(found, dict) and isinstance(found.get("rows"), list) for found in sections.values()

@@ -55,7 +55,7 @@ class Samples:
 
 
 def calibrate(contestant: Contestant, block: float, clock: Clock[Contestant]) -> tuple[int, float]:
-    """(units that last about so many seconds, at least one; the seconds that they take)."""
+    """(units that last about this many seconds, at least one; the seconds that they take)."""
     seconds = clock.seconds(contestant, 1)  # compiles, loads, allocates
     if seconds > SLOW * block:
         return 1, seconds
@@ -77,8 +77,8 @@ def compare(
 ) -> dict[Name, Samples]:
     """Samples of each contestant, of `rounds` blocks of about `block` seconds; fewer rounds where no time is `left`.
 
-    A contestant of which one unit takes many times a block takes part in so many rounds fewer. One that fails on the way
-    drops out, and says why.
+    A contestant whose unit takes many times as long as a block takes part in fewer rounds by that factor. One that
+    fails on the way drops out, and says why.
     """
     found = {name: Samples() for name in contestants}
     turns = dict.fromkeys(contestants, rounds)

@@ -22,12 +22,9 @@ from .record import Row, spread
 REPEATS, QUICK_REPEATS = 3, 1
 PATIENCE = 180.0  # seconds for a first step
 
-MODULES = {  # what a program imports that trains as the contestants do
-    "gdkernels": (
-        "gdkernels",
-        "gdkernels.train.trainer",
-        "gdkernels.cpu.engine.engine",
-    ),  # it loads its parts at first use
+# What a program imports that trains as the contestants do. gdkernels loads its parts at their first use.
+MODULES = {
+    "gdkernels": ("gdkernels", "gdkernels.train.trainer", "gdkernels.cpu.engine.engine"),
     "torch": ("torch",),
     "jax": ("jax", "optax"),
     "tinygrad": ("tinygrad", "tinygrad.nn.optim"),

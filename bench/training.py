@@ -107,7 +107,7 @@ def table(
 
 
 def measured(samples: Samples, batches: int) -> Row:
-    """What of the samples, each of an epoch of so many steps, a row tells."""
+    """What of the samples, each of an epoch of this many steps, a row tells."""
     rate = spread([batches / seconds for seconds in samples.seconds])
     found: Row = {
         "steps_per_second": rate,

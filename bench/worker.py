@@ -2,7 +2,7 @@
 
 REQUEST is JSON: {"contestant": name, "job": {"kind": …, …}, "threads": n}. All that libraries print goes to stderr; on
 stdout a line of JSON is written for each thing that happens: {"ready": facts}, or {"missing": why} or {"failed": why} and
-the end. Then each line on stdin is answered: {"times": n} by {"seconds": s}, the time that so many units took,
+the end. Then each line on stdin is answered: {"times": n} by {"seconds": s}, the time that n units took,
 {"outcome": n, "path": file} by {"outcome": file}, an .npz of what `outcome(n)` of the contestant gives, and {"turn": i} by
 {"turned": i, "seconds": s} after `turn(i)`.
 """

@@ -116,7 +116,7 @@ def writable(
 
 
 def dimensions(op: str, name: str, value: Array, ndim: int) -> None:
-    """An input must have so many dimensions."""
+    """An input must have `ndim` dimensions."""
     if value.ndim != ndim:
         raise ValueError(
             f"{op}: {name} has shape {value.shape}, expected {ndim} dimension{'s' * (ndim != 1)}"
@@ -276,7 +276,7 @@ def number(op: str, name: str, value: object, among: Range) -> float:
 
 
 def whole(op: str, name: str, value: object, at_least: int | None = None) -> int:
-    """An integer (NumPy's too), `at_least` or more. True and False are none."""
+    """An integer (NumPy's too), `at_least` or more. True and False are not."""
     found = value if type(value) is int else _integer(op, name, value, at_least)
     if at_least is not None and found < at_least:
         raise ValueError(f"{op}: {name} is {found}, expected {integers(at_least)}")

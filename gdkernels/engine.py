@@ -1,4 +1,4 @@
-"""What both engines promise, to the network and the trainer above them: passes for one's own loop, and training."""
+"""What both engines promise to the network and the trainer above them: passes for a loop of the user's own, and training."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -48,6 +48,6 @@ class Uncopied:
 
     def __getstate__(self) -> None:
         raise TypeError(
-            "Engine: holds addresses of memory and cannot be copied or pickled, nor can a Trainer with it; copy or "
-            "save the network, and make a new Trainer"
+            "Engine: it holds addresses of memory and cannot be copied or pickled, nor can a Trainer that uses it; copy "
+            "or save the network, and make a new Trainer"
         )

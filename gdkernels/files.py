@@ -13,7 +13,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder, expected the name of a file")
     if target.exists() and not target.is_file():
-        raise OSError(f"{target} is no regular file, which a new file could replace")
+        raise OSError(f"{target} is not a regular file, expected one that a new file can replace")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} for the file {target.name}")
     # Rights alone do not tell (the superuser, read-only mounts, full disks): try.

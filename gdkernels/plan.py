@@ -9,7 +9,7 @@ Calls come in families: each has a file of its name in both wings, where a call 
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -47,16 +47,6 @@ class Gradient:
 
 
 Operand = Buffer | Parameter | Gradient | None
-
-
-class Bound(Protocol):
-    """What an engine tells a family that binds a call: where operands are, for a number of rows."""
-
-    rows: int
-    accumulate: bool  # whether gradients are added to what is there
-
-    def __call__(self, operand: Operand) -> Any:
-        """The array (CPU) or the address (CUDA) of an operand; None or 0 where it is absent."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Option(NamedTuple):
 
 
 def integers(at_least: int | None = None) -> str:
-    """What the integers from `at_least` on are called; all of them without it."""
+    """What the integers ≥ `at_least` are called; all of them without it."""
     if at_least is None:
         return "an integer"
     return "a positive integer" if at_least == 1 else f"an integer ≥ {at_least}"

@@ -1,4 +1,4 @@
-"""Tests for compositions of one's own: is this gradient the derivative of that value?"""
+"""A test for your own compositions of operations: is this gradient the derivative of that value?"""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def gradcheck(f: Callable[..., tuple[Any, Sequence[Any]]], args: Sequence[Any]) 
     ----------
     f : function
         ``f(*args)`` returns ``(value, grads)``: a scalar, and a sequence with one entry for each argument, dvalue/darg
-        in the shape of the argument, or None for what is not to be checked. It must not change its arguments.
+        in the shape of the argument, or None for one that is not to be checked. It must not change its arguments.
     args : sequence
         The point. Floating-point arrays are given to `f` as float64 copies (gradients must be float64 too); anything
         else (labels, options) is handed on as it is and has the gradient None. Keep off kinks, such as relu at 0.
@@ -36,8 +36,8 @@ def gradcheck(f: Callable[..., tuple[Any, Sequence[Any]]], args: Sequence[Any]) 
     AssertionError
         Where a gradient is out of its bound: names the argument, its worst element, both values and the bound.
     TypeError, ValueError
-        Where `f` does not keep to the contract: wrong number, shape or dtype of gradients, a value that is no finite
-        scalar, a changed argument.
+        Where `f` does not keep to the contract: wrong number, shape or dtype of gradients, a value that is not a
+        finite scalar, a changed argument.
 
     Notes
     -----
@@ -116,7 +116,7 @@ def _evaluate(
         )
     if len(result[1]) != len(point):
         raise ValueError(
-            f"gradcheck: f returned {len(result[1])} gradients, expected {len(point)}: one an argument"
+            f"gradcheck: f returned {len(result[1])} gradients, expected {len(point)}: one for each argument"
         )
     for name, arg, old in zip(names, point, before, strict=True):
         if old is not None and arg.tobytes() != old:
@@ -141,7 +141,7 @@ def _scalar(value: Any) -> float:
 def _gradient(name: str, arg: Any, gradient: Any) -> Array:
     """A copy of one gradient (f may use the memory again), of the argument's shape."""
     if not _is_differentiable(arg):
-        raise TypeError(f"gradcheck: {name} is no floating-point array, expected None as its gradient")
+        raise TypeError(f"gradcheck: {name} is not a floating-point array, expected None as its gradient")
     found = np.asarray(gradient)
     if found.dtype != np.float64:
         raise TypeError(f"gradcheck: the gradient of {name} has dtype {found.dtype}, expected float64")

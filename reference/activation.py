@@ -115,15 +115,14 @@ ROUNDINGS: dict[str, Callable[[Arithmetic], Roundings]] = {
     "leaky_relu": lambda on: Roundings(0.5 + 0.5, 0.5 + 0.5, 1.0),  # the constant 0.01, and a product
     "elu": lambda on: Roundings(on.expm1, 0.5 + 0.5, 1.0),
     "selu": lambda on: Roundings(0.5 + on.expm1 + 0.5, 0.5 + 0.5 + 0.5, SELU_TAIL, constant=SELU_TAIL),
-    # What e^-|z| is wrong by, its logarithm log(1 + e^-|z|) is wrong by at most as much.
+    # log(1 + e^-|z|) is wrong by at most what e^-|z| is wrong by.
     "softplus": lambda on: Roundings(on.exp + on.log1p + 0.5, on.exp + 0.5 + on.division + 0.5, 1.0),
 }
 
-# With e = exp(-|z|) and part = 1 / (1 + e) the
-# gates of silu and gelu_tanh are (1 or e) part, and gate' = e part²; neither changes by more than e does. For z < 0
-# the gate of mish is n / (n + 2) with n = e (e + 2), and gate' = 4 e (1 + e) / (n + 2)²; for z > 0 it is likewise
-# (1 + 2 e) / (1 + 2 e + 2 e²), and gate' has another factor e. The slope 2u' of gelu_tanh is a
-# product of a constant and a sum, whose second term has three roundings more.
+# With e = exp(-|z|) and part = 1 / (1 + e) the gates of silu and gelu_tanh are (1 or e) part, and gate' = e part²;
+# neither changes by more than e does. For z < 0 the gate of mish is n / (n + 2) with n = e (e + 2), and gate' =
+# 4 e (1 + e) / (n + 2)²; for z > 0 it is likewise (1 + 2 e) / (1 + 2 e + 2 e²), and gate' has another factor e. The
+# slope 2u' of gelu_tanh is a product of a constant and a sum, whose second term has three roundings more.
 GATE_ROUNDINGS: dict[str, Callable[[Arithmetic], Roundings]] = {
     "gelu": lambda on: Roundings(on.normal_cdf, on.normal_pdf, 1.13),
     "gelu_tanh": lambda on: Roundings(

@@ -260,9 +260,8 @@ def softmax(x: ArrayLike, on: Arithmetic = CPU) -> Bound:
     """
     x = f64(x)
     p, ulps = exact_softmax(x), x.shape[-1] / 2 + 2 * on.exp + on.division + 2.0
-    return Bound(
-        np.where(p == 0, 0.0, p * (ulps + _below(x))), ulps, denormals=1.0
-    )  # inf * 0 is meant to be 0
+    error = np.where(p == 0, 0.0, p * (ulps + _below(x)))  # inf * 0 is meant to be 0
+    return Bound(error, ulps, denormals=1.0)
 
 
 @ieee

@@ -161,7 +161,7 @@ def amsgrad_step(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> tuple[Array, Array, Array, Array]:
-    """(p, m, v, vmax): Adam with vmax <- max(vmax, v) in the place of v (Reddi et al. 2018, 1904.09237).
+    """(p, m, v, vmax): Adam with vmax <- max(vmax, v) in place of v (Reddi et al. 2018, 1904.09237).
 
     Adam may forget a rare large gradient and then take too large a step; a maximum never forgets. As in
     PyTorch the maximum is over v before the bias is taken out, and its bias is then taken out as that of

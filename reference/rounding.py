@@ -127,7 +127,7 @@ class Roundings(NamedTuple):
 
 
 def rounded(value: ArrayLike, ulps: float, denormals: Array | float = 0.0) -> Bound:
-    """Of numbers that went through roundings of so many ulps as a whole."""
+    """Of numbers that went through roundings of this many ulps altogether."""
     return Bound(ulps * np.abs(f64(value)), ulps, denormals=denormals)
 
 

@@ -27,7 +27,7 @@ def constant(step: int, lr: float) -> float:
 def linear_warmup(step: int, peak: float, warmup: int) -> float:
     """peak min(1, (step + 1) / warmup): peak / warmup at step 0, peak from step warmup - 1 on.
 
-    step + 1, because a first update with rate 0 would be wasted. warmup = 0 is no warm-up.
+    step + 1, because a first update with rate 0 would be wasted. warmup = 0: no warm-up.
     """
     return peak * (step + 1) / warmup if step + 1 < warmup else peak
 
@@ -38,12 +38,12 @@ def _half_wave(done: float) -> float:
 
 
 def cosine(step: int, peak: float, total: int, floor: float = 0.0) -> float:
-    """floor + (peak - floor) (1 + cos(π step / total)) / 2; floor from `total` on."""
+    """floor + (peak - floor) (1 + cos(π step / total)) / 2; floor for step ≥ total."""
     return floor + (peak - floor) * _half_wave(step / total) if step < total else floor
 
 
 def warmup_cosine(step: int, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
-    """linear_warmup for `warmup` steps, then cosine over the other total - warmup; floor from `total` on."""
+    """linear_warmup for `warmup` steps, then cosine over the other total - warmup; floor for step ≥ total."""
     if step < min(warmup, total):
         return linear_warmup(step, peak, warmup)
     return cosine(step - warmup, peak, total - warmup, floor)

@@ -1,4 +1,4 @@
-"""The tests of the CUDA wing on the GPU that tools/ptxemu emulates, for machines without one.
+"""The tests of the CUDA backend on the GPU that tools/ptxemu emulates, for machines without one.
 
 Where there is a real GPU, tests/cuda runs on it in this very run and nothing is done here. The files run in processes of
 their own, those together that need the same kernels, so that none is compiled twice and few processes have to start. What

@@ -56,7 +56,7 @@ def test_a_folder_is_no_file(tmp_path):
 
 
 def test_a_device_is_not_replaced():
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         check_writable(os.devnull)
 
 

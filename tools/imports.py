@@ -1,12 +1,12 @@
-"""The picture of imports: the floors of gdkernels, what each room takes from which, arrows that go up, circles.
+"""The imports of gdkernels as a picture: its floors, what each room takes from which, arrows that go up, circles.
 
-    python tools/imports.py             the house, and who imports from whom
+    python tools/imports.py             the floors, and what imports from what
     python tools/imports.py --counts    one line: modules, arrows, arrows up, circles
     python tools/imports.py DIRECTORY   of another checkout
 
 Modules are read, not imported. An arrow leads from a module to one that it imports: when it is imported itself, later,
 inside a function, or for type checkers alone. Each may only go down: to a floor below, in a wing also to a room below;
-floors that stand side by side do not see each other. tests/test_architecture.py holds the house to that.
+floors that stand side by side do not see each other. tests/test_architecture.py holds the package to that.
 """
 
 import ast
@@ -104,7 +104,7 @@ def by_name(root: Path) -> list[str]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------- the house
+# ---------------------------------------------------------------------------------------------- floors and rooms
 
 
 def room(module: str) -> str:
@@ -151,7 +151,7 @@ def upwards(found: list[Arrow]) -> list[Arrow]:
 
 
 def circles(found: list[Arrow]) -> list[list[str]]:
-    """Modules that import each other, directly or round several corners, when imported or inside functions."""
+    """Modules that import each other, directly or through others, when imported or inside functions."""
     down: dict[str, set[str]] = {}
     for arrow in found:
         if arrow.when != TYPES:
@@ -178,15 +178,11 @@ def _reached(module: str, down: dict[str, set[str]]) -> set[str]:
 # ---------------------------------------------------------------------------------------------- drawing
 
 HALF = 31  # characters of one of two floors that stand side by side
-CORNERS = {
-    (False, False): "─",
-    (True, False): "┴",
-    (False, True): "┬",
-    (True, True): "┼",
-}  # split above, below
+# By whether it is split above, and below.
+CORNERS = {(False, False): "─", (True, False): "┴", (False, True): "┬", (True, True): "┼"}
 
 
-def house(files: Counter[str]) -> Iterator[str]:
+def floors(files: Counter[str]) -> Iterator[str]:
     """The floors as boxes, with the number of files in each."""
     above = False
     for row in FLOORS:
@@ -207,7 +203,7 @@ def _cell(floor: str, place: str, files: Counter[str]) -> str:
 
 
 def table(found: list[Arrow], files: Counter[str]) -> Iterator[str]:
-    """Rows import from columns; both go down the house, so that what goes up stands left of the diagonal."""
+    """Rows import from columns; both go from top to bottom, so that what goes up stands left of the diagonal."""
     places = [place for place in rooms() if files[place]]
     counts = Counter((room(arrow.source), room(arrow.target)) for arrow in found)
     letters = [chr(ord("a") + number) for number in range(len(places))]
@@ -219,7 +215,7 @@ def table(found: list[Arrow], files: Counter[str]) -> Iterator[str]:
 
 
 def summary(root: Path) -> str:
-    """The house in one line."""
+    """All of it in one line."""
     found = arrows(root)
     when = Counter(arrow.when for arrow in found)
     told = ", ".join(f"{when[kind]} {kind}" for kind in WHEN)
@@ -228,10 +224,10 @@ def summary(root: Path) -> str:
 
 
 def picture(root: Path) -> Iterator[str]:
-    """All of it."""
+    """The floors, the table, and what goes up or in a circle."""
     found, files = arrows(root), Counter(map(room, modules(root)))
-    yield from house(files)
-    yield "\nWho imports from whom: pairs of modules, in brackets within one room. Left of them would be up.\n"
+    yield from floors(files)
+    yield "\nWhat imports from what: pairs of modules, in brackets within one room. Left of them would be up.\n"
     yield from table(found, files)
     yield f"\nBy names made up at run time, not counted: {', '.join(by_name(root))}"
     yield from (f"UP: {arrow.source} imports {arrow.target}, {arrow.when}" for arrow in upwards(found))

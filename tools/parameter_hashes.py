@@ -1,4 +1,4 @@
-"""Hashes of what thirteen networks have learned after twenty steps: the same lines from two versions, the same bits.
+"""Hashes of what some networks have learned after twenty steps: the same lines from two versions, the same bits.
 
     python tools/parameter_hashes.py > before.txt        # before a change that is to keep every bit, and after it
     tools/ptxemu/run python tools/parameter_hashes.py    # on the emulated GPU; without tools/ptxemu/run on a real one

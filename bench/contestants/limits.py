@@ -1,6 +1,6 @@
 """What this machine can do at most: multiply-adds, and memory traffic, by Numba kernels that our team of threads runs.
 
-A unit is one floating-point operation, one byte, or one barrier: ``run(times)`` does so many, all threads together. Bytes
+A unit is one floating-point operation, one byte, or one barrier: ``run(times)`` does that many, all threads together. Bytes
 are those that the loop reads and writes; a line that is read only because it will be written does not count. Each thread
 goes through its own part of the memory again and again, and waits for nobody.
 """
@@ -117,7 +117,7 @@ class Stream:
         self.outcome(job["bytes"])
 
     def outcome(self, working_set: int) -> dict[str, int]:
-        """Turn to arrays of so many bytes together."""
+        """Turn to arrays of this many bytes together."""
         quantum = LINE * self._threads
         count = max(SMALLEST, working_set // self._arrays) // 4 // quantum * quantum
         self._part = count // self._threads

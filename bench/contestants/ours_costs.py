@@ -30,14 +30,8 @@ ROWS = 10, 256  # classes: narrow rows are turned, wide ones are not
 CHEAP = "identity", "relu", "leaky_relu"
 PIECE = 4096  # elements that losses and sums of squares take at a time
 BLOCKS = 64  # of rows, whose column sums are added up
-PRODUCTS = (
-    (64, 64, 8),
-    (256, 128, 8),
-    (256, 256, 8),
-    (64, 64, 128),
-    (128, 128, 128),
-    (256, 128, 128),
-)  # m, n, k
+# m, n, k
+PRODUCTS = (64, 64, 8), (256, 128, 8), (256, 256, 8), (64, 64, 128), (128, 128, 128), (256, 128, 128)
 
 Call = Callable[[], object]
 
@@ -70,7 +64,7 @@ def normal(*shape: int) -> np.ndarray:
 def of_sizes(
     row: str, family: str, arrays: int, make: Callable[[int], Call], unit: int = WIDTH, other: str = ""
 ) -> list[Job]:
-    """Jobs of a call on so many arrays, whose elements are multiples of `unit`; `make` gets their number."""
+    """Jobs of a call on some arrays, whose elements are multiples of `unit`; `make` gets their number."""
     counts = [size // (4 * arrays) // unit * unit for size in WORKING_SETS]
     return [
         Job(family, dict.fromkeys((row, other) if other else (row,), float(count)), partial(make, count))

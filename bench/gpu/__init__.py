@@ -1,4 +1,4 @@
-"""Verify and measure the CUDA wing on a machine with a GPU, by one command: ``python -m bench.gpu``.
+"""Verify and measure the CUDA backend on a machine with a GPU, by one command: ``python -m bench.gpu``.
 
 `__main__` runs the sections one after the other, each in a process of its own (`conductor`, `worker`), so that a kernel
 that faults, or never ends, takes nobody with it. A section is a module with a function ``items(lab)``: (name, function)
@@ -14,6 +14,6 @@ SECTIONS = {
     "gemm": 24,
     "launches": 3,
     "training": 26,
-    "plans": 24,
+    "tilings": 24,
 }
-USUAL = tuple(name for name in SECTIONS if name != "plans")  # plans only where they are asked for
+USUAL = tuple(name for name in SECTIONS if name != "tilings")  # tilings only where they are asked for

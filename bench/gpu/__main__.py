@@ -1,4 +1,4 @@
-"""Verify and measure the CUDA wing on this machine: ``python -m bench.gpu``.
+"""Verify and measure the CUDA backend on this machine: ``python -m bench.gpu``.
 
 Says what machine it is, runs `gdkernels verify` for the GPU, measures copies and cuBLAS, holds every kernel against them and
 against PyTorch where it is installed, our matrix products against cuBLAS, and trains cases a to e. It ends within eight
@@ -27,14 +27,14 @@ def main() -> int:
     """The command line. The exit status is 1 where there is no GPU, or something is wrong or failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--seconds", type=float, default=SECONDS, help=f"to end within ({SECONDS:.0f}); what is left is cut"
+        "--seconds", type=float, default=SECONDS, help=f"limit of time ({SECONDS:.0f}); what is left is cut"
     )
     parser.add_argument(
         "--quick", dest="seconds", action="store_const", const=QUICK, help=f"as --seconds {QUICK:.0f}"
     )
     parser.add_argument("--sections", nargs="+", choices=list(SECTIONS), default=list(USUAL), metavar="SECTION",
-                        help=f"of {', '.join(SECTIONS)}; usually all but plans")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="PATH", help="where the results go")
+                        help=f"some of {', '.join(SECTIONS)}; by default all but tilings")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file for the results")
     options = parser.parse_args()
     name = cuda.describe()
     if not cuda.is_available():

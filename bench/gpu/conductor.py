@@ -19,7 +19,7 @@ MOST_PROCESSES = 8  # of a section
 
 
 class Conductor:
-    """Runs sections within so many seconds together.
+    """Runs sections, all of them within `seconds`.
 
     `lab` are the options of `lab.Lab` but its seconds; `label` is added to each row; `say` prints; `command` is that of the
     worker.

@@ -87,7 +87,7 @@ class Lab:
 
     @staticmethod
     def copies(source: int, target: int, size: int) -> list[Launch]:
-        """Our copy of so many bytes: the activation that changes nothing, 16 bytes a thread."""
+        """Our copy of this many bytes: the activation that changes nothing, 16 bytes a thread."""
         return activation.forward_launches("float32", "identity", source, target, size // 4)
 
     # ------------------------------------------------------------------------------------------ memory
@@ -153,7 +153,7 @@ def willing(
 
 
 def rows_of(total: int, columns: int, arrays_moved: int, storage: str) -> int:
-    """Rows of so many arrays that are `total` bytes together."""
+    """Rows of this many arrays, which have `total` bytes together."""
     return max(1, total // (columns * arrays_moved * BYTES[storage]))
 
 

@@ -67,7 +67,7 @@ def from_python(lab: Lab) -> Iterator[rows.Row]:
 
 
 def replays(lab: Lab, count: int) -> Iterator[rows.Row]:
-    """A graph of so many kernels: Python's time, and the GPU's."""
+    """A graph of this many kernels: Python's time, and the GPU's."""
     graph = capture([nothing(lab)] * count)
     replay = partial(graph.replay, lab.stream)
     what = f"graph of {count} empty kernels"

@@ -1,6 +1,6 @@
 """PyTorch's contestants in training: eager, as a captured graph, and compiled.
 
-Each is made of (case, storage) and gives a function that trains for so many epochs and returns the last loss, by which it
+Each is made of (case, storage) and gives a function of a number of epochs that trains and returns the last loss, by which it
 waits for the GPU. bfloat16 is autocast over float32 parameters, as ours has float32 masters.
 """
 

@@ -56,7 +56,7 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
 
 
 def ours(case: Case, storage: str, engine: str = "own") -> Callable[[int], float]:
-    """Train for so many epochs; the last loss. `engine` multiplies the matrices."""
+    """Train for this many epochs; the last loss. `engine` multiplies the matrices."""
     trainer = trainer_of(case, storage, "cuda")
     x, y = case.data()
     on_device = gd.cuda.to_device(x)

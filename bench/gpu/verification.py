@@ -21,7 +21,7 @@ from .lab import Lab, lacks
 LEFT_OUT = ("float16",)  # which neither verification nor the other sections use
 TINY_JOBS = 3
 TINY_ROWS = ("mse float32", "global_norm float32")
-CHUNK = 4  # kernels that a process takes at a time
+CHUNK_JOBS = 4  # that a process takes at a time
 CONTEXT = 1 << 30  # bytes of the GPU that a process may need
 ADDRESS = 1 << 20
 
@@ -50,7 +50,7 @@ def compile_all(lab: Lab) -> Iterator[rows.Row]:
     jobs = _jobs(driver.capability(driver.use()))
     if lab.tiny:
         jobs = jobs[-TINY_JOBS:]
-    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+    chunks = [jobs[start : start + CHUNK_JOBS] for start in range(0, len(jobs), CHUNK_JOBS)]
     free, _ = driver.memory()
     processes = min(len(chunks), os.cpu_count() or 1, max(1, free // CONTEXT))
     enough = 0.4 * lab.left()  # seconds for what follows

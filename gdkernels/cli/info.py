@@ -1,4 +1,4 @@
-"""Show what gdkernels runs on here: versions, processor, vector width, threads, cache folder, GPU."""
+"""Show what gdkernels runs on: versions, processor, vector width, threads, cache folder, GPU."""
 
 import argparse
 import os

@@ -33,18 +33,18 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Everything that a recipe holds. An option that is not given is None: the recipe decides."""
     model = parser.add_argument_group("network")
     model.add_argument("--layers", type=widths, metavar="N,N,…", help="widths of the hidden layers, or none")
-    add_choice(model, "--activation", tuple(ACTIVATIONS), "activation of the hidden layers")
-    add_choice(model, "--norm", NORMS, "normalisation before each hidden layer")
+    add_choice(model, "--activation", tuple(ACTIVATIONS), "activation of the hidden layers; one of")
+    add_choice(model, "--norm", NORMS, "normalisation before each hidden layer; one of")
     model.add_argument(
         "--residual",
         action="store_true",
         default=None,
-        help="add its input to the output of each hidden layer that keeps the width",
+        help="add the input to the output of each hidden layer that keeps the width",
     )
     model.add_argument(
         "--dropout", type=share, metavar="P", help="probability of dropping a value, in [0, 1)"
     )
-    add_choice(model, "--init", INITS, "initial weights; auto is what suits the activation; one of")
+    add_choice(model, "--init", INITS, "initial weights; auto chooses what suits the activation; one of")
 
     how = parser.add_argument_group("training")
     add_choice(
@@ -63,7 +63,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--warmup",
         type=warmup,
         metavar="N",
-        help=f"steps (100) or a fraction of all steps (0.1), for {', '.join(WITH_WARMUP)}",
+        help=f"a number of steps (100) or a fraction of all steps (0.1), for {', '.join(WITH_WARMUP)}",
     )
     how.add_argument(
         "--clip",
@@ -71,8 +71,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar="NORM",
         help="largest norm of the whole gradient; a longer one is scaled down",
     )
-    how.add_argument("--batch", type=batch, metavar="N", help="samples in a step, or full")
-    how.add_argument("--epochs", type=count, metavar="N", help="passes over the training part")
+    how.add_argument("--batch", type=batch, metavar="N", help="samples per step, or full for all of them")
+    how.add_argument("--epochs", type=count, metavar="N", help="passes over the training data")
 
 
 def add_choice(

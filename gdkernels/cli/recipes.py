@@ -55,7 +55,7 @@ MOMENTUM = 0.9  # of sgd
 
 # The learning rate and weight decay that an optimizer gets where it is not the recipe's own; its defaults, if not these.
 USUAL = {
-    "sgd": (0.005, 1e-4),  # with momentum; from 0.02 on the diabetes recipe diverges
+    "sgd": (0.005, 1e-4),  # with momentum; at 0.02 the diabetes recipe diverges
     "rmsprop": (1e-3, 0.0),
     "adam": (3e-3, 0.0),
     "adamw": (3e-3, 0.01),

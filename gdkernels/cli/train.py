@@ -1,8 +1,8 @@
-"""Train a network on a data set and say how good it is on samples it has never seen.
+"""Train a network on a data set and report how good it is on samples it has never seen.
 
 DATA is the name of a data set, a .npz file with the arrays x and y, or a .csv file with --target COLUMN. It is
-split into 70 % for training, 15 % for validation and 15 % for the test; features are standardised by the training
-part. Options that are not given come from a recipe for the data set.
+split into 70 % for training, 15 % for validation and 15 % for testing; features are standardised by the mean and
+scale of the training part. Options that are not given come from a recipe for the data set.
 
     gdkernels train digits
     gdkernels train digits --layers 256,256 --norm layer --residual --activation gelu --plot curves.png
@@ -50,17 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=f"{', '.join(RECIPES)}, or a .npz or .csv file")
     parser.add_argument("--target", metavar="COLUMN", help="the column of a .csv file that is to be learned")
     add_choice(
-        parser, "--task", TASKS, "what is learned from a file; without it the target decides", metavar="TASK"
+        parser,
+        "--task",
+        TASKS,
+        "what is to be learned from a file; by default the target decides; one of",
+        metavar="TASK",
     )
     add_training_options(parser)
     machine = parser.add_argument_group("machine")
-    add_choice(machine, "--device", DEVICES, "where to train", metavar="DEVICE", default="cpu")
-    machine.add_argument("--threads", type=count, metavar="N", help="the most threads of the CPU to use")
+    add_choice(machine, "--device", DEVICES, "where to train; one of", metavar="DEVICE", default="cpu")
+    machine.add_argument("--threads", type=count, metavar="N", help="use at most N threads of the CPU")
     add_choice(
         machine,
         "--dtype",
         STORAGES,
-        "of the parameters and the data; bfloat16 on cuda only; one of",
+        "type of the parameters and the data; bfloat16 on cuda only; one of",
         metavar="DTYPE",
         default="float32",
     )
@@ -69,14 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=seed,
         default=0,
         metavar="N",
-        help="of the split, the initial weights and the order of the samples",
+        help="seed of the split, the initial weights and the order of the samples",
     )
     output = parser.add_argument_group("output")
     output.add_argument("--plot", metavar="FILE.png", help="draw loss, quality and learning rate")
     output.add_argument(
         "--save",
         metavar="FILE.safetensors",
-        help="save the trained network; the scaling that it expects of its input is in --json",
+        help="save the trained network; --json saves the scaling that it expects of its input",
     )
     output.add_argument("--json", metavar="FILE.json", help="save the result and everything that led to it")
     output.add_argument("--quiet", action="store_true", help="print only the last line")
@@ -201,7 +205,7 @@ def check_outputs(options: argparse.Namespace) -> None:
     if options.device == "cpu" and options.dtype == "bfloat16":
         raise ValueError("--dtype is bfloat16, expected float32 or float64 because --device is cpu")
     if options.device == "cuda" and options.threads:
-        raise ValueError("--threads is given, but --device is cuda, where the CPU's threads do nothing")
+        raise ValueError("--threads is given, but --device is cuda, where CPU threads have no effect")
     if options.device == "cuda":
         from gdkernels import cuda
 
@@ -214,7 +218,7 @@ def check_outputs(options: argparse.Namespace) -> None:
         check_writable(path)
         other = taken.setdefault(Path(path).resolve(), f"--{flag}")
         if other != f"--{flag}":
-            raise ValueError(f"--{flag} is {path!r}, which is {other} already")
+            raise ValueError(f"--{flag} is {path!r}, which is already {other}")
     if options.plot:
         from gdkernels.train.plot import check_plotting
 
@@ -253,7 +257,7 @@ def optimizer(recipe: Recipe) -> Any:
 
 
 def schedule(recipe: Recipe, steps: int) -> Any:
-    """The recipe's schedule over so many steps."""
+    """The recipe's schedule over this many steps."""
     from gdkernels.train.schedules import FORMULAS
 
     asked = SCHEDULES[recipe.schedule].counts

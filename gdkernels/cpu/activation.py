@@ -14,19 +14,17 @@ import numpy as np
 from ..plan import ActivationBackward, ActivationCall, ActivationForward, BiasGradient
 from ..scalar.activation import ACTIVATIONS
 from .binding import Binding
-from .cost import work
+from .cost import rows_of_block, work
 from .runtime.dispatch import address
 from .runtime.emit import lanes
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Code, Floats, Int
+from .runtime.memory import COLUMN_QUANTUM, QUANTUM
 from .runtime.simd import apply, noalias, offset
 from .runtime.team import WORTH_SHARING, run, run_all
-from .runtime.vectors import CHAINS, add_chains, add_some
+from .runtime.vectors import CHAINS, add_chains, add_some, clear
 
-QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
-COLUMNS = 16  # columns of a range of columns, likewise
-FUSED = 4096  # elements of dz that are summed while they are in the first cache
-BLOCK_ROWS, MOST_BLOCKS = 16, 64  # a shared sum is one of blocks of at least so many rows
+FUSED_ELEMENTS = 4096  # of dz, that are summed while they are in the first cache
 
 
 def _forward(kind):
@@ -78,7 +76,7 @@ def add_rows(dz, db, rows, width, stride):
     because db is read and written once for them.
     """
     noalias()
-    if rows * width <= FUSED:
+    if rows * width <= FUSED_ELEMENTS:
         side = lanes(dz)
         whole = width // (CHAINS * side) * CHAINS * side
         for j in range(0, whole, CHAINS * side):
@@ -96,13 +94,6 @@ def add_rows(dz, db, rows, width, stride):
         last = offset(dz, row * stride)
         for j in range(width):
             db[j] += last[j]
-
-
-@native("F*, i8")
-def clear(db, count):
-    """db = 0."""
-    for j in range(count):
-        db[j] = type(db[j])(0)
 
 
 @kernel
@@ -131,7 +122,7 @@ def backward_columns(
     width, sums = stop - start, offset(db, start)
     if accumulate == 0:
         clear(sums, width)
-    block = max(1, FUSED // width)
+    block = max(1, FUSED_ELEMENTS // width)
     for first in range(0, batch, block):
         rows, corner = min(block, batch - first), first * n + start
         if width == n:
@@ -160,7 +151,7 @@ def backward_blocks(
 
     Memory is read along the rows, in one pass. Without a `slope` dz is given.
     """
-    few = max(1, FUSED // n)
+    few = max(1, FUSED_ELEMENTS // n)
     for block in range(start, stop):
         sums, last = offset(partial, block * n), min(batch, (block + 1) * together)
         clear(sums, n)
@@ -199,7 +190,7 @@ def column_sums_op(dz, db, accumulate: bool) -> Op:
     """db (+)= Σ_rows dz, each column in the order of the rows."""
     batch, n = dz.shape
     return column_sums.op(
-        dz.dtype, n, quantum=COLUMNS, dz=dz, db=db, batch=batch, n=n, accumulate=int(accumulate)
+        dz.dtype, n, quantum=COLUMN_QUANTUM, dz=dz, db=db, batch=batch, n=n, accumulate=int(accumulate)
     )
 
 
@@ -221,11 +212,11 @@ def backward_ops(da, saved, kind: str, dz, db=None, accumulate: bool = False) ->
             return [column_sums_op(dz, db, accumulate)]
         return [
             backward_columns.op(
-                dtype, n, quantum=COLUMNS,
+                dtype, n, quantum=COLUMN_QUANTUM,
                 slope=slope, da=da, saved=saved, dz=dz, db=db, batch=batch, n=n, accumulate=int(accumulate),
             )
         ]  # fmt: skip
-    together = max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
+    together = rows_of_block(batch)
     blocks = -(-batch // together)
     partial = np.empty((blocks, n), dtype)
     return [
@@ -234,7 +225,7 @@ def backward_ops(da, saved, kind: str, dz, db=None, accumulate: bool = False) ->
             slope=slope, da=da, saved=saved, dz=dz, partial=partial, batch=batch, n=n, together=together,
         ),
         column_sums.op(
-            dtype, n, quantum=COLUMNS, work=work("column sums", partial),
+            dtype, n, quantum=COLUMN_QUANTUM, work=work("column sums", partial),
             dz=partial, db=db, batch=blocks, n=n, accumulate=int(accumulate),
         ),
     ]  # fmt: skip

@@ -11,10 +11,11 @@ from .gemm.product import THIN
 from .gemm.tile import ROWS
 from .runtime.jit import Op
 
-COLUMNS = 128  # columns of a parameter's gradient that stay together: a multiple of a cache line
-TOGETHER = 512  # elements of a small matrix that stay together
-WIDE = 64  # columns of a large product that stay together: some panels of every vector width
-LARGE_BYTES = 8 << 20  # of a weight, from which its products are dealt out by columns
+# What stays with one worker.
+VECTOR_ELEMENTS = 128  # of a parameter that is a vector: a multiple of a cache line
+MATRIX_ELEMENTS = 512  # of a parameter that is a small matrix
+PRODUCT_COLUMNS = 64  # of a product that is dealt out by columns: some panels of every vector width
+BY_COLUMNS_BYTES = 8 << 20  # of a weight, from which its products are dealt out by columns
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Deal:
     @classmethod
     def of(cls, *shape: int) -> "Deal":
         if len(shape) == 2:
-            return cls(shape[0], ROWS * max(1, TOGETHER // (ROWS * shape[1])), shape[1])
-        return cls(shape[0], COLUMNS, 1)
+            return cls(shape[0], ROWS * max(1, MATRIX_ELEMENTS // (ROWS * shape[1])), shape[1])
+        return cls(shape[0], VECTOR_ELEMENTS, 1)
 
     @property
     def blocks(self) -> int:
@@ -84,8 +85,8 @@ class Binding:
         rows. A narrow rest would be added up in another order.
         """
         n = weight.shape[1]
-        wide = self.shared and weight.nbytes >= LARGE_BYTES and n >= 16 * WIDE and not 0 < n % WIDE <= THIN
-        return WIDE if wide else 0
+        wide = n >= 16 * PRODUCT_COLUMNS and not 0 < n % PRODUCT_COLUMNS <= THIN
+        return PRODUCT_COLUMNS if self.shared and weight.nbytes >= BY_COLUMNS_BYTES and wide else 0
 
     def of_parameter(self, op: Op, gradient: np.ndarray) -> Op:
         """An op over the rows or elements of a gradient, dealt out as its parameter is."""

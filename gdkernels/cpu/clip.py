@@ -11,11 +11,11 @@ import numpy as np
 from .cost import work
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Double, Doubles, Floats, Int
+from .runtime.memory import QUANTUM
 from .runtime.simd import offset
 from .runtime.team import run_all
 
-BLOCK = 4096  # elements whose squares are one sum
-QUANTUM = 64  # elements; a range of them is dealt out in multiples of this
+BLOCK_ELEMENTS = 4096  # whose squares are one sum
 
 
 @native("F*, i8 -> f8", reorder_sums=True)
@@ -46,9 +46,11 @@ def multiply(g, count, factor):
 
 @kernel
 def square_sums(g: Floats, count: Int, sums: Doubles, start, stop):
-    """sums[block] = Σ g² over each block of BLOCK elements in [start, stop); the last block of g may be shorter."""
+    """sums[block] = Σ g² over each block of BLOCK_ELEMENTS in [start, stop); the last block of g may be shorter."""
     for block in range(start, stop):
-        sums[block] = square_sum(offset(g, block * BLOCK), min(BLOCK, count - block * BLOCK))
+        sums[block] = square_sum(
+            offset(g, block * BLOCK_ELEMENTS), min(BLOCK_ELEMENTS, count - block * BLOCK_ELEMENTS)
+        )
 
 
 @kernel
@@ -59,8 +61,8 @@ def gradient_squares(g: Floats, count: Int, size: Int, sums: Doubles, start, sto
     """
     for block in range(start, stop):
         added, end = 0.0, min(count, (block + 1) * size)
-        for at in range(block * size, end, BLOCK):
-            first, length = offset(g, at), min(BLOCK, end - at)
+        for at in range(block * size, end, BLOCK_ELEMENTS):
+            first, length = offset(g, at), min(BLOCK_ELEMENTS, end - at)
             total = np.float64(square_sum_in_kind(first, length))
             if not 1e-20 < total < 1e30:  # too small or too large for float32, or not finite
                 total = square_sum(first, length)
@@ -78,10 +80,10 @@ def scale_elements(g: Floats, factor: Double, start, stop):
 
 
 def squares_ops(arrays: list, sums) -> list[Op]:
-    """`sums` receives Σ g² over each block of BLOCK elements of C-contiguous arrays, one array after the other."""
+    """`sums` receives Σ g² over each block of BLOCK_ELEMENTS of C-contiguous arrays, one array after the other."""
     ops, first = [], 0
     for array in arrays:
-        blocks = -(-array.size // BLOCK)
+        blocks = -(-array.size // BLOCK_ELEMENTS)
         ops.append(
             square_sums.op(
                 array.dtype, blocks, work=work("squares", array), g=array, count=array.size, sums=sums[first:]
@@ -103,8 +105,8 @@ def scale_op(g, factor: float) -> Op:
 
 
 def norm(arrays: list) -> float:
-    """√(Σ g²) over C-contiguous arrays: squares within blocks of BLOCK elements, then over the blocks in their order."""
-    sums = np.zeros(sum(-(-array.size // BLOCK) for array in arrays))
+    """√(Σ g²) over C-contiguous arrays: squares within blocks of BLOCK_ELEMENTS, then over the blocks in their order."""
+    sums = np.zeros(sum(-(-array.size // BLOCK_ELEMENTS) for array in arrays))
     run_all(squares_ops(arrays, sums))
     return math.sqrt(np.add.accumulate(sums)[-1]) if sums.size else 0.0
 

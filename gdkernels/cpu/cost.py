@@ -34,6 +34,14 @@ NS = {
 }
 
 
+LEAST_ROWS, MOST_BLOCKS = 16, 64
+
+
+def rows_of_block(batch: int) -> int:
+    """The rows of a block, where a sum over rows is cut: at least `LEAST_ROWS`, in at most `MOST_BLOCKS` blocks."""
+    return max(LEAST_ROWS, -(-batch // MOST_BLOCKS))
+
+
 def work(operation: str, array) -> float:
     """Nanoseconds of one core for an operation over an array."""
     return NS[operation] * array.nbytes / 4

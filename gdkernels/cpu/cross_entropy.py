@@ -7,12 +7,14 @@ import math
 
 import numpy as np
 
+from ..check import INT64, labels_in_range
 from .cost import work
 from .norm_rows import part, total
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Double, Doubles, Floats, Int, Ints
 from .runtime.simd import address_of, noalias, offset, typed
 from .runtime.team import run
+from .runtime.vectors import clear
 from .softmax import (
     FACTOR,
     LOG_TOTAL,
@@ -79,13 +81,6 @@ def row_losses(losses, picked, log_sums, sums, factor, rows, keep, mass, scale):
         a = keep * picked[r]
         losses[r] = a * (log_sums[r] + losses[r]) + mass * log_sums[r]
         factor[r] = scale * (a + mass) / sums[r]
-
-
-@native("F*, i8")
-def clear(row, n):
-    """row = 0."""
-    for j in range(n):
-        row[j] = 0
 
 
 @kernel
@@ -190,8 +185,6 @@ def softmax_cross_entropy_probabilities(
 
 # ---------------------------------------------------------------------------------------------- ops
 
-INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
-
 
 def row_op(
     logits, target, grad, row_loss, scale, label_smoothing: float, class_weight, ignore_index: int
@@ -223,27 +216,16 @@ def of_rows(logits, target, grad, scale: float, label_smoothing: float, class_we
     return results[1:]
 
 
-def _all_in_range(op: str, target, classes: int, ignore_index: int) -> bool:
-    """Whether every label is a class; ValueError that names the first row whose label is none and is not ignored."""
-    # As unsigned numbers negative labels are the largest: one look at the maximum tells.
-    if target.size == 0 or np.maximum.reduce(target.view(UINT64)) < classes:
-        return True
-    wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ValueError(f"{op}: target[{row}] is {target[row]}, expected a class in [0, {classes})")
-    return False
-
-
 def rows(
     op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
 ):
-    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is no class."""
+    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is not a class."""
     batch, classes = logits.shape
     count = mass = batch
     if target.ndim == 1:
         counting = target
-        if not _all_in_range(op, target, classes, ignore_index) or 0 <= ignore_index < classes:
+        plain = labels_in_range(op, "target", target, classes, ignore_index)
+        if not plain or 0 <= ignore_index < classes:
             counting = target[target != ignore_index]
         count = counting.size
         mass = count if class_weight is None else float(class_weight[counting].sum(dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Dropout: the mask is computed from the place of an element, never stored.
+"""Dropout: the mask is computed from the position of an element, never stored.
 
 Element number c, counted over everything that a seed is used for, takes word c mod 4 of the Philox block c // 4. Rows
 and threads therefore may begin anywhere; what they need of a block is computed again.
@@ -12,11 +12,11 @@ from .binding import Binding
 from .cost import NS
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Double, Floats, Int, Ints
+from .runtime.memory import QUANTUM
 from .runtime.simd import int32_at, noalias, offset
 from .runtime.team import run
 
-QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
-PIECE = 4096  # elements for which words are made at once: words, x and out stay in the first cache
+PIECE_ELEMENTS = 4096  # for which words are made at once: words, x and out stay in the first cache
 LAST_BLOCK = np.uint64(2**62 - 1)  # counters are modulo 2^64, blocks of four modulo 2^62
 NO_SAMPLES = np.zeros(1, np.int64)
 
@@ -62,8 +62,8 @@ def elements(
             out[i] = type(out[i])(0)
         return
     scale = type(x[0])(1.0 / (1.0 - p))
-    for done in range(0, count, PIECE):
-        length = min(PIECE, count - done)
+    for done in range(0, count, PIECE_ELEMENTS):
+        length = min(PIECE_ELEMENTS, count - done)
         block = np.int64(np.uint64(number + done) >> np.uint64(2))
         skip = (number + done) & 3
         random_words(seed, block, (skip + length + 3) // 4, words)

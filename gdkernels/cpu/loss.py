@@ -16,11 +16,11 @@ from .runtime.layout import Doubles, Floats, Int
 from .runtime.simd import address_of, noalias, offset, taken, typed
 from .runtime.team import run
 
-CHUNK = 2048  # elements whose terms wait in scratch memory until they are added up
+CHUNK_ELEMENTS = 2048  # whose terms wait in scratch memory until they are added up
 
 
 @native("F*, f8*, i8, i8", reorder_sums=True)
-def add_rows(terms, row_loss, rows, n):
+def add_terms(terms, row_loss, rows, n):
     """row_loss += Σ of the n terms of each row."""
     noalias()
     if n == 1:
@@ -36,7 +36,7 @@ def add_rows(terms, row_loss, rows, n):
 
 
 def _kernel(name: str, loss, options: int) -> Kernel:
-    """The kernel of a loss of elements with so many options."""
+    """The kernel of a loss of elements with this many options."""
     given = taken(options)
 
     def elements(pred, target, grad, terms, count, scale, options):
@@ -55,21 +55,21 @@ def _kernel(name: str, loss, options: int) -> Kernel:
         start, stop, scratch,
     ):  # fmt: skip
         terms = typed(scratch, pred)
-        unwanted = typed(scratch + 8 * CHUNK, pred)
-        together = max(1, CHUNK // max(n, 1))
+        unwanted = typed(scratch + 8 * CHUNK_ELEMENTS, pred)
+        together = max(1, CHUNK_ELEMENTS // max(n, 1))
         for first in range(start, stop, together):  # several short rows, or a part of a long one
             rows = min(together, stop - first)
             losses = offset(row_loss, first)
             for r in range(rows):
                 losses[r] = 0.0
-            for j in range(0, n, CHUNK):  # one turn unless rows are longer than CHUNK
-                width = min(CHUNK, n - j)
+            for j in range(0, n, CHUNK_ELEMENTS):  # one turn unless rows are longer
+                width = min(CHUNK_ELEMENTS, n - j)
                 place = first * n + j
                 into = unwanted if address_of(grad) == 0 else offset(grad, place)
                 of_elements(
                     offset(pred, place), offset(target, place), into, terms, rows * width, scale[0], options
                 )
-                add_rows(terms, losses, rows, width)
+                add_terms(terms, losses, rows, width)
 
     rows.__name__, rows.__doc__ = name, f"Row loss: Σ {name} of rows [start, stop)."
     return kernel(rows)
@@ -79,7 +79,7 @@ KERNELS = {name: _kernel(name, row.loss, len(row.options)) for name, row in ELEM
 
 # ---------------------------------------------------------------------------------------------- ops
 
-ROW = 2 * CHUNK  # a batch of elements is cut into rows of so many, whatever its shape
+ROW_ELEMENTS = 2 * CHUNK_ELEMENTS  # of the rows that arrays are cut into, whatever their shape
 
 
 def row_op(name: str, pred, target, grad, row_loss, scale, options, rows: int, n: int) -> Op:
@@ -94,11 +94,11 @@ def row_op(name: str, pred, target, grad, row_loss, scale, options, rows: int, n
 
 
 def of_elements(name: str, pred, target, grad, scale: float, options: tuple = (), one_by_one: bool = False):
-    """The unscaled losses (float64) of C-contiguous arrays of one shape: of every element, or of rows of `ROW`.
+    """The unscaled losses (float64) of C-contiguous arrays of one shape: of every element, or of rows of `ROW_ELEMENTS`.
 
     grad, if given, receives the gradient.
     """
-    n = 1 if one_by_one else ROW
+    n = 1 if one_by_one else ROW_ELEMENTS
     rows, rest = divmod(pred.size, n)
     first = 1 + len(options)
     memory = np.empty(first + rows + (rest > 0))

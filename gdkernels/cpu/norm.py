@@ -25,13 +25,15 @@ from ..plan import (
     ScaleGradient,
 )
 from .binding import Binding
-from .cost import work
-from .norm_gradients import backward_blocks, clear, layernorm_gradients, rmsnorm_gradients, sum_blocks
+from .cost import rows_of_block, work
+from .norm_gradients import backward_blocks, layernorm_gradients, rmsnorm_gradients, sum_blocks
 from .norm_rows import add, layernorm_dx_rows, layernorm_rows, rmsnorm_dx_rows, rmsnorm_rows
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Floats, Int
+from .runtime.memory import COLUMN_QUANTUM, QUANTUM
 from .runtime.simd import noalias, offset
 from .runtime.team import WORTH_SHARING, run, run_all
+from .runtime.vectors import clear
 
 # ---------------------------------------------------------------------------------------------- sums and scales
 
@@ -78,10 +80,6 @@ def scale_gradient(dy: Floats, x: Floats, dgamma: Floats, batch: Int, n: Int, ac
 
 # ---------------------------------------------------------------------------------------------- ops
 
-QUANTUM = 64  # elements; ranges of elements are dealt out in multiples of a cache line or more
-COLUMNS = 16  # the columns of a parameter gradient are dealt out in multiples of this
-BLOCK_ROWS, MOST_BLOCKS = 16, 64  # parameter gradients are summed over blocks of at least so many rows
-
 
 def add_op(a, b, out) -> Op:
     """out = a + b, for C-contiguous arrays of any one shape; out may be a or b."""
@@ -122,7 +120,7 @@ def layernorm_gradients_op(dy, x, residual, stats, dgamma, dbeta, accumulate: bo
     """dgamma (+)= Σ dy h and dbeta (+)= Σ dy alone, each column in the order of the rows."""
     batch, n = x.shape
     return layernorm_gradients.op(
-        x.dtype, n, quantum=COLUMNS,
+        x.dtype, n, quantum=COLUMN_QUANTUM,
         dy=dy, x=x, residual=residual, stats=stats, dgamma=dgamma, dbeta=dbeta, batch=batch, n=n,
         accumulate=int(accumulate),
     )  # fmt: skip
@@ -132,7 +130,7 @@ def rmsnorm_gradients_op(dy, x, residual, stats, dgamma, accumulate: bool) -> Op
     """dgamma (+)= Σ dy h alone, each column in the order of the rows."""
     batch, n = x.shape
     return rmsnorm_gradients.op(
-        x.dtype, n, quantum=COLUMNS,
+        x.dtype, n, quantum=COLUMN_QUANTUM,
         dy=dy, x=x, residual=residual, stats=stats, dgamma=dgamma, batch=batch, n=n, accumulate=int(accumulate),
     )  # fmt: skip
 
@@ -141,7 +139,7 @@ def _backward_ops(dy, x, residual, gamma, stats, dx, dgamma, dbeta, centred: int
     """dx, and dgamma and dbeta by way of blocks of rows that depend on the shape alone."""
     (batch, n), dtype = x.shape, x.dtype
     cost = work("norm backward", x)
-    together = batch if cost < WORTH_SHARING else max(BLOCK_ROWS, -(-batch // MOST_BLOCKS))
+    together = batch if cost < WORTH_SHARING else rows_of_block(batch)
     blocks = -(-batch // together) if batch else 1
     if blocks == 1:
         partial = np.empty(n, dtype) if dbeta is None else dbeta  # nobody asks for the sum of dy
@@ -159,7 +157,7 @@ def _backward_ops(dy, x, residual, gamma, stats, dx, dgamma, dbeta, centred: int
     if blocks > 1:
         ops.append(
             sum_blocks.op(
-                dtype, n, quantum=COLUMNS, work=work("norm, blocks", partial),
+                dtype, n, quantum=COLUMN_QUANTUM, work=work("norm, blocks", partial),
                 partial=partial, dgamma=dgamma, dbeta=dbeta, blocks=blocks, n=n,
             )
         )  # fmt: skip
@@ -186,7 +184,7 @@ def scale_gradient_op(dy, x, dgamma, accumulate: bool) -> Op:
     """dgamma (+)= Σ dy ⊙ x, each column in the order of the rows."""
     batch, n = x.shape
     return scale_gradient.op(
-        x.dtype, n, quantum=COLUMNS, work=work("norm", x),
+        x.dtype, n, quantum=COLUMN_QUANTUM, work=work("norm", x),
         dy=dy, x=x, dgamma=dgamma, batch=batch, n=n, accumulate=int(accumulate),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from .norm_rows import add, input_gradient, part
 from .runtime.jit import kernel, native
 from .runtime.layout import Floats, Int
 from .runtime.simd import address_of, noalias, offset, typed
+from .runtime.vectors import clear
 
 
 @native("F*, F*, F*, F*, i8, F, F")
@@ -155,13 +156,6 @@ def backward_blocks(
             shift = sums[0] / count if centred else zero
             along_h = sums[1] / count * rstd * rstd
             scaled_gradient(slope, row, gamma, into, n, mean, rstd, shift, along_h)
-
-
-@native("F*, i8")
-def clear(values, count):
-    """values = 0."""
-    for j in range(count):
-        values[j] = 0
 
 
 @kernel

@@ -11,7 +11,9 @@ from .runtime.layout import Double, Floats, Int
 from .runtime.simd import address_of, noalias, offset, typed
 from .runtime.vectors import normalised_row, squares_of_row, sum_of_row
 
-FEW = 512  # elements of the rows that are normalised together: the long way to 1/std is gone for all of them at once
+BLOCK_ELEMENTS = (
+    512  # of the rows that are normalised together: the long way to 1/std is gone for all at once
+)
 
 
 @native("F*, F*, F*, i8")
@@ -101,7 +103,7 @@ def layernorm_rows(
 ):
     """y and stats (mean, rstd) of rows [start, stop)."""
     given = x if address_of(residual) == 0 else out
-    few = max(1, FEW // n)
+    few = max(1, BLOCK_ELEMENTS // n)
     for first in range(start, stop, few):
         last = min(stop, first + few)
         for r in range(first, last):
@@ -123,7 +125,7 @@ def rmsnorm_rows(
     """y and stats (rstd) of rows [start, stop)."""
     no_beta = typed(0, x)
     given = x if address_of(residual) == 0 else out
-    few = max(1, FEW // n)
+    few = max(1, BLOCK_ELEMENTS // n)
     for first in range(start, stop, few):
         last = min(stop, first + few)
         for r in range(first, last):

@@ -14,11 +14,9 @@ from ..scalar.optim import ROW, ROWS, RULES, Rule, decayed, shrunk
 from .cost import work
 from .runtime.jit import Kernel, Native, Op, inlined, kernel, native
 from .runtime.layout import Doubles, Floats
-from .runtime.memory import LINE
+from .runtime.memory import LINE, QUANTUM
 from .runtime.simd import noalias, offset, taken
 from .runtime.team import run
-
-QUANTUM = 64  # elements; a range of them is dealt out in multiples of this
 
 # What a kernel reads of a step: the row of its rule, and behind it the factor of the gradient, which clipping makes.
 SCALE = ROW

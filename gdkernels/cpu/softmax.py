@@ -13,22 +13,22 @@ import math
 
 from ..scalar.elementary import log
 from .cost import work
-from .runtime.elementary import lifted_exp, lower
+from .runtime.elementary import lifted_exp, scale_down
 from .runtime.emit import lanes
 from .runtime.jit import Op, inlined, kernel, native
 from .runtime.layout import Floats, Int
 from .runtime.simd import noalias, offset, typed
 from .runtime.team import run
-from .runtime.vectors import add_columns, columns_of_rows, lower_columns, peak_of_row, rows_of_columns
+from .runtime.vectors import add_columns, columns_of_rows, peak_of_row, rows_of_columns, subtract_peaks
 
-BLOCK = 32  # rows taken together at most
-FEW = 2048  # elements of the rows taken together
-NARROW = 64  # rows up to this length are turned
-CHUNK = 2048  # elements of a wide row that are added up in one go
+MOST_ROWS = 32  # that are taken together, at most
+BLOCK_ELEMENTS = 2048  # of the rows that are taken together
+NARROW_COLUMNS = 64  # rows up to this length are turned
+CHUNK_COLUMNS = 2048  # of a wide row, that are added up in one go
 
 # Places in a worker's scratch, in bytes.
-PEAK, TOTAL, LOG_TOTAL, FACTOR, PAIR = (8 * BLOCK * slot for slot in range(5))
-EXPONENTIALS = 40 * BLOCK  # of a narrow block, transposed; or of a chunk of a wide row that nobody wants
+PEAK, TOTAL, LOG_TOTAL, FACTOR, PAIR = (8 * MOST_ROWS * slot for slot in range(5))
+EXPONENTIALS = 40 * MOST_ROWS  # of a narrow block, transposed; or of a chunk of a wide row that nobody wants
 
 
 @native("F*, i8")
@@ -47,20 +47,20 @@ def narrow_exponentials(z, e, peak, total, rows, n):
         peak[r] = -math.inf
     for j in range(0, n, side):
         columns_of_rows(offset(z, j), n, rows, min(side, n - j), offset(e, j * side), peak)
-    lower_columns(e, n, peak)
+    subtract_peaks(e, n, peak)
     exponentials(e, n * side)
     add_columns(e, n, total)
     for r in range(side):
-        total[r] = lower(total[r])
+        total[r] = scale_down(total[r])
 
 
 @native("F*, F*, F*, i8, i8")
 def narrow_product(e, factor, out, rows, n):
-    """out[r, j] = e[j, r] factor[r], for as many rows as a vector has lanes; `factor` is lowered."""
+    """out[r, j] = e[j, r] factor[r], for as many rows as a vector has lanes; `factor` is scaled down."""
     noalias()
     side = lanes(e)
     for r in range(side):
-        factor[r] = lower(factor[r])
+        factor[r] = scale_down(factor[r])
     for j in range(0, n, side):
         rows_of_columns(offset(e, j * side), factor, offset(out, j), n, rows, min(side, n - j))
 
@@ -80,13 +80,13 @@ def row_exponentials(z, e, n, peak):
         one = lifted_exp(z[j] - peak)
         e[j] = one
         total += one
-    return lower(total)
+    return scale_down(total)
 
 
 @native("F*, i8, F")
 def row_product(e, n, factor):
-    """e = e factor, lowered."""
-    factor = lower(factor)
+    """e = e factor, scaled down."""
+    factor = scale_down(factor)
     for j in range(n):
         e[j] *= factor
 
@@ -103,14 +103,14 @@ def row_log_softmax(z, out, n, peak, log_total):
 def logarithms(total, log_total):
     """log_total = log(total) for a block."""
     noalias()
-    for r in range(BLOCK):
+    for r in range(MOST_ROWS):
         log_total[r] = log(total[r])
 
 
 @inlined
 def together(n):
     """Rows of a block: so few that they stay in the first cache."""
-    return max(1, min(BLOCK, FEW // n))
+    return max(1, min(MOST_ROWS, BLOCK_ELEMENTS // n))
 
 
 @inlined
@@ -118,20 +118,21 @@ def block_exponentials(z, e, memory, rows, n, keep):
     """Fill PEAK and TOTAL for some rows. exp(z − peak) goes to EXPONENTIALS (narrow) or, to be kept, to `e` (wide)."""
     peak, total = typed(memory + PEAK, z), typed(memory + TOTAL, z)
     spare = typed(memory + EXPONENTIALS, z)
-    if n <= NARROW:
+    if n <= NARROW_COLUMNS:
         side = lanes(z)
         for r in range(0, rows, side):
             narrow_exponentials(
-                offset(z, r * n), offset(spare, r * NARROW), offset(peak, r), offset(total, r), min(side, rows - r), n
+                offset(z, r * n), offset(spare, r * NARROW_COLUMNS), offset(peak, r), offset(total, r),
+                min(side, rows - r), n,
             )  # fmt: skip
         return
     for r in range(rows):
         row = offset(z, r * n)
         peak[r] = row_peak(row, n)
         added = 0.0
-        for j in range(0, n, CHUNK):
+        for j in range(0, n, CHUNK_COLUMNS):
             into = offset(e, r * n + j) if keep else spare
-            added += row_exponentials(offset(row, j), into, min(CHUNK, n - j), peak[r])
+            added += row_exponentials(offset(row, j), into, min(CHUNK_COLUMNS, n - j), peak[r])
         total[r] = added
 
 
@@ -139,11 +140,11 @@ def block_exponentials(z, e, memory, rows, n, keep):
 def block_product(e, memory, rows, n):
     """e = exp(z − peak) FACTOR for the rows of the last `block_exponentials`, which were kept in `e`."""
     factor = typed(memory + FACTOR, e)
-    if n <= NARROW:
+    if n <= NARROW_COLUMNS:
         side, spare = lanes(e), typed(memory + EXPONENTIALS, e)
         for r in range(0, rows, side):
             narrow_product(
-                offset(spare, r * NARROW), offset(factor, r), offset(e, r * n), min(side, rows - r), n
+                offset(spare, r * NARROW_COLUMNS), offset(factor, r), offset(e, r * n), min(side, rows - r), n
             )
         return
     for r in range(rows):

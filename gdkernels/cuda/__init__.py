@@ -1,4 +1,4 @@
-"""The CUDA wing: the same operations as `gdkernels.cpu`, over CUDA arrays."""
+"""The CUDA backend: the same operations as `gdkernels.cpu`, over CUDA arrays."""
 
 import importlib.util
 from typing import Any
@@ -36,7 +36,7 @@ def is_available() -> bool:
 def to_device(values: NDArray[Any]) -> Any:
     """A copy of a NumPy array on the GPU: a CuPy array where CuPy is installed, else one of Numba.
 
-    Raises RuntimeError where there is no GPU, MemoryError where it has no room.
+    Raises RuntimeError where there is no GPU, MemoryError where its memory is too small.
     """
     from .runtime.arrays import BFLOAT16, default_library, read
 

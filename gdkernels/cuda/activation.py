@@ -87,7 +87,7 @@ def _backward_sums(kind) -> Pair:
     made = []
     for body in (sums4, sums1):
         body.__name__ = f"{kind}_backward_{body.__name__}"
-        body.__doc__ = f"dz = da ⊙ {kind}′ (unless dz is absent) and its sums over strips of so many rows."
+        body.__doc__ = f"dz = da ⊙ {kind}′ (unless dz is absent) and its sums over strips of rows."
         made.append(kernel("F*, F*, F*, R*, i8, i8, i8", threads=THREADS, blocks=2, variants=EVERY)(body))
     return Pair(*made)
 

@@ -56,7 +56,7 @@ class Budget:
     why : it is what it is
     registers, double : of a thread, at most; the second for float64
     shared : bytes of shared memory of a block, at most, twice as many for float64
-    loads, stores : from and to global memory are of four elements (16 bytes at most), but for so many; None: any
+    loads, stores : how many from and to global memory are not of four elements (16 bytes at most); None: any number
     routines : of the compiler that may be called (how the names begin)
     hot, share : the instruction that the innermost loop is there for, and the part of that loop that it makes up, at least
     architectures : that are compiled for

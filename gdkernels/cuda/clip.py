@@ -144,14 +144,14 @@ def clipped(width):
 
 
 def squares_count(count: int) -> int:
-    """How many sums `squares_launches` writes for so many elements."""
+    """How many sums `squares_launches` writes for `count` elements."""
     return -(-count // STRETCH)
 
 
 def squares_launches(storage: str, g: int, count: int, partial: int, planes: int = 0) -> list[Launch]:
     """partial = Σ g² over each STRETCH of elements, in the type that is computed with.
 
-    With planes > 0 the sums in the scales DOWN and UP follow so many and twice so many elements further (`root`).
+    With planes > 0 the sums in the scales DOWN and UP follow `planes` and 2 `planes` elements further on (`root`).
     """
     whole = 0
     if is_wide(storage, g):

@@ -11,8 +11,8 @@ registers: logits are read once, the gradient is written once, 8 n bytes a row i
 first for peak, total (online) and A, then for the loss and the gradient. Probabilities and class weights are read twice by
 both, the second time from the caches.
 
-A row whose label is to be ignored has loss 0 and gradient 0, whatever stands there. A label that is no class gives NaN, and
-is never an index.
+A row whose label is to be ignored has loss 0 and gradient 0, whatever stands there. A label that is not a class gives NaN,
+and is never an index.
 """
 
 import math
@@ -250,7 +250,7 @@ _earliest = warp_reduction(smaller)
 
 @kernel("i8*, i8*, i8, i8, i8", variants=("int64",))
 def find_wrong(target, found, count, classes, ignore_index):
-    """found[warp] = the first of its rows whose label is no class and is not to be ignored, or `count`."""
+    """found[warp] = the first of its rows whose label is not a class and is not to be ignored, or `count`."""
     thread = cuda.grid(1)
     first = count
     row = thread
@@ -304,7 +304,7 @@ MOST_BLOCKS = 64  # that look for wrong labels: what they find is little to copy
 
 
 def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
-    """ValueError that names the first row whose label is no class, unless it is ignored.
+    """ValueError that names the first row whose label is not a class, unless it is ignored.
 
     The host waits for the answer; while the stream is being captured nobody can, and wrong labels give NaN.
     """
@@ -333,7 +333,7 @@ def check_labels(op: str, target, classes: int, ignore_index: int) -> None:
 def rows(
     op: str, logits, target, grad, reduction: str, label_smoothing: float, class_weight, ignore_index: int
 ):
-    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is no class.
+    """The cross-entropy of each row ("none"), their sum or their mean. ValueError where a label is not a class.
 
     The mean divides by what the labels that count weigh, which is added up on the device.
     """

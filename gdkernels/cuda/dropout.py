@@ -1,4 +1,4 @@
-"""Dropout: the mask is computed from the place of an element, never stored.
+"""Dropout: the mask is computed from the position of an element, never stored.
 
 Element number c, counted over everything that a seed is used for, takes word c mod 4 of the Philox block c // 4, as on the
 CPU. A thread takes four elements: the words of one block where their numbers begin at a multiple of 4, of two otherwise.

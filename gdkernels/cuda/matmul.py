@@ -1,4 +1,4 @@
-"""The matrix product of arrays; `gemm.product` says who computes it."""
+"""The matrix product of arrays; `gemm.product` says what computes it."""
 
 from .gemm.product import launches
 from .runtime.jit import run

@@ -21,7 +21,7 @@ FOURS = 4 * THREADS
 BLOCK_SHIFT = THREADS.bit_length() - 1  # the shift of a team that is a block
 HELD = 8  # loads of four elements that a thread may keep in registers
 HELD_COLUMNS = 4 * HELD  # of a row that it has then
-WIDE = 1024  # columns; longer rows have a block
+WIDE_COLUMNS = 1024  # longer rows have a block
 SUMMED = 4096  # numbers that a block adds up
 STRIPS = 256  # into which columns are cut, at most
 
@@ -29,7 +29,7 @@ STRIPS = 256  # into which columns are cut, at most
 def teams(kernel: Kernel, rows: int, n: int, width: int) -> tuple[tuple[int, int, int], int]:
     """The grid, and the shift, for rows of n elements that a kernel loads `width` at a time."""
     assert kernel.threads == THREADS, f"{kernel} has {kernel.threads} threads a block, expected {THREADS}"
-    shift = BLOCK_SHIFT if n > WIDE else min(5, max(0, -(-n // width) - 1).bit_length())
+    shift = BLOCK_SHIFT if n > WIDE_COLUMNS else min(5, max(0, -(-n // width) - 1).bit_length())
     return kernel.grid(rows << shift), shift
 
 

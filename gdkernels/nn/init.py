@@ -63,8 +63,8 @@ def _check(op: str, shape: tuple[int, int], rng: object, dtype: DTypeLike) -> tu
         ) from None
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
-            f"{op}: rng is of type {type(rng).__name__}, expected a numpy.random.Generator, as "
-            "numpy.random.default_rng(seed) gives it"
+            f"{op}: rng is of type {type(rng).__name__}, expected a numpy.random.Generator, such as "
+            "numpy.random.default_rng(seed)"
         )
     try:
         known = np.dtype(dtype) in FLOATS

@@ -108,7 +108,7 @@ class Linear(Layer):
     init : how w is drawn, a name of `gd.init`. "auto" is the one that suits the activation: he_normal in front of
         those that let about half of their input through, such as relu and gelu, mostly xavier_uniform otherwise
 
-    Raises ValueError (TypeError for what is no number at all) that names the argument and what was expected.
+    Raises ValueError (TypeError for what is not a number at all) that names the argument and what was expected.
     """
 
     n_in: int

@@ -38,9 +38,9 @@ NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": 
 
 FORMAT = "gdkernels.network.1"
 
-# Elements of the matrices that one chunk of `predict` fills, 8 MB in float32. Measured on Zen 4: narrow networks are
+# Of the matrices that one chunk of `predict` fills: 8 MB in float32. Measured on Zen 4: narrow networks are
 # 40 % faster than in one go, since a chunk stays in the cache; 784-1024-1024-10 is 3 % slower.
-CHUNK = 1 << 21
+CHUNK_ELEMENTS = 1 << 21
 
 
 class Network:
@@ -56,13 +56,13 @@ class Network:
     Attributes
     ----------
     params, grads : mappings from names to arrays. "0.w" and "0.b" are weight and bias of layer 0, "1.gamma" and
-        "1.beta" scale and shift of a norm, "2.0.w" stands inside the residual layer 2. The arrays are views of
+        "1.beta" scale and shift of a norm, "2.0.w" belongs to layer 0 of the residual layer 2. The arrays are views of
         one flat buffer: write into them (``net.params["0.w"][:] = w``), they cannot be replaced
     n_in, n_out : columns of x and y
     device : "cpu" or "cuda"
     samples : how many were seen in training; tells dropout which random numbers come next
 
-    Raises ValueError that names the layer where widths do not agree, TypeError for what is no layer.
+    Raises ValueError that names the layer where widths do not agree, TypeError for what is not a layer.
 
     >>> net = Network([Linear(64, 128, "relu"), Linear(128, 10)])
     >>> y = net.forward(np.zeros((32, 64), np.float32))
@@ -139,7 +139,7 @@ class Network:
         """
         if self._rows is None:
             raise RuntimeError(
-                "Network.backward: nothing to go back through, call forward(x, train=True) first"
+                "Network.backward: there is no forward pass to go back through; call forward(x, train=True) first"
             )
         rows = self.place.matrix("Network.backward", "dy", dy, self.dtype, self.n_out)
         if len(rows) != self._rows:
@@ -174,7 +174,7 @@ class Network:
         of the GPU, or NumPy arrays, which are copied there and whose results are copied back.
 
         Raises ValueError for another device, ImportError where packages are missing, RuntimeError where there is no GPU,
-        MemoryError where it has no room; the network is then as it was.
+        MemoryError where its memory is too small; the network then stays as it was.
         """
         if device not in ("cpu", "cuda"):
             raise ValueError(f"Network.to: device is {device!r}, expected 'cpu' or 'cuda'")
@@ -327,11 +327,11 @@ def mlp(
 
 
 def in_chunks(engine: Engine, x: Array, batch_size: int | None = None) -> Array:
-    """The engine's outputs for x in evaluation, in chunks of `batch_size` rows, or of as many as `CHUNK` allows."""
-    rows = batch_size or max(1, CHUNK // sum(buffer.columns for buffer in engine.plan.buffers))
+    """The engine's outputs for x in evaluation, in chunks of `batch_size` rows, or of as many as `CHUNK_ELEMENTS` allows."""
+    rows = batch_size or max(1, CHUNK_ELEMENTS // sum(buffer.columns for buffer in engine.plan.buffers))
     y = engine.empty(len(x))
     for start in range(0, len(x), rows):
-        y[start : start + rows][...] = engine.forward(x[start : start + rows])
+        y[start : start + rows] = engine.forward(x[start : start + rows])
     return y
 
 

@@ -1,4 +1,4 @@
-"""Where a network lives: the memory of its parameters, and the engine over them. One class for each wing."""
+"""Where a network lives: the memory of its parameters, and the engine over them. One class for each backend."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class Cpu:
 
         if storage == "bfloat16":
             raise RuntimeError(
-                "Network: a bfloat16 network computes on the GPU only, call net.to('cuda') first"
+                "Network: a bfloat16 network computes on the GPU only; call net.to('cuda') first"
             )
         return Engine(plan, params, grads, threads)
 

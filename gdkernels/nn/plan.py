@@ -4,7 +4,7 @@
 (`layers`): it writes its forward calls and returns the function that writes its backward calls, by the chain rule, when the
 gradient comes back through the layers in reverse order. Here is the calculus that they share.
 
-The calls and their operands stand in `gdkernels.plan`.
+The calls and their operands are in `gdkernels.plan`.
 """
 
 from collections.abc import Callable, Sequence
@@ -78,7 +78,7 @@ def width_in(layers: Sequence[Layer]) -> int:
     width = next((layer.takes for layer in layers if layer.takes is not None), None)
     if width is None:
         raise ValueError(
-            "Network: no layer tells the number of inputs, expected a Linear or a norm among them"
+            "Network: no layer determines the number of inputs, expected a Linear or a norm among them"
         )
     return width
 

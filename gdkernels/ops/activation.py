@@ -69,7 +69,7 @@ def activation(z: Array, kind: str, out: Array | None = None) -> Array:
 
     Notes
     -----
-    The formulas, with their sources, are those of `gdkernels.scalar.activation`; the derivations stand in
+    The formulas, with their sources, are those of `gdkernels.scalar.activation`; the derivations are in
     `gdkernels.reference.activation`.
     """
     float_dtype("activation", "z", z, halves=True)

@@ -62,7 +62,7 @@ def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
 
     Notes
     -----
-    As in PyTorch (error_if_nonfinite=False), a norm that is not finite is no error: an infinite norm makes the scale 0
+    As in PyTorch (error_if_nonfinite=False), a norm that is not finite is not an error: an infinite norm makes the scale 0
     (finite elements become 0, infinite ones NaN), a NaN makes everything NaN. R. Pascanu, T. Mikolov and Y. Bengio, On
     the difficulty of training recurrent neural networks, ICML 2013, arXiv 1211.5063.
     """

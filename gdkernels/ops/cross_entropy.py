@@ -37,8 +37,8 @@ def softmax_cross_entropy(
     """Cross-entropy of one decision among classes: −Σ_c w_c q_c log p_c by rows, p = softmax(logits).
 
     q = (1 − ε) y + ε / classes, with y the target probabilities, or 1 at the target label and 0 elsewhere;
-    dl/dlogits_c = p_c Σ_k w_k q_k − w_c q_c, which without weights is p − q. PyTorch's ``cross_entropy``, every
-    combination of its options.
+    dl/dlogits_c = p_c Σ_k w_k q_k − w_c q_c, which without weights is p − q. This is PyTorch's ``cross_entropy``,
+    with every combination of its options.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def softmax_cross_entropy(
     TypeError
         Where an argument is neither a NumPy nor a CUDA array or a dtype does not fit.
     ValueError
-        Where a shape does not fit, a label is no class (the first such row and its label are named), an option is
+        Where a shape does not fit, a label is not a class (the first such row and its label are named), an option is
         out of range, or `grad` overlaps another argument. Nothing is written then.
     """
     op = "softmax_cross_entropy"

@@ -1,4 +1,4 @@
-"""Dropout whose mask is a function of the seed and of the place of an element."""
+"""Dropout whose mask is a function of the seed and of the position of an element."""
 
 from ..check import Array, contiguous, float_dtype, number, output, whole
 from ..ranges import PROBABILITY

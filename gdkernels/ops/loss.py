@@ -41,7 +41,7 @@ def mse(pred: Array, target: Array, grad: Array | None = None, reduction: str = 
     Parameters
     ----------
     pred, target : arrays
-        float32 or float64, of the same shape, whatever it is, and dtype.
+        float32 or float64, of the same dtype and the same shape, which may be any.
     grad : array like pred, optional
         Receives dL/dpred = (2/n) (pred − target).
     reduction : str
@@ -73,7 +73,7 @@ def huber(
     pred, target : arrays
         float32 or float64, of the same shape and dtype.
     delta : float
-        > 0: the error from which on the loss grows linearly, so that outliers pull with a bounded force.
+        > 0: the error beyond which the loss grows linearly, so that outliers pull with a bounded force.
     grad : array like pred, optional
         Receives dL/dpred, e held in [−delta, delta], divided by n.
     reduction : str

@@ -217,7 +217,7 @@ def amsgrad_step(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> None:
-    """AMSGrad: Adam with vmax = max(vmax, v) in the place of v. Changes p, m, v, vmax.
+    """AMSGrad: Adam with vmax = max(vmax, v) in place of v. Changes p, m, v, vmax.
 
     Parameters and errors are those of `adam_step`; `vmax` is the largest v so far, its bias taken out as that of v.
 

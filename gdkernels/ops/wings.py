@@ -75,7 +75,7 @@ def _refuse_mixture(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     if there and here:
         raise TypeError(
             f"{op.__name__}: {' and '.join(there)} on the GPU but {' and '.join(here)} in NumPy, "
-            "expected all arrays in one place"
+            "expected all arrays on one device"
         )
 
 

@@ -42,11 +42,6 @@ def tanh(x: float) -> float:
     return math.tanh(x)
 
 
-def erf(x: float) -> float:
-    """The error function, 2/√π ∫ e^−t² dt from 0 to x."""
-    return math.erf(x)
-
-
 def normal_cdf(x: float) -> float:
     """P(N(0, 1) ≤ x) = erfc(−x/√2) / 2, without cancellation in the left tail."""
     return 0.5 * math.erfc(-x * math.sqrt(0.5))

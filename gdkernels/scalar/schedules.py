@@ -22,19 +22,19 @@ def constant(step: int, lr: float) -> float:
 
 
 def linear_warmup(step: int, peak: float, warmup: int) -> float:
-    """peak · min(1, (step + 1) / warmup): reaches peak at step warmup − 1 and stays. warmup = 0 is none."""
+    """peak · min(1, (step + 1) / warmup): reaches peak at step warmup − 1 and stays. warmup = 0: no warm-up."""
     return peak * (step + 1) / warmup if step + 1 < warmup else peak
 
 
 def cosine(step: int, peak: float, total: int, floor: float = 0.0) -> float:
-    """floor + (peak − floor) (1 + cos(π step / total)) / 2; floor from `total` on (arXiv 1608.03983)."""
+    """floor + (peak − floor) (1 + cos(π step / total)) / 2; floor for step ≥ total (arXiv 1608.03983)."""
     if step >= total:
         return floor
     return floor + (peak - floor) * (0.5 * (1.0 + math.cos(math.pi * step / total)))
 
 
 def warmup_cosine(step: int, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
-    """`linear_warmup` for `warmup` steps, then `cosine` over the other total − warmup; floor from `total` on."""
+    """`linear_warmup` for `warmup` steps, then `cosine` over the other total − warmup; floor for step ≥ total."""
     if step >= total:
         return floor
     if step < warmup:
@@ -44,7 +44,7 @@ def warmup_cosine(step: int, peak: float, warmup: int, total: int, floor: float 
 
 
 def warmup_linear(step: int, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
-    """`linear_warmup` for `warmup` steps, then a line from peak down to floor at `total`; floor from there on."""
+    """`linear_warmup` for `warmup` steps, then a line from peak down to floor at `total`, where it stays."""
     if step >= total:
         return floor
     if step < warmup:

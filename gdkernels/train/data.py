@@ -109,7 +109,7 @@ def load(
     Parameters
     ----------
     name_or_path : one of `BUNDLED`, or the path of
-        an `.npz` file with the arrays x (samples, features) and y (samples,) or (samples, outputs), or
+        a `.npz` file with the arrays x (samples, features) and y (samples,) or (samples, outputs), or
         a `.csv` file, comma-separated. Its first row names the columns; where all cells of the first row are
         numbers there is no such row, and the columns are called 1, 2, …
     target : the column of a `.csv` file that is to be learned; all others are features and must be numbers
@@ -143,7 +143,7 @@ def load(
         choice("load", "task", task, get_args(Task))
     if kind == ".npz":
         if target is not None:
-            raise ValueError(f"load: target is {target!r}, but an .npz file holds its target as the array y")
+            raise ValueError(f"load: target is {target!r}, but a .npz file holds its target as the array y")
         x, y = _read_npz(path)
     else:
         x, y = _read_csv(path, target)
@@ -151,9 +151,9 @@ def load(
 
 
 def split(dataset: Dataset, seed: int, validation: float = 0.15, test: float = 0.15) -> Split:
-    """Part the samples at random: the same seed gives the same parts.
+    """Divide the samples at random: the same seed gives the same parts.
 
-    Every class, or every tenth of a regression's range of ranks (by the first output), is parted in these
+    Every class, or every tenth of a regression's range of ranks (by the first output), is divided in these
     proportions, to within one sample for each of the two cuts: the parts of a small data set stay alike.
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):
@@ -227,7 +227,9 @@ def _read_npz(path: Path) -> tuple[NDArray[np.float64], NDArray[np.generic]]:
         with open(path, "rb") as raw:
             file = np.load(raw, allow_pickle=False)
             if isinstance(file, np.ndarray):
-                raise ValueError("it is a single array, as of np.save, expected x and y, as of np.savez")
+                raise ValueError(
+                    "it is a single array, as np.save writes it, expected x and y, as np.savez writes them"
+                )
             missing = [name for name in ("x", "y") if name not in file.files]
             if missing:
                 raise ValueError(f"there is no array {missing[0]}, only {', '.join(file.files) or 'nothing'}")
@@ -281,7 +283,7 @@ def _csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"load: {path}: not a text of comma-separated values: {error}") from error
+        raise ValueError(f"load: {path}: cannot be read as comma-separated values: {error}") from error
     if not lines:
         raise ValueError(f"load: {path}: the file is empty")
     first = lines[0][1]
@@ -292,9 +294,9 @@ def _csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
         lines = lines[1:]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"load: {path}: two columns have the name {twice[0]!r}")
+        raise ValueError(f"load: {path}: two columns are named {twice[0]!r}")
     if not lines:
-        raise ValueError(f"load: {path}: there is a header, but no data")
+        raise ValueError(f"load: {path}: there is a header but no data")
     for number, row in lines:
         if len(row) != len(names):
             at = f"{names[len(row)]!r} is missing" if len(row) < len(names) else "too many"

@@ -1,5 +1,5 @@
-"""The losses: their options, and what they ask of targets. The formulas stand in `reference/loss.py` and
-`reference/cross_entropy.py`, the kernels in the files of these names in each wing.
+"""The losses: their options, and what they ask of targets. The formulas are in `reference/loss.py` and
+`reference/cross_entropy.py`, the kernels in the files of these names in each backend.
 
 A loss is a mean: Σ of the terms of all samples / Σ of their weights. In a loss of elements (those of `scalar.loss`)
 every sample weighs as many as the network has outputs; in softmax_cross_entropy it weighs 1, or as much as its class,
@@ -158,7 +158,7 @@ class SoftmaxCrossEntropy(Loss):
         if n_out < 2:
             raise ValueError(
                 "softmax_cross_entropy: the network has 1 output, expected one for each class; "
-                "for yes or no in one output there is binary_cross_entropy"
+                "for a yes/no decision in one output use binary_cross_entropy"
             )
         if self.class_weight is not None and len(self.class_weight) != n_out:
             raise ValueError(

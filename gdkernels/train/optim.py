@@ -1,6 +1,6 @@
 """The optimizers: their hyper-parameters, checked, with PyTorch's defaults.
 
-The formulas stand in `reference/optim.py`, the kernels in `cpu/optim.py`. An optimizer holds no state: a
+The formulas are in `reference/optim.py`, the kernels in `cpu/optim.py`. An optimizer holds no state: a
 `Trainer` makes that (`update`). `lr` is the learning rate where the trainer has no schedule. `weight_decay` is
 L2, added to the gradient, except in AdamW and Lion, which shrink the parameters directly.
 """
@@ -144,7 +144,7 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True)
 class AMSGrad(Optimizer):
-    """Adam with the largest v so far in the place of v (Reddi et al. 2018, arXiv 1904.09237)."""
+    """Adam with the largest v so far in place of v (Reddi et al. 2018, arXiv 1904.09237)."""
 
     lr: float = 1e-3
     beta1: float = 0.9

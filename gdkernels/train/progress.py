@@ -62,7 +62,7 @@ class Silence:
 
 
 class Lines:
-    """One line for the first, the last and every so many epochs."""
+    """One line for the first, the last and every n-th epoch."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

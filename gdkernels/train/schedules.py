@@ -59,7 +59,7 @@ class Schedule(abc.ABC):
         """The rate of a step."""
 
     def rates(self, first_step: int, count: int) -> NDArray[np.float64]:
-        """The rates of `count` steps from `first_step` on, as a float64 array."""
+        """The rates of `count` steps, the first of which is `first_step`, as a float64 array."""
         first, count = whole("rates", "first_step", first_step, 0), whole("rates", "count", count, 0)
         return np.fromiter(map(self, range(first, first + count)), np.float64, count)
 
@@ -105,7 +105,7 @@ class Constant(Formula):
 
 @dataclass(frozen=True)
 class LinearWarmup(Formula):
-    """From peak / warmup at step 0 in equal steps to peak, which stays. warmup = 0 is none."""
+    """From peak / warmup at step 0 in equal steps to peak, where it stays. warmup = 0: no warm-up."""
 
     peak: float
     warmup: int
@@ -117,7 +117,7 @@ class LinearWarmup(Formula):
 
 @dataclass(frozen=True)
 class Cosine(Formula):
-    """Half a wave from peak at step 0 down to floor at step `total`, which stays."""
+    """Half a cosine wave from peak at step 0 down to floor at step `total`, where it stays."""
 
     peak: float
     total: int
@@ -130,7 +130,7 @@ class Cosine(Formula):
 
 @dataclass(frozen=True)
 class WarmupCosine(Formula):
-    """Linear warm-up for `warmup` steps, then half a wave down to floor at step `total`, which stays."""
+    """Linear warm-up for `warmup` steps, then half a cosine wave down to floor at step `total`, where it stays."""
 
     peak: float
     warmup: int
@@ -144,7 +144,7 @@ class WarmupCosine(Formula):
 
 @dataclass(frozen=True)
 class WarmupLinear(Formula):
-    """Linear warm-up for `warmup` steps, then a line down to floor at step `total`, which stays."""
+    """Linear warm-up for `warmup` steps, then a line down to floor at step `total`, where it stays."""
 
     peak: float
     warmup: int
@@ -171,7 +171,7 @@ class StepDecay(Formula):
 
 @dataclass(frozen=True)
 class CosineRestarts(Formula):
-    """Half a wave from peak to floor over `period` steps, again and again, each `factor` times as long as the last."""
+    """Half a cosine wave from peak to floor over `period` steps, repeatedly, each `factor` times as long as the last."""
 
     peak: float
     period: int

@@ -28,7 +28,7 @@ PRODUCTS = [job(product=k * 64, product_element=64) for k in (8, 32, 100)] + [
 
 
 def seconds(jobs, by_itself=100.0):
-    """Of jobs that cost what is made up, and so many nanoseconds besides."""
+    """Of jobs that cost what is made up, and this many nanoseconds besides."""
     return [1e-9 * (by_itself + sum(MADE_UP[row] * n for row, n in each.units.items())) for each in jobs]
 
 

@@ -153,9 +153,8 @@ def test_a_slower_machine_is_no_change():
         each["rate"] = {name: value / 2 for name, value in each["rate"].items()}
     found = changes(results(), new)
     moved = [change for change in found.values() if change.slower or change.faster]
-    assert all(
-        "gdkernels step" in change.name for change in moved
-    )  # in growth it has neither limit nor ratio
+    # In growth it has neither limit nor ratio.
+    assert all("gdkernels step" in change.name for change in moved)
 
 
 def test_ours_slower_by_its_share_of_the_limit():
@@ -230,7 +229,7 @@ def test_a_result_that_became_wrong_is_slower_than_any(tmp_path):
 
 @pytest.mark.parametrize(
     "text, why",
-    [(None, "No such file"), ("{", "is no JSON"), ("[]", "no sections"), ('{"sections": 3}', "no sections")],
+    [(None, "No such file"), ("{", "is not JSON"), ("[]", "no sections"), ('{"sections": 3}', "no sections")],
 )
 def test_a_file_without_results_is_refused_in_words(text, why, tmp_path, capsys):
     path = tmp_path / "bad.json"

@@ -128,8 +128,8 @@ def test_a_wrong_option_is_explained_in_one_line(arguments, expected, capsys):
         ),
         (["digits", "--json", "none/result.json"], "there is no folder none for the file result.json"),
         (["digits", "--plot", "."], "is a folder, expected the name of a file"),
-        (["digits", "--save", os.devnull], "is no regular file"),
-        (["digits", "--json", "one", "--plot", "one"], "'one', which is --plot already"),
+        (["digits", "--save", os.devnull], "is not a regular file"),
+        (["digits", "--json", "one", "--plot", "one"], "'one', which is already --plot"),
     ],
 )
 def test_a_wrong_request_is_explained_before_anything_is_written(
@@ -149,7 +149,7 @@ def test_an_output_does_not_overwrite_the_data(capsys, tmp_path):
     data = tmp_path / "data.csv"
     data.write_text("a,y\n1,2\n")
     assert main(["train", str(data), "--target", "y", "--json", str(data)]) == 1
-    assert "which is DATA already" in capsys.readouterr().err
+    assert "which is already DATA" in capsys.readouterr().err
     assert data.read_text() == "a,y\n1,2\n"
 
 

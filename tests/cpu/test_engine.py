@@ -248,7 +248,7 @@ def test_a_step_heeds_a_new_limit_of_threads():
 
 
 def fitted(layers, threads, steps=3, batch=24):
-    """The parameters after some steps with so many threads."""
+    """The parameters after some steps with this many threads."""
     plan = lower(layers, input_gradient=False, seed=3)
     params, grads = flat(plan, np.float32)
     engine = Engine(plan, params, grads, threads)
@@ -268,14 +268,14 @@ def test_products_dealt_out_by_columns_have_the_same_bits(threads, monkeypatch):
     """Forward and back, with an activation, where a narrow rest (1030 = 16 · 64 + 6) belongs to the last worker."""
     layers = [Linear(40, 1100, "gelu"), Linear(1100, 1030, "relu"), Linear(1030, 5)]
     alone = fitted(layers, 1)
-    monkeypatch.setattr(binding, "LARGE_BYTES", 1)
+    monkeypatch.setattr(binding, "BY_COLUMNS_BYTES", 1)
     assert any(op.apart for op in forward_ops(layers, shared=True))
     np.testing.assert_array_equal(fitted(layers, threads), alone)
 
 
 def test_products_that_end_in_a_thin_rest_are_not_dealt_out_by_columns(monkeypatch):
     """The last worker might get these columns alone, and would add in the order of thin products."""
-    monkeypatch.setattr(binding, "LARGE_BYTES", 1)
+    monkeypatch.setattr(binding, "BY_COLUMNS_BYTES", 1)
     layers = [Linear(40, 1026), Linear(1026, 5)]
     assert not any(op.apart for op in forward_ops(layers, shared=True))
 

@@ -8,7 +8,7 @@ ONE, TWO = 20e-6, 15e-6
 
 
 def go(pace, seconds, steps, epoch=500):
-    """Take so many steps in epochs of `epoch`; `seconds` gives the time of a step by the number of workers.
+    """Take this many steps in epochs of `epoch`; `seconds` gives the time of a step by the number of workers.
 
     The workers of every step, and the time that they took.
     """

@@ -1,4 +1,4 @@
-"""What the tests of the CUDA wing run on: a real GPU, or the one that tools/ptxemu emulates."""
+"""What the tests of the CUDA backend run on: a real GPU, or the one that tools/ptxemu emulates."""
 
 from pathlib import Path
 from typing import Any

@@ -107,7 +107,7 @@ def test_mixed_arguments_are_refused_by_name(device):
     x, w = values(4, 5), values(5, 3)
     on_gpu = device.put(w).owner
     with pytest.raises(
-        TypeError, match="linear: w on the GPU but x in NumPy, expected all arrays in one place"
+        TypeError, match="linear: w on the GPU but x in NumPy, expected all arrays on one device"
     ):
         gd.linear(x, on_gpu)
     with pytest.raises(TypeError, match="linear: x on the GPU but w in NumPy"):

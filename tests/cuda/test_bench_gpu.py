@@ -44,7 +44,7 @@ def run(path: Path, *arguments: str, **variables: str) -> subprocess.CompletedPr
 def test_the_whole_path_without_times(emulator, tmp_path):
     from bench.gpu import SECTIONS, USUAL
 
-    assert {*SECTIONS} - {*USUAL} == {"plans"}
+    assert {*SECTIONS} - {*USUAL} == {"tilings"}
     path = tmp_path / "gpu.json"
     done = run(path, "--sections", *SECTIONS)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -100,7 +100,7 @@ def test_what_a_time_looks_like():
 
 def test_measurements_are_taken_where_times_count(device, monkeypatch):
     """The other half of the path, in this process, where nothing is told to anybody."""
-    from bench.gpu import clock, gemm, kernels, launches, limits, plans, rows, training
+    from bench.gpu import clock, gemm, kernels, launches, limits, rows, tilings, training
     from bench.gpu.lab import Lab
     from bench.record import plain
 
@@ -114,7 +114,7 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
         ("GB/s", ["gdkernels", "copy"], partial(kernels.examine, lab, "mse", *what["mse, gradient"])),
         ("GB/s", ["kernel", "driver"], partial(limits.copy, lab, "tiny", 1 << 14)),
         ("TFLOP/s", ["gdkernels"], partial(gemm.measure, lab, gemm.grid(lab)[0], "float32")),
-        ("TFLOP/s", ["chosen", "64 in 1"], partial(plans.examine, lab, gemm.grid(lab)[0], "float32")),
+        ("TFLOP/s", ["chosen", "64 in 1"], partial(tilings.examine, lab, gemm.grid(lab)[0], "float32")),
         ("µs", ["gdkernels"], partial(launches.from_python, lab)),
         ("µs", ["gdkernels"], partial(launches.replays, lab, 10)),
         ("steps/s", ["gdkernels"], partial(training.race, lab, "labels", case, "float32", False)),

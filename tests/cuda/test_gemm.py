@@ -96,14 +96,14 @@ def assert_product(result, a, b, *summands):
 
 
 def force(monkeypatch, tile, parts=1):
-    """Let products be computed by this tile, in so many parts."""
+    """Let products be computed by this tile, in this many parts."""
     from gdkernels.cuda.gemm import simt as gemm_simt
-    from gdkernels.cuda.gemm.plan import Plan
+    from gdkernels.cuda.gemm.tiling import Tiling
 
     def choose(tiles, m, n, k, size, processors):
         assert tile in tiles
         span = -(-k // (parts * tile.depth)) * tile.depth
-        return Plan(tile, -(-k // span), span)
+        return Tiling(tile, -(-k // span), span)
 
     monkeypatch.setattr(gemm_simt, "choose", choose)
 
@@ -168,8 +168,8 @@ def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
 
 
 def test_a_tall_gradient_is_split_and_a_large_product_is_not(device):
-    from gdkernels.cuda.gemm.plan import choose
     from gdkernels.cuda.gemm.simt import TILE_64, TILE_128
+    from gdkernels.cuda.gemm.tiling import choose
 
     for processors in (20, 108, 132, 170):
         for m, n, k in [

@@ -88,14 +88,14 @@ def random(rng, *shape):
 
 @pytest.fixture
 def tile(monkeypatch):
-    """Take this tile, and so many parts, for all products."""
-    from gdkernels.cuda.gemm import plan as gemm_plan
+    """Take this tile and this many parts for all products."""
     from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
+    from gdkernels.cuda.gemm import tiling as gemm_tiling
 
     def take(number, parts=1):
         def choose(tiles, m, n, k, size, processors, speed):
             span = -(-k // (parts * tiles[number].depth)) * tiles[number].depth
-            return gemm_plan.Plan(tiles[number], -(-k // span), span)
+            return gemm_tiling.Tiling(tiles[number], -(-k // span), span)
 
         monkeypatch.setattr(gemm_tensorcore, "choose", choose)
 

@@ -41,12 +41,12 @@ ALL = "it takes source, factor, like, step, count"
 
 
 def test_a_missing_operand_is_named():
-    assert refused(like=...) == f"like is missing, {ALL}"
-    assert refused(step=..., count=...) == f"step, count is missing, {ALL}"
+    assert refused(like=...) == f"like is missing; {ALL}"
+    assert refused(step=..., count=...) == f"step, count is missing; {ALL}"
 
 
 def test_an_unknown_operand_is_named():
-    assert refused(target=64) == f"there is no operand target, {ALL}"
+    assert refused(target=64) == f"there is no operand target; {ALL}"
     assert refused(like=..., likes=0).startswith("like is missing")
 
 
@@ -107,5 +107,5 @@ def test_a_single_operand():
         """Never compiled."""
 
     assert alone.on("float32", ONE, count=5).operands == {"count": 5}
-    with pytest.raises(TypeError, match="count is missing, it takes count"):
+    with pytest.raises(TypeError, match="count is missing; it takes count"):
         alone.on("float32", ONE)

@@ -263,7 +263,7 @@ def test_wrong_use_is_named(use, error, message):
 def test_backward_after_an_evaluation_is_refused(rng):
     net = after_forward(Network(SMALL))
     net.predict(zeros(2, 4))
-    with pytest.raises(RuntimeError, match="nothing to go back through"):
+    with pytest.raises(RuntimeError, match="there is no forward pass to go back through"):
         net.backward(zeros(2, 3))
 
 

@@ -101,7 +101,7 @@ def test_backward_is_the_derivative_of_forward(name):
 
 
 def sequences(width, depth):
-    """Lists of layers that take and give so many columns."""
+    """Lists of layers that take and give this many columns."""
     single = [
         st.builds(lambda kind, bias: [Linear(width, width, kind, bias)], st.sampled_from(SMOOTH), st.booleans()),
         st.builds(
@@ -258,7 +258,7 @@ def test_every_dropout_has_a_stream_of_its_own():
         ([LayerNorm(4), Residual(Linear(5, 4))], "layer 1.0 (Linear) expects 5 inputs, layer 0 gives 4"),
         ([Residual(Linear(4, 5))], "layer 0 (Residual) takes 4 inputs, its layers give 5"),
         ([Residual(Linear(4, 4), RMSNorm(3))], "layer 0.1 (RMSNorm) expects 3 inputs, layer 0.0 gives 4"),
-        ([Activation("relu"), Dropout(0.5)], "no layer tells the number of inputs"),
+        ([Activation("relu"), Dropout(0.5)], "no layer determines the number of inputs"),
     ],
 )
 def test_widths_that_do_not_agree_are_named(layers, message):

@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import reference
 from gdkernels.cpu import activation as cpu_activation
+from gdkernels.cpu import cost
 from gdkernels.cpu.runtime import team
 from gdkernels.cpu.runtime.jit import native
 from gdkernels.cpu.runtime.simd import noalias
@@ -185,7 +186,7 @@ def in_row_order(dz) -> np.ndarray:
 
 def block_starts(dz) -> range:
     """Where the blocks of rows begin, all but the first, that are added up one by one where the work is worth sharing."""
-    rows = max(cpu_activation.BLOCK_ROWS, -(-len(dz) // cpu_activation.MOST_BLOCKS))
+    rows = max(cost.LEAST_ROWS, -(-len(dz) // cost.MOST_BLOCKS))
     return range(rows, len(dz), rows)
 
 

@@ -37,7 +37,9 @@ def assert_scaled(found, before, max_norm, dtype):
 
 
 def test_norm_and_clipping_match_the_reference(dtype, rng):
-    arrays = arrays_of(rng, dtype, (3, 5), (clip.BLOCK,), (2 * clip.BLOCK + 17,), (), (0, 4), (100, 129))
+    arrays = arrays_of(
+        rng, dtype, (3, 5), (clip.BLOCK_ELEMENTS,), (2 * clip.BLOCK_ELEMENTS + 17,), (), (0, 4), (100, 129)
+    )
     before = [array.copy() for array in arrays]
     norm = gd.global_norm(*arrays)
     assert type(norm) is float
@@ -156,8 +158,8 @@ def test_views_between_each_other_do_not_overlap(rng):
     assert_scaled([g], [whole], 1.0, "float64")
 
 
-@pytest.mark.parametrize("lost", [0, clip.BLOCK, 3 * clip.BLOCK + 4])
+@pytest.mark.parametrize("lost", [0, clip.BLOCK_ELEMENTS, 3 * clip.BLOCK_ELEMENTS + 4])
 def test_one_lost_element_would_be_caught(lost, rng):
-    (g,) = arrays_of(rng, "float32", (3 * clip.BLOCK + 5,))
+    (g,) = arrays_of(rng, "float32", (3 * clip.BLOCK_ELEMENTS + 5,))
     with pytest.raises(AssertionError):
         assert_norm(gd.global_norm(np.delete(g, lost)), [g])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import reference
 from gdkernels.cpu import cross_entropy as cpu_cross_entropy
 from gdkernels.cpu.runtime import team
-from gdkernels.cpu.softmax import BLOCK, CHUNK, NARROW
+from gdkernels.cpu.softmax import CHUNK_COLUMNS, MOST_ROWS, NARROW_COLUMNS
 from gdkernels.ops.cross_entropy import softmax_cross_entropy
 from reference import bounds
 from tests.conftest import DTYPES
@@ -21,7 +21,13 @@ from tests.within import assert_within
 REDUCTIONS = ("mean", "sum", "none")
 KINDS = ("int32", "int64", "probabilities")
 # Both sides of what is transposed, of a block of rows and of a chunk of a row.
-SHAPES = ((1, 1), (3, 10), (BLOCK + 1, NARROW), (BLOCK, NARROW + 1), (2, CHUNK + 1))
+SHAPES = (
+    (1, 1),
+    (3, 10),
+    (MOST_ROWS + 1, NARROW_COLUMNS),
+    (MOST_ROWS, NARROW_COLUMNS + 1),
+    (2, CHUNK_COLUMNS + 1),
+)
 
 
 def batch_of(rng, dtype, kind, batch, classes):
@@ -36,9 +42,8 @@ def batch_of(rng, dtype, kind, batch, classes):
 
 def assert_loss(logits, target, reduction, value, grad, **options):
     exact, slope = reference.softmax_cross_entropy(logits, target, reduction, **options)
-    of_value, of_grad = bounds.softmax_cross_entropy(
-        logits, target, reduction, **options, additions=0
-    )  # rows are added in float64
+    # Rows are added in float64.
+    of_value, of_grad = bounds.softmax_cross_entropy(logits, target, reduction, **options, additions=0)
     assert grad.dtype == logits.dtype
     if reduction == "none":
         assert isinstance(value, np.ndarray) and value.dtype == logits.dtype
@@ -65,7 +70,7 @@ def test_it_matches_the_reference(shape, dtype, kind, rng):
 
 
 @pytest.mark.parametrize("ignore_index", [-100, 2, 99])
-@pytest.mark.parametrize("classes", [5, NARROW + 1])
+@pytest.mark.parametrize("classes", [5, NARROW_COLUMNS + 1])
 def test_ignored_rows_do_not_count(dtype, classes, ignore_index, rng):
     logits, target, weight = batch_of(rng, dtype, "int64", 11, classes)
     target[[0, 4, 10]] = ignore_index
@@ -80,8 +85,8 @@ def test_ignored_rows_do_not_count(dtype, classes, ignore_index, rng):
 
 
 @given(
-    batch=st.integers(0, 2 * BLOCK + 3),
-    classes=st.integers(1, NARROW + 20),
+    batch=st.integers(0, 2 * MOST_ROWS + 3),
+    classes=st.integers(1, NARROW_COLUMNS + 20),
     dtype=st.sampled_from(DTYPES),
     kind=st.sampled_from(KINDS),
     reduction=st.sampled_from(REDUCTIONS),
@@ -129,9 +134,8 @@ def test_the_gradient_matches_finite_differences(kind, weighted, smoothing, redu
 def test_every_combination_equals_pytorch(reduction, kind, rng):
     torch = pytest.importorskip("torch", reason="PyTorch is the outside oracle")
     logits, target, weight = batch_of(rng, "float64", kind, 9, 6)
-    ignored = (
-        (-100,) if kind == "probabilities" else (-100, 3, 77)
-    )  # PyTorch wants no other for probabilities
+    # PyTorch accepts no other index for probabilities.
+    ignored = (-100,) if kind == "probabilities" else (-100, 3, 77)
     for smoothing, weighted, ignore_index in itertools.product((0.0, 0.2, 1.0), (False, True), ignored):
         goal = target.copy()
         if kind != "probabilities":
@@ -168,10 +172,8 @@ def test_a_wrong_formula_would_be_caught(rng):
         with pytest.raises(AssertionError):
             assert_loss(logits, target, reduction, value, grad.astype("f4"), **right)
     value, grad = reference.softmax_cross_entropy(logits, target, "sum", **right)
-    with pytest.raises(AssertionError):
-        assert_loss(
-            logits, target, "mean", value / 7, grad.astype("f4") / 7, **right
-        )  # not the sum of weights
+    with pytest.raises(AssertionError):  # 7 is not the sum of the weights
+        assert_loss(logits, target, "mean", value / 7, grad.astype("f4") / 7, **right)
     with pytest.raises(AssertionError):
         assert_loss(logits, target, "sum", value, -grad.astype("f4"), **right)
     assert_loss(logits, target, "sum", value, grad.astype("f4"), **right)
@@ -180,7 +182,7 @@ def test_a_wrong_formula_would_be_caught(rng):
 # ------------------------------------------------------------------------------------------------- extremes
 
 
-@pytest.mark.parametrize("classes", [6, NARROW + 1])
+@pytest.mark.parametrize("classes", [6, NARROW_COLUMNS + 1])
 @pytest.mark.parametrize("kind", ["int64", "probabilities"])
 def test_extremes_are_what_ieee_says(dtype, kind, classes, rng):
     logits, target, weight = batch_of(rng, dtype, kind, 9, classes)
@@ -210,9 +212,8 @@ def test_extremes_are_what_ieee_says(dtype, kind, classes, rng):
             np.abs(value[known] - exact[known]) <= (classes + 10) * eps * np.maximum(1, exact[known])
         ).all()
         known = np.isfinite(slope)
-        assert (
-            np.abs(grad[known] - slope[known]) <= 40 * (classes + 20) * eps
-        ).all()  # 40: the ordinary max − z
+        # 40: the ordinary max − z
+        assert (np.abs(grad[known] - slope[known]) <= 40 * (classes + 20) * eps).all()
 
 
 def test_the_mean_over_nothing_is_nan_and_its_gradient_zero(dtype, rng):
@@ -272,10 +273,10 @@ def test_the_same_bits_for_any_number_of_threads(shape, kind, rng):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("classes", [10, NARROW + 1])
+@pytest.mark.parametrize("classes", [10, NARROW_COLUMNS + 1])
 @pytest.mark.parametrize("kind", ["int64", "probabilities"])
 def test_the_kernel_scales_the_gradient_and_not_the_loss_of_a_row(kind, classes, rng):
-    logits, target, weight = batch_of(rng, "float32", kind, 2 * BLOCK + 3, classes)
+    logits, target, weight = batch_of(rng, "float32", kind, 2 * MOST_ROWS + 3, classes)
     unscaled, rows = np.empty_like(logits), len(logits)
     losses = softmax_cross_entropy(logits, target, unscaled, "none", 0.1, weight)
     grad, row_loss, scale = np.full_like(logits, np.nan), np.full(rows, np.nan), np.array([0.25])

@@ -18,7 +18,7 @@ from tests.conftest import DTYPES
 from tests.layouts import LAYOUTS, laid_out
 from tests.within import assert_within
 
-PIECE = cpu_dropout.PIECE
+PIECE = cpu_dropout.PIECE_ELEMENTS
 
 
 def assert_dropout(x, y, p, seed, offset=0) -> None:

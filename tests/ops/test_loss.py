@@ -30,7 +30,7 @@ EVERY_OP = pytest.mark.parametrize(
     ids=["mse", "huber", "log_cosh", "binary_cross_entropy", "weighted_binary_cross_entropy"],
 )
 # No dimension, one, three; narrow rows; both sides of what is added up in one go.
-SHAPES = ((), (1,), (64, 1), (3, 4, 5), (32, 10), (cpu_loss.ROW + 1,), (3, cpu_loss.CHUNK))
+SHAPES = ((), (1,), (64, 1), (3, 4, 5), (32, 10), (cpu_loss.ROW_ELEMENTS + 1,), (3, cpu_loss.CHUNK_ELEMENTS))
 
 
 def pair(rng, dtype, shape):
@@ -41,9 +41,9 @@ def pair(rng, dtype, shape):
 
 
 def assert_loss(op, options, pred, target, reduction, value, grad):
-    """Sums in the element type have at most CHUNK terms, in float64 after that."""
+    """Sums in the element type have at most CHUNK_ELEMENTS terms, in float64 after that."""
     exact, slope = getattr(reference, op.__name__)(pred, target, reduction=reduction, **options)
-    additions = min(pred.size, cpu_loss.CHUNK)
+    additions = min(pred.size, cpu_loss.CHUNK_ELEMENTS)
     of_value, of_grad = getattr(bounds, op.__name__)(pred, target, reduction, additions, **options)
     if reduction == "none":
         assert isinstance(value, np.ndarray) and value.dtype == pred.dtype
@@ -189,7 +189,7 @@ def test_the_same_bits_for_any_number_of_threads(reduction, op, options, rng):
 
 
 @EVERY_OP
-@pytest.mark.parametrize("n", [1, 10, cpu_loss.CHUNK + 7])
+@pytest.mark.parametrize("n", [1, 10, cpu_loss.CHUNK_ELEMENTS + 7])
 def test_the_kernel_scales_the_gradient_and_not_the_loss_of_a_row(n, op, options, rng):
     pred, target = pair(rng, "float32", (5, n))
     grad, unscaled, row_loss = np.empty_like(pred), np.empty_like(pred), np.full(5, np.nan)
@@ -205,7 +205,7 @@ def test_the_kernel_scales_the_gradient_and_not_the_loss_of_a_row(n, op, options
         for row in range(5):
             name, one = op.__name__, (pred[row], target[row], "sum")
             exact, _ = getattr(reference, name)(*one[:2], reduction="sum", **options)
-            bound, _ = getattr(bounds, name)(*one, min(n, cpu_loss.CHUNK), **options)
+            bound, _ = getattr(bounds, name)(*one, min(n, cpu_loss.CHUNK_ELEMENTS), **options)
             assert_within(row_loss[row], exact, bound, dtype="float32")
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import reference
 from gdkernels.cpu.runtime import team
-from gdkernels.cpu.softmax import BLOCK, CHUNK, NARROW
+from gdkernels.cpu.softmax import CHUNK_COLUMNS, MOST_ROWS, NARROW_COLUMNS
 from gdkernels.ops.softmax import log_softmax, softmax
 from reference import bounds
 from tests.conftest import DTYPES
@@ -16,7 +16,14 @@ from tests.within import assert_within
 
 OPS = (softmax, log_softmax)
 # Both sides of what is transposed, of a block of rows and of a chunk of a row.
-SHAPES = ((1, 1), (3, 10), (BLOCK + 1, NARROW), (BLOCK, NARROW + 1), (5, 1000), (2, CHUNK + 1))
+SHAPES = (
+    (1, 1),
+    (3, 10),
+    (MOST_ROWS + 1, NARROW_COLUMNS),
+    (MOST_ROWS, NARROW_COLUMNS + 1),
+    (5, 1000),
+    (2, CHUNK_COLUMNS + 1),
+)
 
 
 def bound_of(op, x):
@@ -36,8 +43,8 @@ def test_it_matches_the_reference(shape, dtype, op, rng):
 
 
 @given(
-    batch=st.integers(0, 2 * BLOCK + 3),
-    n=st.integers(1, NARROW + 20),
+    batch=st.integers(0, 2 * MOST_ROWS + 3),
+    n=st.integers(1, NARROW_COLUMNS + 20),
     dtype=st.sampled_from(DTYPES),
     op=st.sampled_from(OPS),
     seed=st.integers(0, 99),
@@ -61,7 +68,7 @@ def test_the_textbook_formula_would_be_caught(rng):
     assert_close(softmax, softmax(x), x)
 
 
-@pytest.mark.parametrize("n", [10, NARROW + 3])
+@pytest.mark.parametrize("n", [10, NARROW_COLUMNS + 3])
 def test_they_equal_pytorch(n, dtype, rng):
     torch = pytest.importorskip("torch", reason="PyTorch is the outside oracle")
     x = (5 * rng.standard_normal((7, n))).astype(dtype)
@@ -70,7 +77,7 @@ def test_they_equal_pytorch(n, dtype, rng):
         assert_within(op(x), theirs, bound_of(op, x).through(lambda e: 2 * e))  # both may be off
 
 
-@pytest.mark.parametrize("n", [10, NARROW + 3])
+@pytest.mark.parametrize("n", [10, NARROW_COLUMNS + 3])
 def test_extremes_are_what_ieee_says(n, dtype, rng):
     x = rng.standard_normal((9, n)).astype(dtype)
     x[0] = [1e4, -1e4] + [0] * (n - 2)
@@ -87,7 +94,7 @@ def test_extremes_are_what_ieee_says(n, dtype, rng):
     np.testing.assert_array_equal(softmax(x)[0, :2], [1, 0])
 
 
-@pytest.mark.parametrize("n", [10, NARROW + 3])
+@pytest.mark.parametrize("n", [10, NARROW_COLUMNS + 3])
 def test_the_maximum_may_stand_anywhere(n, dtype):
     one_hot = np.eye(n, dtype=dtype)
     np.testing.assert_array_equal(softmax(10_000 * one_hot), one_hot)
@@ -95,9 +102,9 @@ def test_the_maximum_may_stand_anywhere(n, dtype):
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("n", [10, NARROW + 3])
+@pytest.mark.parametrize("n", [10, NARROW_COLUMNS + 3])
 def test_a_row_does_not_depend_on_where_it_stands(n, dtype, op, rng):
-    x = rng.standard_normal((2 * BLOCK + 5, n)).astype(dtype)
+    x = rng.standard_normal((2 * MOST_ROWS + 5, n)).astype(dtype)
     whole = op(x)
     for row in range(len(x)):
         np.testing.assert_array_equal(op(x[row : row + 1]), whole[row : row + 1])
@@ -125,7 +132,7 @@ def test_every_layout_is_read_and_no_input_changed(layout, dtype, op, rng):
 
 
 @pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("n", [19, NARROW + 3, CHUNK + 1])
+@pytest.mark.parametrize("n", [19, NARROW_COLUMNS + 3, CHUNK_COLUMNS + 1])
 def test_out_receives_the_result_and_may_be_x(n, op, rng):
     x = rng.standard_normal((7, n)).astype("f4")
     expected = op(x)

@@ -149,8 +149,8 @@ BROKEN = [
     ("a,b,y\n1,2,nan\n3,4,1.5\n", "row 2, column 'y' is 'nan', expected a finite number"),
     ("a,b,y\n1,2,0.5\n3,4\n", r"row 3 has 2 cells, expected 3 as the header \('y' is missing\)"),
     ("a,b,y\n1,2,0.5,9\n", r"row 2 has 4 cells, expected 3 as the header \(too many\)"),
-    ("a,b,a,y\n1,2,3,4\n", "two columns have the name 'a'"),
-    ("a,b,y\n", "there is a header, but no data"),
+    ("a,b,a,y\n1,2,3,4\n", "two columns are named 'a'"),
+    ("a,b,y\n", "there is a header but no data"),
     ("", "the file is empty"),
     ("y\n1\n2\n", "no column besides the target y"),
     ("a,y\n1,one\n2,one\n", "the target has only one class"),
@@ -172,7 +172,7 @@ def test_a_typing_error_in_a_long_numeric_target_is_not_a_class(csv_file):
 
 
 def test_a_file_that_is_no_text_is_refused(csv_file):
-    with pytest.raises(ValueError, match="not a text of comma-separated values"):
+    with pytest.raises(ValueError, match="cannot be read as comma-separated values"):
         load(csv_file("a,é\n", encoding="latin-1"), target="y")
 
 

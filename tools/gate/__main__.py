@@ -67,7 +67,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.gate", description=__doc__.split("\n\n")[0])
     parser.add_argument("-k", metavar="WORD", default="", help="only kernels whose name contains WORD")
     parser.add_argument("--all", action="store_true", help="a line for each kernel")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="that compile (one for each core)"
+    )
     options = parser.parse_args()
     if reason := missing():
         print(f"python -m tools.gate: {reason}")

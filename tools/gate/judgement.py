@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from . import sass
 
-# Jobs for one process at a time. Those of a kernel follow each other, because one pass of the compiler serves all of its
+# For one process at a time. Those of a kernel follow each other, because one pass of the compiler serves all of its
 # architectures; what is for the same architecture goes through ptxas and nvdisasm together.
-CHUNK = 128
+CHUNK_JOBS = 128
 ATOMICS = ("ATOM", "ATOMG", "ATOMS", "RED", "REDG", "REDAS")
 ANYWHERE = ("LD", "ST")  # of addresses that may lie in any memory
 LOCAL = ("LDL", "STL")
@@ -79,8 +79,8 @@ def jobs(word: str = "") -> list[Job]:
 
 
 def measure(chosen: list[Job], processes: int) -> list[Row]:
-    """The rows of jobs, compiled by so many processes."""
-    chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
+    """The rows of jobs, compiled by this many processes."""
+    chunks = [chosen[start : start + CHUNK_JOBS] for start in range(0, len(chosen), CHUNK_JOBS)]
     if processes == 1:
         return [row for chunk in chunks for row in _measure_chunk(chunk)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:

@@ -66,7 +66,7 @@ class Code(NamedTuple):
         return sum(is_double(one) for one in self.instructions)
 
     def calls(self) -> list[str]:
-        """The names that are called. (ptxas also leaves loops by a CALL to a label nearby, which is none.)"""
+        """The names that are called. (ptxas also leaves loops by a CALL to a label nearby, which is not one.)"""
         targets = (_target(one) for one in self.instructions if one.name == "CALL")
         return [target or "by address" for target in targets if not target.startswith(".L_")]
 

@@ -37,7 +37,7 @@ class Arena:
         self.reserve(1)
 
     def reserve(self, rows: int) -> bool:
-        """Make room for so many rows; tell whether memory moved, and with it the matrices of the last pass were lost."""
+        """Make room for this many rows; tell whether memory moved, and with it the matrices of the last pass were lost."""
         if rows <= self._rows:
             return False
         line = LINE // self.dtype.itemsize
@@ -53,7 +53,7 @@ class Arena:
         return True
 
     def scratch(self, workers: int) -> int:
-        """The address of working memory for so many workers."""
+        """The address of working memory for this many workers."""
         if self._scratch.size < workers * SCRATCH_BYTES:
             self._scratch = np.empty(workers * SCRATCH_BYTES + PAGE, np.uint8)
             self.version += 1

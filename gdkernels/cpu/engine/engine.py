@@ -1,4 +1,4 @@
-"""Runs a plan on the CPU: passes for one's own loop. Training on the same memory is `training`."""
+"""Runs a plan on the CPU: passes for a loop of the user's own. Training on the same memory is `training`."""
 
 import math
 import threading
@@ -15,9 +15,7 @@ from ..runtime.team import get_threads, run_job, team
 from .arena import Arena, Programs
 from .epoch import run_sections
 from .program import bind
-from .training import Training
-
-WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
+from .training import WORTH_A_WORKER, Training
 
 
 class Engine(Uncopied):
@@ -50,7 +48,7 @@ class Engine(Uncopied):
         return max(1, min(get_threads(), int(self.work(rows, training) // WORTH_A_WORKER)))
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
+        """Make room for this many rows."""
         if self.arena.reserve(rows):
             self._rows_kept = 0
 
@@ -82,7 +80,7 @@ class Engine(Uncopied):
     def _pass(
         self, rows: int, training: bool, sections: tuple[list[AnyCall], ...], accumulate: bool = False
     ) -> None:
-        """Run one or two sections of calls for so many rows."""
+        """Run one or two sections of calls for this many rows."""
         workers = self.workers(rows, training)
 
         def ops() -> Iterable[Iterable[Op]]:

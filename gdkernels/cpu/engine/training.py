@@ -14,7 +14,7 @@ from ..binding import Deal
 from ..gemm.tile import ROWS
 from ..runtime.dispatch import address
 from ..runtime.jit import Op
-from ..runtime.memory import aligned_zeros
+from ..runtime.memory import QUANTUM, aligned_zeros
 from ..runtime.team import get_threads, run_job, team
 from .arena import PROGRAMS_KEPT, Programs
 from .epoch import SLOTS, set_step, train
@@ -24,10 +24,9 @@ from .program import Program, bind
 if TYPE_CHECKING:
     from .engine import Engine
 
-UPDATE_QUANTUM = 64  # elements of a parameter that one thread updates at least
-# Elements of a parameter whose gradient is worth keeping in the cache of the worker that computed it.
-OWN = 1 << 16
-WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a second worker busy
+# Of a parameter whose gradient is worth keeping in the cache of the worker that computed it.
+KEPT_ELEMENTS = 1 << 16
+WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second one takes part from 150 µs on
 # Nanoseconds of a step between which it is measured how many workers pay.
 SHORTEST_NS, LONGEST_NS = 10_000, 20_000_000
 _SET_BY_TRAIN = [
@@ -37,7 +36,7 @@ _SET_BY_TRAIN = [
 
 
 class _Single(NamedTuple):
-    """What `step` needs, and what for: this memory, so many rows, this limit of threads.
+    """What `step` needs, and what for: this memory, this number of rows, this limit of threads.
 
     `entry` and `place` are the addresses of the job and its record; `keeps` is what must stay in memory.
     """
@@ -82,7 +81,7 @@ class Training(Uncopied):
     # ------------------------------------------------------------------------------------------ programs
 
     def _program(self, rows: int, workers: int) -> Program:
-        """The bound step for so many rows."""
+        """The bound step for this many rows."""
         shared = workers > 1
         return self._programs.get((rows, shared), lambda: self._sections(rows, shared))
 
@@ -134,16 +133,16 @@ class Training(Uncopied):
         for segment, (start, stop, _) in enumerate(self._update.decay):
             for parameter in self.plan.parameters:
                 size = math.prod(parameter.shape)
-                if start <= parameter.offset < stop and size >= OWN:
+                if start <= parameter.offset < stop and size >= KEPT_ELEMENTS:
                     if start < parameter.offset:
-                        yield start, parameter.offset, UPDATE_QUANTUM, segment
+                        yield start, parameter.offset, QUANTUM, segment
                     start = parameter.offset + size
                     yield parameter.offset, start, Deal.of(*parameter.shape).block, segment
             if start < stop:
-                yield start, stop, UPDATE_QUANTUM, segment
+                yield start, stop, QUANTUM, segment
 
     def _record(self, rows: int, last: int, workers: int, labels: bool) -> np.ndarray:
-        """The record of the job for batches of so many rows, the last of `last`; `_SET_BY_TRAIN` is yet to be filled in."""
+        """The record of the job for batches of `rows` rows, the last of `last`; `_SET_BY_TRAIN` is yet to be filled in."""
         arena, plan = self._arena, self.plan
         scratches = arena.scratch(workers)
         program, last_program = self._program(rows, workers), self._program(last, workers)
@@ -202,7 +201,7 @@ class Training(Uncopied):
         return done
 
     def _pace(self, rows: int) -> Pace | None:
-        """What chooses the number of workers for batches of so many rows; None where it is clear without measuring."""
+        """What chooses the number of workers for batches of this many rows; None where it is clear without measuring."""
         work, most = self._engine.work(rows, True), get_threads()
         if self._engine.threads is not None or most == 1 or not SHORTEST_NS < work < LONGEST_NS:
             return None
@@ -212,7 +211,7 @@ class Training(Uncopied):
         return self._paces[rows, most]
 
     def _stretch(self, x, y, order, batch, rates, scales, samples, losses, norms, workers) -> int:
-        """What `train` does, with so many workers."""
+        """What `train` does, with this many workers."""
         update, count = self._update, order.size
         steps = -(-count // batch)
         record = self._record(batch, count - (steps - 1) * batch, workers, y.dtype == np.int64)
@@ -246,7 +245,7 @@ class Training(Uncopied):
         return Outcome(value)
 
     def _single_step(self, rows: int, labels: bool) -> _Single:
-        """What `step` needs for batches of so many rows."""
+        """What `step` needs for batches of this many rows."""
         self._engine.reserve(rows)
         workers = self._engine.workers(rows, True)
         order, rate, loss, scale = np.arange(rows), np.zeros(1), np.zeros(1), np.zeros(1)

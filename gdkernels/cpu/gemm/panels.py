@@ -110,7 +110,7 @@ _tile, _asking_tile = make_tile(ROWS, 2), make_tile(ROWS, 2, asking=True)
 
 @inlined
 def part_of(count, tiles):
-    """Elements of `count` to be claimed along with each of so many tiles: whole lines."""
+    """Elements of `count` to be claimed along with each of `tiles` tiles: whole lines."""
     return (count // max(tiles, 1) // QUANTUM + 1) * QUANTUM if count > 0 else 0
 
 

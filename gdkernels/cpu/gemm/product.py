@@ -28,7 +28,7 @@ WIDE_ROW, SHORT_SUM, APART = 1024, 64, 8
 LONG_SUM, MANY_COLUMNS = 256, 256
 PACKED_ROWS = 96
 AHEAD_ROWS, AHEAD_ELEMENTS = 32, 1 << 14
-THIN = 4  # so few columns go the GEMV way
+THIN = 4  # columns, at most, that go the GEMV way
 THIN_K = 1 << 15  # where they are no longer than this
 STRIP = 4  # vectors of A that are added up at once there, where A is stored by columns
 
@@ -118,7 +118,7 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
 
     init[i * ldi + j * csi] is a matrix (ldi, 1), a row that is added to all rows (0, 1) or one number (0, 0), which
     must then stand 2·lanes times in a row. It may be C itself. Where `also` is not 0, a matrix that will be written next
-    lies so many elements behind C, and neither has gaps (ldc = n): its lines are claimed on the way. `scratch` is the
+    lies that many elements behind C, and neither has gaps (ldc = n): its lines are claimed on the way. `scratch` is the
     worker's working memory.
     """
     if 1 <= n <= THIN and (csa == 1 or rsa == 1) and k <= THIN_K:

@@ -68,10 +68,8 @@ def make_tile(rows: int, vectors: int, masked: bool = False, guarded: bool = Fal
             def one_line(places, sums):
                 a_k, b_k, soon_p = places
                 emit.prefetch(soon_p, False, 2)
-                for column in (
-                    emit.lanes,
-                    2 * emit.lanes - 1,
-                ):  # three lines where the first begins within one
+                # Three lines where the first begins within one.
+                for column in (emit.lanes, 2 * emit.lanes - 1):
                     emit.prefetch(emit.at(soon_p, I64(column)), False, 2)
                 return emit.repeat(part, [a_k, b_k], [csa, ldb], sums, one_k)
 

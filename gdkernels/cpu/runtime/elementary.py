@@ -7,7 +7,7 @@ Rounding to an integer adds and subtracts 1.5 · 2^(bits of the mantissa), which
 flags are therefore {contract} alone: reassociation would cancel the two.
 
 The errors in the docstrings are the largest that were found, in units of the last place of the exact result, for
-float32 and for float64: over all 2^32 numbers of the one, over 10^7 random ones of the other (erf and the normal law:
+float32 and for float64: over all 2^32 numbers of the one, over 10^7 random ones of the other (the normal law:
 10^5). `tests/cpu/test_elementary.py` takes a sample of them. Denormal numbers are neither flushed nor refused.
 
 The coefficients are minimax fits of the relative error (Remez; for quotients Lawson's iteration). The reductions are
@@ -45,10 +45,9 @@ class Format:
     ln2_low: float
     exp: tuple[float, ...]  # (e^r − 1 − r) / r² for |r| ≤ log(2) / 2, also a little beyond
     log: tuple[float, ...]  # (log(1 + f) − f + f²/2) / f³ for √½ ≤ 1 + f < √2
-    erf: tuple[float, ...]  # erf(x) / x − 1 of x² for |x| ≤ 1
     tail_above: tuple[float, ...]  # P(N(0, 1) > y) exp(y²/2), a quotient of polynomials of 0 ≤ y ≤ tail_end
     tail_below: tuple[float, ...]
-    tail_end: float  # from here on the density of N(0, 1) is 0
+    tail_end: float  # beyond it the density of N(0, 1) is 0
     tail_step: int  # multiples of 2^−tail_step up to tail_end have exact squares
 
 
@@ -65,7 +64,6 @@ FLOAT32 = Format(
     ln2_low=-2.1219444005469057e-4,
     exp=(0.49999997, 0.16666543, 0.0416672, 0.0083665205, 0.0013882521),
     log=(0.3333333, -0.2500082, 0.20001227, -0.16623357, 0.14201757, -0.1316018, 0.12761581, -0.07634507),
-    erf=(0.12837917, -0.37612626, 0.11283584, -0.026853766, 0.0051882318, -0.0008009269, 7.8505386e-05),
     tail_above=(0.5, 0.43811654, 0.18309435, 0.040583257, 0.004108163),
     tail_below=(1.0, 1.6741180, 1.2019371, 0.46909676, 0.10173361, 0.010297518),
     tail_end=14.40625,
@@ -93,11 +91,6 @@ FLOAT64 = Format(
         -0.12499999691447583, 0.11111111147426582, -0.1000001520604821, 0.09090923932990747, -0.08332913545893542,
         0.07691529800733134, -0.07149439435622247, 0.06684589290485728, -0.061966791183371124, 0.05668376834695524,
         -0.05677780299511294, 0.06503491506789366, -0.059817134506345536, 0.02615102129878042,
-    ),
-    erf=(
-        0.12837916709551256, -0.37612638903183515, 0.11283791670944078, -0.02686617064309396, 0.005223977605970535,
-        -0.0008548325922042425, 0.0001205529335459992, -1.4924707947846496e-05, 1.6447076901697757e-06,
-        -1.6205888366111047e-07, 1.3709113206548511e-08, -7.775935217835755e-10,
     ),
     tail_above=(
         0.5, 0.8280071206529867, 0.6797389751465744, 0.3574461645364077, 0.13209631415990217, 0.03568500229009159,
@@ -182,7 +175,7 @@ def functions(c: Format) -> dict:
         rounded = x * log2_e + rounder
         return lifted(bits(rounded), polynomial(x - (rounded - rounder) * ln2))
 
-    def lower(x):
+    def scale_down(x):
         """x 2^−lift."""
         return x * lowered
 
@@ -261,10 +254,10 @@ def functions(c: Format) -> dict:
         y = y if x < infinity else x
         return y if x > -one else (-infinity if x == -one else nan)
 
-    # ------------------------------------------------------------------------------------------ erf, normal law
-    erf_coefficients, tail_above, tail_below, tail_end = c.erf, c.tail_above, c.tail_below, real(c.tail_end)
+    # ------------------------------------------------------------------------------------------ normal law
+    tail_above, tail_below, tail_end = c.tail_above, c.tail_below, real(c.tail_end)
     coarsener = real(1.5 * 2 ** (c.mantissa - c.tail_step))
-    root_two, density = real(math.sqrt(2)), real(1 / math.sqrt(2 * math.pi))
+    density = real(1 / math.sqrt(2 * math.pi))
 
     @_inlined
     def size(x):
@@ -283,12 +276,6 @@ def functions(c: Format) -> dict:
         """P(N(0, 1) > y) for 0 ≤ y ≤ `tail_end`."""
         return gauss(y) * horner(y, tail_above) / horner(y, tail_below)
 
-    def erf(x):
-        """The error function: 1.48 and 1.39 ulp. For |x| ≥ 1 it is 1 − 2 P(N(0, 1) > √2 |x|)."""
-        near = x + x * horner(x * x, erf_coefficients)
-        far = copysign(one - two * tail(size(x * root_two)), x)
-        return near if abs(x) < one else far
-
     def normal_cdf(x):
         """P(N(0, 1) ≤ x): 6.3 and 7.5 ulp, both in the left tail."""
         y = tail(size(x))
@@ -298,7 +285,7 @@ def functions(c: Format) -> dict:
         """The density of N(0, 1): 2.13 and 2.14 ulp."""
         return gauss(size(x)) * density
 
-    public = (exp, expm1, tanh, log, log1p, erf, normal_cdf, normal_pdf, lifted_exp, lower)
+    public = (exp, expm1, tanh, log, log1p, normal_cdf, normal_pdf, lifted_exp, scale_down)
     return {f.__name__: f for f in public}
 
 
@@ -310,14 +297,14 @@ def lifted_exp(x):
     raise NotImplementedError
 
 
-def lower(x):
+def scale_down(x):
     """x 2^−lift."""
     raise NotImplementedError
 
 
 def install() -> None:
     """Let Numba compile calls of these functions, and of the marked ones of `scalar`, as ours."""
-    own = {"lifted_exp": lifted_exp, "lower": lower}
+    own = {"lifted_exp": lifted_exp, "scale_down": scale_down}
     for name in FUNCTIONS[types.float32]:
         _install(own.get(name) or getattr(elementary, name))
     # nsz besides: the result of an element must not depend on where it stands.

@@ -27,7 +27,7 @@ class Emitter:
         return builder.icmp_signed("<", lane, self.spread(live, I64))
 
     def spread(self, scalar, kind):
-        """A vector of so many equal numbers."""
+        """A vector of equal numbers."""
         vector = ir.VectorType(kind, self.lanes)
         first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, I32(0))
         zeros = ir.Constant(ir.VectorType(I32, self.lanes), None)

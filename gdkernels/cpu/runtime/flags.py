@@ -10,6 +10,6 @@ FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 # For sums that may be reordered, over ranges that do not depend on the threads.
 SUM_FLAGS = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
 
-# For functions that round by adding and subtracting a constant, and stand in loops that shall be vectorised: what is inlined
+# For functions that round by adding and subtracting a constant, and stand in loops that must be vectorised: what is inlined
 # by force needs no call.
 EXACT_FLAGS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}

@@ -89,7 +89,7 @@ class Native:
                 return str(given.dtype)
             if word == "F*" and isinstance(given, types.CPointer):
                 return str(given.dtype)
-        raise TypeError(f"{self.name}: none of the arguments {arguments} tells the element type")
+        raise TypeError(f"{self.name}: none of the arguments {arguments} determines the element type")
 
     def address(self, dtype="float32") -> int:
         """Where the compiled code for this element type is; compiles it, or loads it, when that is not yet known."""

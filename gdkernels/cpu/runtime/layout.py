@@ -33,8 +33,8 @@ Int = Annotated[Any, "i8"]
 Double = Annotated[Any, "f8"]
 Code = Annotated[Any, "code"]  # the address of a native function of the same element type; None is 0
 
-# What a kernel gets from who runs it, by the names of its parameters: a range of what the op is about and working memory of
-# its own; or, as the job of a team, the number of the worker and how many there are.
+# What a kernel gets from whoever runs it, by the names of its parameters: a range of what the op is about and working
+# memory of its own; or, as the job of a team, the number of the worker and how many there are.
 SUPPLIED = {"start": 1, "stop": 2, "worker": 1, "workers": 2, "scratch": 3}
 
 _MEANINGS = {

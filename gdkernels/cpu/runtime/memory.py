@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 LINE = 64  # bytes of a cache line, and of the widest vector
 PAGE = 4096
 
+# What is dealt out together, at least: a cache line or more, so that no two workers write into one.
+QUANTUM = 64  # elements of an array
+COLUMN_QUANTUM = 16  # columns of a matrix
+
 
 def next_page(address: int) -> int:
     """The first address from this one on at which a page begins."""

@@ -46,7 +46,7 @@ _core = getattr(_libc, "sched_getcpu", None) if hasattr(os, "sched_setaffinity")
 # (number of the job) · 2^COUNT_BITS + (workers that take part): one word, so that a worker never joins a job by the
 # count of the next one.
 ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD = 0, 8, 16, 24, 32, 33
-SHARED = 40  # the record of `part`, and behind it that of the op which is shared
+SHARED = 40  # the record of `do_part`, and behind it that of the op which is shared
 OPERANDS = 48
 PARKED = 80  # one line a worker
 COUNT_BITS = 9
@@ -133,14 +133,14 @@ def join(team, workers):
 
 
 @kernel
-def part(entry: Int, record: Int, total: Int, quantum: Int, scratches: Int, worker, workers):
+def do_part(entry: Int, record: Int, total: Int, quantum: Int, scratches: Int, worker, workers):
     """The job of one shared op: each worker does its part of the op's range, with working memory of its own."""
     first, last = share(total, quantum, worker, workers), share(total, quantum, worker + 1, workers)
     if first < last:
         invoke(entry, record, first, last, scratches + worker * SCRATCH_BYTES)
 
 
-for _native in (wait, serve, post, join, part):
+for _native in (wait, serve, post, join, do_part):
     _native.address()  # compiled code below finds them by symbol
 
 
@@ -219,7 +219,7 @@ class Team:
         self._wake = [None]
 
     def scratch(self, workers: int) -> int:
-        """Working memory for so many workers, SCRATCH_BYTES each. To be called with the lock held."""
+        """Working memory for this many workers, SCRATCH_BYTES each. To be called with the lock held."""
         if self._scratch.size < workers * SCRATCH_BYTES:
             self._scratch = np.empty(workers * SCRATCH_BYTES + PAGE, np.uint8)
         return next_page(address(self._scratch))
@@ -271,7 +271,7 @@ def _threads_at_first() -> int:
     if not given:
         return min(cpu_count(), MOST_WORKERS)
     if not (given.isdecimal() and 1 <= int(given) <= MOST_WORKERS):
-        raise ValueError(f"GDKERNELS_NUM_THREADS is {given!r}, expected an integer from 1 to {MOST_WORKERS}")
+        raise ValueError(f"GDKERNELS_NUM_THREADS is {given!r}, expected an integer in [1, {MOST_WORKERS}]")
     return int(given)
 
 
@@ -289,15 +289,18 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_threads() -> int:
-    """The most threads that an operation or a training step may use."""
+    """The largest number of threads that an operation or a training step may use."""
     return _threads
 
 
 def set_threads(count: int) -> None:
-    """Set the most threads that an operation or a training step may use (at first: GDKERNELS_NUM_THREADS or all cores)."""
+    """Set the largest number of threads that an operation or a training step may use.
+
+    At first it is GDKERNELS_NUM_THREADS or, where that is not set, the number of cores.
+    """
     global _threads
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_WORKERS:
-        raise ValueError(f"set_threads: count is {count!r}, expected an integer from 1 to {MOST_WORKERS}")
+        raise ValueError(f"set_threads: count is {count!r}, expected an integer in [1, {MOST_WORKERS}]")
     _threads = count
 
 
@@ -322,7 +325,7 @@ def run(op: Op) -> None:
             operands, scratch = np.frombuffer(record, np.int64), team.scratch(workers)
             team.memory[SHARED : SHARED + 5] = entry, team.address + 8 * OPERANDS, total, quantum, scratch
             team.memory[OPERANDS : OPERANDS + operands.size] = operands
-            team.run(part.address(), team.address + 8 * SHARED, workers)
+            team.run(do_part.address(), team.address + 8 * SHARED, workers)
             return
         finally:
             team.lock.release()
@@ -331,7 +334,7 @@ def run(op: Op) -> None:
 
 
 def run_job(entry: int, record: int, workers: int) -> None:
-    """Run the job at an address, on the record at another, by so many workers."""
+    """Run the job at an address, on the record at another, with this many workers."""
     if workers == 1:
         invoke_alone(entry, record, 0, 1)
         return

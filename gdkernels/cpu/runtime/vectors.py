@@ -1,4 +1,4 @@
-"""Whole vectors for the row kernels: what LLVM does not find in a scalar loop.
+"""Whole vectors for the row kernels: what LLVM does not find in a scalar loop, and the loop that it does, `clear`.
 
 A block of short rows is turned, so that the rows stand side by side in a vector; the maximum of a row ignores NaN.
 """
@@ -8,9 +8,10 @@ from numba import types
 from numba.extending import intrinsic
 
 from .emit import Emitter
+from .jit import native
 from .simd import I32, I64
 
-CHAINS = 4  # sums of a row that run side by side, because an addition takes so many cycles
+CHAINS = 4  # sums of a row that run side by side, because an addition takes as many cycles
 
 
 def _turned(emit, rows):
@@ -67,7 +68,7 @@ def columns_of_rows(typingctx, source, n, rows, columns, target, peak):
 
 
 @intrinsic
-def lower_columns(typingctx, source, columns, peak):
+def subtract_peaks(typingctx, source, columns, peak):
     """source[c, r] −= peak[r] for `columns` columns c and `lanes` lanes r."""
 
     def generate(context, builder, signature, arguments):
@@ -273,3 +274,10 @@ def add_some(typingctx, source, total, rows, stride, live):
         return context.get_dummy_value()
 
     return types.void(source, source, types.int64, types.int64, types.int64), generate
+
+
+@native("F*, i8")
+def clear(values, count):
+    """values = 0."""
+    for j in range(count):
+        values[j] = 0

@@ -45,7 +45,7 @@ class Arena:
         self.reserve(1)
 
     def bytes(self, size: int) -> Array:
-        """New memory of so many bytes."""
+        """New memory of `size` bytes."""
         return self.params.empty((max(1, -(-size // 8)),), np.dtype(np.float64))
 
     @property
@@ -64,7 +64,7 @@ class Arena:
         self._done.record(stream)
 
     def reserve(self, rows: int) -> bool:
-        """Make room for so many rows; tell whether memory moved, and with it the matrices of the last pass were lost."""
+        """Make room for this many rows; tell whether memory moved, and with it the matrices of the last pass were lost."""
         if rows <= self._rows:
             return False
         places, at = {}, 0
@@ -131,7 +131,7 @@ class Arena:
         return elements.launches(epoch.widened, self.storage, target.size, places)
 
 
-class Bound:
+class BoundLaunches:
     """Launches by what they are about, made once; all are dropped when memory moves or another engine multiplies."""
 
     def __init__(self, arena: Arena):

@@ -1,4 +1,4 @@
-"""Runs a plan on the GPU: passes for one's own loop. Training on the same memory is `training`.
+"""Runs a plan on the GPU: passes for a loop of the user's own. Training on the same memory is `training`.
 
 The twin of `cpu.engine.engine`. Parameters and gradients are flat device buffers of the type that is computed with; where
 the plan stores matrices in bfloat16, its kernels read a bfloat16 copy of the parameters, which the update renews in its own
@@ -12,7 +12,7 @@ from ...plan import LossCall, Plan, Update
 from ..runtime import driver
 from ..runtime.arrays import Array
 from ..runtime.jit import Launch, run
-from .arena import Arena, Bound
+from .arena import Arena, BoundLaunches
 from .program import bind_all
 from .training import Training
 
@@ -30,10 +30,10 @@ class Engine(Uncopied):
         self.arena = Arena(plan, params, grads, storage)
         self._rows_kept = 0  # of the last forward pass in training
         self._lock = threading.Lock()  # held by a forward pass
-        self._bound = Bound(self.arena)
+        self._bound = BoundLaunches(self.arena)
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
+        """Make room for this many rows."""
         if self.arena.reserve(rows):
             self._rows_kept = 0
 

@@ -16,7 +16,7 @@ from ..runtime.jit import Launch, run
 from ..runtime.memory import grown, packed
 from ..runtime.pointer import BYTES
 from . import epoch
-from .arena import Bound
+from .arena import BoundLaunches
 from .program import bind_all, loss_launches
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Training(Uncopied):
         self._call: Array | None = None
         self._sent: tuple[np.ndarray, ...] = ()
         self._results: Array | None = None
-        self._bound = Bound(arena)
+        self._bound = BoundLaunches(arena)
         self._graphs: dict[tuple, driver.Graph | driver.Sequence] = {}
         self._graphs_of = arena.version
 
@@ -69,7 +69,7 @@ class Training(Uncopied):
     # ------------------------------------------------------------------------------------------ a step
 
     def _step_launches(self, rows: int, labels: bool, norms: bool) -> list[Launch]:
-        """All kernels of a step for a batch of so many rows."""
+        """All kernels of a step for a batch of this many rows."""
         plan, arena, at = self.plan, self._arena, self._arena.binding(rows)
         real, fields, n = arena.real, self._fields.address, plan.output.columns
         scale, value, factor, stop = (self._small.address + 16 * slot for slot in range(4))
@@ -123,12 +123,12 @@ class Training(Uncopied):
         return launches
 
     def _launches(self, rows: int, labels: bool, norms: bool) -> list[Launch]:
-        """The bound step for so many rows."""
+        """The bound step for this many rows."""
         key = rows, labels, norms
         return self._bound.get(key, lambda: self._step_launches(*key))
 
     def _graph(self, rows: int, labels: bool, norms: bool) -> driver.Graph | driver.Sequence:
-        """The captured step for so many rows."""
+        """The captured step for this many rows."""
         launches = self._launches(rows, labels, norms)
         if self._graphs_of != self._arena.version:
             self._graphs, self._graphs_of = {}, self._arena.version

@@ -1,4 +1,4 @@
-"""Who multiplies matrices: this package ("own"), cuBLAS ("vendor"), or whichever was faster on this GPU ("auto").
+"""What multiplies matrices: this package ("own"), cuBLAS ("vendor"), or whichever was faster on this GPU ("auto").
 
 "auto" times both once for each class of products, launched one after the other: a class is an element type, a form,
 sizes rounded up to powers of two, and whether more follows than the product. What it finds is kept in the cache folder,
@@ -20,7 +20,7 @@ from ... import __version__
 from ... import cache as disk
 
 ENGINES = ("own", "vendor", "auto")
-ROUNDS, REPETITIONS = 3, 10  # the median of so many rounds counts
+ROUNDS, REPETITIONS = 3, 10  # the median of the rounds counts
 
 
 class GemmEngine(NamedTuple):
@@ -34,7 +34,7 @@ _current = GemmEngine()
 
 
 def set_gemm_engine(engine: str, tf32: bool = False) -> None:
-    """Choose who multiplies matrices on the GPU, for the whole process.
+    """Choose what multiplies matrices on the GPU, for the whole process.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def _times(build: Any) -> dict[str, float] | None:
 
 
 def _milliseconds(launches: Any, stream: int, repetitions: int) -> float:
-    """Of so many runs, between two events on the stream."""
+    """Of this many runs, between two events on the stream."""
     from ..runtime.driver import Event
 
     first, last = Event(), Event()

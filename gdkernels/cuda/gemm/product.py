@@ -1,4 +1,4 @@
-"""The matrix product: who computes it.
+"""The matrix product: what computes it.
 
 float32 and float64 go to the ordinary units (`simt`), bfloat16 and float16 to the tensor cores (`tensorcore`), as does
 float32 in the precision of tf32 where that is wanted; or everything goes to cuBLAS (`vendor`). `choice` knows what is

@@ -22,8 +22,8 @@ from ..runtime.jit import Kernel, Launch, device, kernel
 from ..runtime.pointer import BYTES, COMPUTED, offset, real, shared
 from ..runtime.target import cuda, types
 from .epilogue import epilogue, row_of, sum_launches
-from .plan import choose
 from .simt_tiles import SimtTile, operand, warp
+from .tiling import choose
 
 TILE_128 = SimtTile(side=128, depth=8, down=2, right=2, blocks=2, share=0.9)
 TILE_64 = SimtTile(side=64, depth=16, down=2, right=1, blocks=4, share=0.72)
@@ -176,7 +176,7 @@ def _products(
     for first in range(0, m, MOST_ROWS):
         rows = min(m - first, MOST_ROWS)
         down = -(-rows // tile.side)
-        # of the blocks, no more than one in nine shall find nothing to do
+        # of the blocks, no more than one in nine may find nothing to do
         shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
         below = first * size
         made.append(

@@ -16,8 +16,8 @@ from ..runtime.target import cuda, types
 class SimtTile(NamedTuple):
     """What a block computes: side x side, `depth` of k at a time; a thread has 4·down x 4·right of it.
 
-    A warp is 4 x 8 threads. `blocks` shall fit on a processor, which bounds the registers. `share` is the speed in the model
-    of `plan`, where 1 is the peak.
+    A warp is 4 x 8 threads. `blocks` must fit on a processor, which bounds the registers. `share` is the speed in the model
+    of `tiling`, where 1 is the peak.
     """
 
     side: int
@@ -71,7 +71,7 @@ def operand(storage: str, tile: SimtTile, along_k: bool, wide: bool):
 
     @device
     def start(p, ld, row0, rows, k0, t):
-        """Where the thread begins in the tile of so many rows at (row0, k0).
+        """Where the thread begins in the tile of `rows` rows at (row0, k0).
 
         Instead of rows that do not exist it reads the last one again, or the last four: what comes of it is not stored.
         """

@@ -17,7 +17,6 @@ from ..runtime.pointer import BYTES, offset, real, shared
 from ..runtime.storages import HALVES
 from ..runtime.target import cuda, types
 from .epilogue import epilogue, row_of, sum_launches
-from .plan import choose
 from .tensorcore_tiles import (
     COPY_BYTES,
     CORE_64,
@@ -29,6 +28,7 @@ from .tensorcore_tiles import (
     operand,
     warp,
 )
+from .tiling import choose
 
 TILES = CORE_128, CORE_64
 STAGES = 3
@@ -220,24 +220,24 @@ def launches(
         "accumulate": accumulate, "bias": bias, "activation": activation, "z": z, "add": add, "ldadd": ldadd,
     }  # fmt: skip
     result, sums = out_storage or storage, BYTES["float32"]
-    speed = 2 / BYTES[storage]  # tensor cores take so many bytes of k at a time
-    plan = choose(TILES, m, n, max(k, 1), sums, driver.processors(number), speed)
+    speed = 2 / BYTES[storage]  # tensor cores take the same number of bytes of k at a time
+    tiling = choose(TILES, m, n, max(k, 1), sums, driver.processors(number), speed)
     is_mixed = result != storage and (bias or z or add)  # the second stage takes all in one storage
-    if plan.parts == 1 or is_mixed:
-        whole = plan._replace(parts=1, span=k)
+    if tiling.parts == 1 or is_mixed:
+        whole = tiling._replace(parts=1, span=k)
         return [*first, *second, _product(storage, result, whole, **operands, out=out, ldo=ldo, **tail)]
-    part = room(plan.parts * m * n * sums)
-    parts = _product(storage, "float32", plan, **operands, out=part, ldo=n)
-    rest = sum_launches(result, part=part, count=plan.parts, m=m, n=n, out=out, ldo=ldo, **tail)
+    part = room(tiling.parts * m * n * sums)
+    parts = _product(storage, "float32", tiling, **operands, out=part, ldo=n)
+    rest = sum_launches(result, part=part, count=tiling.parts, m=m, n=n, out=out, ldo=ldo, **tail)
     return [*first, *second, parts, *rest]
 
 
 def _product(
-    storage, result, plan, *, m, n, k, a, lda, a_along_k, b, ldb, b_along_k, out, ldo,
+    storage, result, tiling, *, m, n, k, a, lda, a_along_k, b, ldb, b_along_k, out, ldo,
     accumulate=False, bias=0, activation="identity", z=0, add=0, ldadd=0,
 ) -> Launch:  # fmt: skip
     """The launch of a product, or of its parts along k, `m · n` apart."""
-    tile, parts, span = plan
+    tile, parts, span = tiling
     size = BYTES[storage]
     fours = (
         n % 4 == 0
@@ -245,7 +245,7 @@ def _product(
         and is_wide(storage, bias, z, z and ldo * size, add, add and ldadd * size)
     )
     down, across = -(-m // tile.side), -(-n // tile.side)
-    # of the blocks, no more than one in nine shall find nothing to do
+    # of the blocks, no more than one in nine may find nothing to do
     shift = next(s for s in (3, 2, 1, 0) if (-down % (1 << s)) * 8 <= down)
     shift = max(shift, (down // BLOCKS_DOWN).bit_length())
     chosen = product(size, tile, a_along_k, b_along_k, activation, result != storage)

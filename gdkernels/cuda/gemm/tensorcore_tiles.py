@@ -6,7 +6,7 @@ tf32. An operand is called *along k* where its elements of one row (of A) or col
     along k   64 bytes of k for each row: four chunks of 16 bytes
     across    all rows for each k: (64 / size) times as many bytes as the rows have
 
-Copies and fragments both touch eight chunks at a time, which shall lie in different banks (16 bytes modulo 128). So chunk
+Copies and fragments both touch eight chunks at a time, which must lie in different banks (16 bytes modulo 128). So chunk
 c is put in the place c ^ f, where f depends on what else varies among the eight: the row (along k), or k (across). That
 costs no memory, as longer rows would: three stages of both operands take 48 KiB, so that two blocks fit on the processors
 that have no more than 100.
@@ -38,8 +38,8 @@ int32 = types.int32
 class CoreTile(NamedTuple):
     """What a block computes: side x side elements, of which each warp has 16·down rows and 32 columns.
 
-    `blocks` of them shall fit on a processor, which bounds the registers. `depth` is what parts of k are a multiple of,
-    `share` the speed for 16 bits in the model of `plan`, where 1 is the peak of the ordinary units.
+    `blocks` of them must fit on a processor, which bounds the registers. `depth` is what parts of k are a multiple of,
+    `share` the speed for 16 bits in the model of `tiling`, where 1 is the peak of the ordinary units.
     """
 
     side: int
@@ -112,7 +112,7 @@ def operand(tile: CoreTile, size: int, along_k: bool, is_left: bool):
 
     @device
     def place(first, lane):
-        """The offset that the lane reads first for the rows from `first` on."""
+        """The offset that the lane reads first for the rows that begin with `first`."""
         low, high = lane >> 3 & 1, lane >> 4  # the four matrices of ldmatrix: the halves of the rows and of k
         row, k = (low, high) if is_left else (high, low)
         if along_k:

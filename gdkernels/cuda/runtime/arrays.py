@@ -173,7 +173,7 @@ class Array:
         return self
 
     def workspace(self, size: int) -> int:
-        """The address of so many bytes that last as long as this array: temporaries of a call."""
+        """The address of `size` bytes that last as long as this array: temporaries of a call."""
         memory = self.empty((max(1, -(-size // 8)),), np.dtype(np.float64))
         if driver.is_capturing(self.stream):
             _CAPTURED.append(memory)
@@ -259,8 +259,8 @@ def _no_room(shape, dtype) -> MemoryError:
     free, total = driver.memory()
     size = int(np.prod(shape, dtype=np.float64)) * dtype.itemsize
     return MemoryError(
-        f"gdkernels: an array of shape {tuple(shape)} needs {size / 2**20:,.1f} MiB on the GPU, of whose "
-        f"{total / 2**20:,.0f} MiB {free / 2**20:,.0f} are free"
+        f"gdkernels: an array of shape {tuple(shape)} needs {size / 2**20:,.1f} MiB on the GPU, which has "
+        f"{free / 2**20:,.0f} of {total / 2**20:,.0f} MiB free"
     )
 
 
@@ -286,7 +286,7 @@ def default_library() -> type[Library]:
 
 
 def read(value: Any) -> Array:
-    """Any array of the device as an `Array`; TypeError for what is none."""
+    """Any array of the device as an `Array`; TypeError for anything else."""
     if type(value) is Array:
         return value
     package = type(value).__module__.partition(".")[0]
@@ -337,7 +337,7 @@ def _array(address, shape, strides, dtype, read_only, library, owner) -> Array:
     if 0 not in shape:
         current, home = driver.use(), driver.device_of(address)
         if home != current:
-            where = "in memory that is no GPU's" if home is None else f"on GPU {home}"
+            where = "outside GPU memory" if home is None else f"on GPU {home}"
             raise ValueError(
                 f"gdkernels: an array of shape {tuple(shape)} lies {where}, expected GPU {current}, the current one"
             )

@@ -25,7 +25,7 @@ def check(answer, doing: str):
     if status == _OUT_OF_MEMORY:
         free, total = memory()
         raise MemoryError(
-            f"gdkernels: the GPU is out of memory while {doing}: {free / 2**20:,.0f} MiB of {total / 2**20:,.0f} are free"
+            f"gdkernels: the GPU is out of memory while {doing}: {free / 2**20:,.0f} of {total / 2**20:,.0f} MiB are free"
         )
     _, name = api.cuGetErrorName(status)
     _, text = api.cuGetErrorString(status)
@@ -81,7 +81,7 @@ def cache_size(device: int) -> int:
 
 
 def device_of(address: int) -> int | None:
-    """The number of the device whose memory this is; None where it is no memory of a device."""
+    """The number of the device whose memory this is; None where it is not memory of a device."""
     kind = api.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     status, number = api.cuPointerGetAttribute(kind, address)
     return int(number) if status == _OK else None

@@ -24,7 +24,7 @@ def _of_both(single, double):
 
 
 DENSITY = 0.3989422804014327  # 1 / √(2π)
-FAR = 40.0  # from here on e^(−x²/2) is 0, also in float64
+FAR = 40.0  # beyond it e^(−x²/2) is 0, also in float64
 
 
 def _bell(exp, fma):
@@ -60,7 +60,7 @@ BELOW = 1.0, 1.6741180, 1.2019371, 0.46909676, 0.10173361, 0.010297518
 
 @device
 def _tail(x):
-    """P(N(0, 1) > x) for x ≥ 0, in float32. The quotient is held from x = 15 on, where the density is 0."""
+    """P(N(0, 1) > x) for x ≥ 0, in float32. The quotient is held beyond x = 15, where the density is 0."""
     real = type(x)
     y = real(15) if x > real(15) else x
     above = (real(ABOVE[4]) * y + real(ABOVE[3])) * y + real(ABOVE[2])

@@ -114,7 +114,7 @@ class Kernel:
         return found
 
     def grid(self, threads: int) -> tuple[int, int, int]:
-        """Blocks of the kernel's own size for at least so many threads, in x."""
+        """Blocks of the kernel's own size for at least this many threads, in x."""
         return -(-threads // self.threads), 1, 1
 
     def on(self, storage: str, grid: tuple[int, int, int], /, **operands) -> "Launch":
@@ -137,9 +137,9 @@ class Kernel:
         """TypeError that says what is wrong with operands."""
         takes = f"it takes {', '.join(self.operands)}"
         if missing := [name for name in self.operands if name not in operands]:
-            raise TypeError(f"{self.name}: {', '.join(missing)} is missing, {takes}")
+            raise TypeError(f"{self.name}: {', '.join(missing)} is missing; {takes}")
         if unknown := [name for name in operands if name not in self.operands]:
-            raise TypeError(f"{self.name}: there is no operand {', '.join(unknown)}, {takes}")
+            raise TypeError(f"{self.name}: there is no operand {', '.join(unknown)}; {takes}")
         for name, kind in zip(self.operands, self.operand_types(storage), strict=True):
             value, is_address = operands[name], isinstance(kind, Pointer)
             known = isinstance(value, int | float | None)
@@ -169,7 +169,7 @@ class _Variant:
         major, minor = capability = driver.capability(number)
         if self.storage == "bfloat16" and major < 8:
             raise RuntimeError(
-                f"gdkernels: bfloat16 needs a GPU of compute capability 8.0, this one has {major}.{minor}"
+                f"gdkernels: bfloat16 needs a GPU of compute capability 8.0 or newer, this one has {major}.{minor}"
             )
         kernel, ptx = self.kernel, self.kernel.ptx(self.storage, capability)
         function = driver.load(ptx, f"{kernel.name}_{self.storage}", number, kernel.shared)
@@ -186,7 +186,7 @@ def kernel(
     ----------
     signature : the types of the operands, see the module
     threads : of a block, in x
-    blocks : of which at least so many fit on a processor: bounds the registers
+    blocks : how many of them must fit on a processor at least, which bounds the registers
     shared : bytes of dynamic shared memory
     variants : the storage types that it is meant for
     operands : their names, if not those of the function's parameters

@@ -36,5 +36,5 @@ def packed(parts: list[np.ndarray]) -> tuple[np.ndarray, list[int]]:
 
 
 def grown(memory: Array | None, size: int, make) -> Array:
-    """Memory of at least so many bytes."""
+    """Memory of at least `size` bytes."""
     return memory if memory is not None and memory.nbytes >= size else make(size + size // 2)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 INSTALL = (
-    'pip install "gdkernels[cuda13]" (drivers from 580 on), or "gdkernels[cuda12]" (drivers from 525 on)'
+    'pip install "gdkernels[cuda13]" (driver 580 or newer), or "gdkernels[cuda12]" (driver 525 or newer)'
 )
 
 try:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 # A processor's time in cycles. HALF_RATE_WARPS, START_CYCLES, SECOND_CYCLES, CYCLE_BYTES and the tiles' shares are fitted to
 # the times of all tiles and parts for 51 shapes in float32, tf32 and bfloat16 on an H200: what this model chooses takes 1 %
-# longer than the best on average, and 23 % at most. `python -m bench.gpu --sections plans` measures it on another GPU.
+# longer than the best on average, and 23 % at most. `python -m bench.gpu --sections tilings` measures it on another GPU.
 CYCLE_FMAS = 128  # multiply-adds in a cycle
 HALF_RATE_WARPS = 5  # warps with which it does half of what it can do
 START_CYCLES = 2_000  # until the first slab has come, and the result gone
@@ -40,7 +40,7 @@ class Tile(Protocol):
     def share(self) -> float: ...
 
 
-class Plan(NamedTuple):
+class Tiling(NamedTuple):
     """A tile, the number of parts, and the span of k (a multiple of the tile's depth) that each takes."""
 
     tile: Tile
@@ -48,8 +48,8 @@ class Plan(NamedTuple):
     span: int
 
 
-def _cycles(m: int, n: int, size: int, processors: int, speed: float, plan: Plan) -> float:
-    tile, parts, span = plan
+def _cycles(m: int, n: int, size: int, processors: int, speed: float, tiling: Tiling) -> float:
+    tile, parts, span = tiling
     blocks = -(-m // tile.side) * -(-n // tile.side) * parts
     each = -(-blocks // processors)  # of the processor that has most
     warps = min(each, tile.blocks) * tile.threads / 32
@@ -63,20 +63,20 @@ def _cycles(m: int, n: int, size: int, processors: int, speed: float, plan: Plan
 
 def ranked(
     tiles: tuple[Tile, ...], m: int, n: int, k: int, size: int, processors: int, speed: float = 1.0
-) -> list[Plan]:
-    """All plans, the fastest by the model first; arguments as those of `choose`."""
-    plans = []
+) -> list[Tiling]:
+    """All tilings, the fastest by the model first; arguments as those of `choose`."""
+    tilings = []
     for tile in tiles:
         for parts in PARTS:
             if parts == 1 or k // parts >= SHALLOWEST:
                 span = -(-k // (parts * tile.depth)) * tile.depth
-                plans.append(Plan(tile, -(-k // span), span))
-    return sorted(plans, key=lambda plan: _cycles(m, n, size, processors, speed, plan))
+                tilings.append(Tiling(tile, -(-k // span), span))
+    return sorted(tilings, key=lambda tiling: _cycles(m, n, size, processors, speed, tiling))
 
 
 @lru_cache(maxsize=4096)
 def choose(
     tiles: tuple[Tile, ...], m: int, n: int, k: int, size: int, processors: int, speed: float = 1.0
-) -> Plan:
-    """The fastest plan by the model, for parts with elements of `size` bytes; `speed` is relative to the tiles' shares."""
+) -> Tiling:
+    """The fastest tiling by the model, for parts with elements of `size` bytes; `speed` is relative to the tiles' shares."""
     return ranked(tiles, m, n, k, size, processors, speed)[0]

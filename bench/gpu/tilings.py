@@ -1,8 +1,8 @@
-"""What the choices of `gdkernels.cuda.gemm.plan` cost: the same product by other tiles, and in other numbers of parts.
+"""What the choices of `gdkernels.cuda.gemm.tiling` cost: the same product by other tiles, and in other numbers of parts.
 
-Only where it is asked for: ``python -m bench.gpu --sections plans --json plans.json``. There is a measurement for each shape
-of `gemm`; the first contestant is what is chosen, the others are named by the side of their tile and by their parts. That is
-what the numbers of the model are fitted to.
+Only where it is asked for: ``python -m bench.gpu --sections tilings --json tilings.json``. There is a measurement for each
+shape of `gemm`; the first contestant is what is chosen, the others are named by the side of their tile and by their parts.
+That is what the numbers of the model are fitted to.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from gdkernels.cuda.gemm import plan as gemm_plan
 from gdkernels.cuda.gemm import simt as gemm_simt
 from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
+from gdkernels.cuda.gemm import tiling as gemm_tiling
 
 from . import gemm, rows
 from .lab import EPS, ROUNDOFF, Lab, deviation
 from .peers import Work
 
-MOST = 12  # plans of a product: those that the model likes best
+MOST = 12  # tilings of a product: those that the model likes best
 
 
 def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
@@ -32,26 +32,26 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
 
 
 def examine(lab: Lab, shape: gemm.Shape, precision: str) -> Iterator[rows.Row]:
-    """The chosen plan against others; and that they all compute the same."""
+    """The chosen tiling against others; and that they all compute the same."""
     operands = gemm.Operands(lab, shape, precision)
     module = gemm_simt if precision == "float32" else gemm_tensorcore
     asked: list[tuple[Any, ...]] = []
-    contestants = {"chosen": by_plan(operands, module, "chosen", lambda *what: asked.append(what))}
-    for plan in gemm_plan.ranked(*asked[-1])[:MOST]:
-        name = f"{plan.tile.side} in {plan.parts}"
-        contestants[name] = by_plan(operands, module, name, lambda *what, plan=plan: plan)
+    contestants = {"chosen": by_tiling(operands, module, "chosen", lambda *what: asked.append(what))}
+    for tiling in gemm_tiling.ranked(*asked[-1])[:MOST]:
+        name = f"{tiling.tile.side} in {tiling.parts}"
+        contestants[name] = by_tiling(operands, module, name, lambda *what, tiling=tiling: tiling)
     samples = lab.clock.compare(contestants, lab.seconds)
     if samples:
-        yield rows.measurement(f"plan, {shape.why}", precision, str(shape), samples, "TFLOP/s", shape.work)
+        yield rows.measurement(f"tiling, {shape.why}", precision, str(shape), samples, "TFLOP/s", shape.work)
     ours, *others = (operands.results[name][: gemm.SAMPLE].to_numpy() for name in contestants)
     # Sums of k products of random numbers: their errors add up as the numbers do, like √k.
     allowed = 4 * ROUNDOFF[precision] + 8 * np.sqrt(shape.k) * EPS
     error = max(deviation(other, ours) for other in others)
-    yield rows.check("plans agree", precision, str(shape), error, allowed)
+    yield rows.check("tilings agree", precision, str(shape), error, allowed)
 
 
-def by_plan(operands: gemm.Operands, module: Any, name: str, choose: Callable[..., Any]) -> Work:
-    """The product by our kernels, where `choose` gives the plan, or None for what is chosen usually."""
+def by_tiling(operands: gemm.Operands, module: Any, name: str, choose: Callable[..., Any]) -> Work:
+    """The product by our kernels, where `choose` gives the tiling, or None for what is chosen usually."""
     usual = module.choose
     module.choose = lambda *what: choose(*what) or usual(*what)
     try:
