@@ -17,7 +17,7 @@ from gdkernels.ops.activation import KINDS
 from gdkernels.scalar.activation import ACTIVATIONS
 from gdkernels.scalar.init import AUTO, INITIALIZERS, INITS
 from gdkernels.scalar.loss import ELEMENT_LOSSES, SOFTMAX_CROSS_ENTROPY
-from gdkernels.scalar.optim import OPTIMIZERS
+from gdkernels.scalar.optim import OPTIMIZERS, RULES
 from gdkernels.scalar.schedules import SCHEDULES
 from gdkernels.train import data, optim, schedules
 from gdkernels.train.loss import LOSSES
@@ -131,6 +131,23 @@ def test_the_cross_entropy_of_rows_has_the_same_defaults_everywhere():
     assert field_defaults(gd.SoftmaxCrossEntropy) == wanted
 
 
+# ---------------------------------------------------------------------------------------------- optimizers
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_has_the_same_options_and_defaults_everywhere(name):
+    rule, op, kind = RULES[name], getattr(gd, f"{name}_step"), optim.BY_NAME[name]
+    options = {option: default for option, (default, _) in rule.options.items()}
+    exact = getattr(reference, f"{name}_step")
+    given = ("p", "g", *rule.states, "step", "lr")
+    assert [*inspect.signature(rule.update).parameters] == ["p", "g", *rule.states, "numbers"]
+    assert [*inspect.signature(rule.numbers).parameters] == ["step", "lr", *options]
+    wanted = options | {"weight_decay": rule.weight_decay}
+    assert defaults(op, *given) == defaults(exact, *given) == wanted
+    assert field_defaults(kind) == wanted | {"lr": rule.lr}
+    assert {kind.__name__, f"{name}_step"} <= words(README.replace("gd.", ""))
+
+
 # ---------------------------------------------------------------------------------------------- schedules
 
 
@@ -181,6 +198,7 @@ def test_every_bundled_set_has_a_recipe_and_every_optimizer_can_be_asked_for():
 def test_every_optimizer_and_layer_is_public():
     for kind in (*optim.BY_NAME.values(), *layers.LAYERS.values()):
         assert getattr(gd, kind.__name__) is kind
+        assert kind.__name__ in words(README.replace("gd.", ""))
 
 
 def test_lists_of_the_command_line_are_those_of_the_modules():

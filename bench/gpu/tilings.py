@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gdkernels.cuda.gemm import simt as gemm_simt
-from gdkernels.cuda.gemm import tensorcore as gemm_tensorcore
+from gdkernels.cuda.gemm import simt, tensorcore
 from gdkernels.cuda.gemm import tiling as gemm_tiling
 
 from . import gemm, rows
@@ -34,7 +33,7 @@ def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
 def examine(lab: Lab, shape: gemm.Shape, precision: str) -> Iterator[rows.Row]:
     """The chosen tiling against others; and that they all compute the same."""
     operands = gemm.Operands(lab, shape, precision)
-    module = gemm_simt if precision == "float32" else gemm_tensorcore
+    module = simt if precision == "float32" else tensorcore
     asked: list[tuple[Any, ...]] = []
     contestants = {"chosen": by_tiling(operands, module, "chosen", lambda *what: asked.append(what))}
     for tiling in gemm_tiling.ranked(*asked[-1])[:MOST]:

@@ -10,14 +10,14 @@ these cost a sixth to a third of what is said here.
 """
 
 NS = {
-    "activation, cheap": 0.08,  # identity, relu, leaky_relu: forward or backward, bound by the cache
+    "activation, cheap": 0.08,  # identity, relu, leaky_relu, a scale: forward or backward, bound by the cache
     "activation": 0.4,  # all others, forward or backward
     "column sums": 0.2,  # of the blocks of a shared sum of rows
     "product": 0.02,  # for each multiply-add of a matrix product
     "product, element": 0.2,  # besides, for each element of its result
     "linear, element": 1.0,  # likewise, with bias and activation
     "dropout": 0.7,
-    "norm": 0.15,
+    "norm": 0.15,  # also the gradient of a scale
     "norm backward": 0.4,
     "norm, blocks": 0.1,  # to add up the blocks of a parameter's gradient
     "softmax": 0.8,  # also its logarithm

@@ -1,6 +1,6 @@
 """The optimizers: their hyper-parameters, checked, with PyTorch's defaults.
 
-The formulas are in `reference/optim.py`, the kernels in `cpu/optim.py`. An optimizer holds no state: a
+The formulas are in `reference/optim.py`, the kernels in `optim.py` of each backend. An optimizer holds no state: a
 `Trainer` makes that (`update`). `lr` is the learning rate where the trainer has no schedule. `weight_decay` is
 L2, added to the gradient, except in AdamW and Lion, which shrink the parameters directly.
 """

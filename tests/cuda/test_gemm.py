@@ -97,7 +97,7 @@ def assert_product(result, a, b, *summands):
 
 def force(monkeypatch, tile, parts=1):
     """Let products be computed by this tile, in this many parts."""
-    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt
     from gdkernels.cuda.gemm.tiling import Tiling
 
     def choose(tiles, m, n, k, size, processors):
@@ -105,7 +105,7 @@ def force(monkeypatch, tile, parts=1):
         span = -(-k // (parts * tile.depth)) * tile.depth
         return Tiling(tile, -(-k // span), span)
 
-    monkeypatch.setattr(gemm_simt, "choose", choose)
+    monkeypatch.setattr(simt, "choose", choose)
 
 
 # ------------------------------------------------------------------------------------------------- products
@@ -115,9 +115,9 @@ def force(monkeypatch, tile, parts=1):
 @pytest.mark.parametrize(("storage", "tile", "form", "by_four"), KERNELS)
 def test_tiles_cover_the_product_and_nothing_else(device, rng, monkeypatch, storage, tile, form, by_four):
     """Two tiles down and two across, of which three are cut, and three slabs, of which the first is shallow."""
-    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt
 
-    tile = getattr(gemm_simt, tile)
+    tile = getattr(simt, tile)
     force(monkeypatch, tile)
     beyond = (4, 8, 12) if by_four else (5, 1, 3)
     m, n, k = tile.side + beyond[0], tile.side + beyond[1], 2 * tile.depth + beyond[2] % tile.depth
@@ -143,9 +143,9 @@ def test_any_shape_in_every_form(device, rng, form, m, n, k):
 @pytest.mark.parametrize("n", [20, 17])
 def test_parts_of_k_are_added_up(device, rng, monkeypatch, storage, n):
     """A gradient of weights: few tiles, many rows. By fours and one by one."""
-    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt
 
-    force(monkeypatch, gemm_simt.TILE_64_FLOAT64 if storage == "float64" else gemm_simt.TILE_64, parts=4)
+    force(monkeypatch, simt.TILE_64_FLOAT64 if storage == "float64" else simt.TILE_64, parts=4)
     a, b = operands(device, rng, storage, "TT" if n == 20 else "NN", 36, n, 200)
     bias = device.put(rng.standard_normal(n).astype(storage))
     result, launches = multiply(device, a, b, bias=bias.address)
@@ -157,10 +157,10 @@ def test_parts_of_k_are_added_up(device, rng, monkeypatch, storage, n):
 def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
     """Five strips of rows for two blocks, which take three turns."""
     from gdkernels.cuda.gemm import epilogue as gemm_epilogue
-    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt
 
     monkeypatch.setattr(gemm_epilogue, "BLOCKS_DOWN", 2)
-    force(monkeypatch, gemm_simt.TILE_64, parts=2)
+    force(monkeypatch, simt.TILE_64, parts=2)
     a, b = operands(device, rng, "float32", "NN", 37, n, 64)
     result, launches = multiply(device, a, b)
     assert launches[1].grid[1] == 2
@@ -189,9 +189,9 @@ def test_a_tall_gradient_is_split_and_a_large_product_is_not(device):
 
 
 def test_more_rows_than_a_grid_has_blocks(device, rng, monkeypatch):
-    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt
 
-    monkeypatch.setattr(gemm_simt, "MOST_ROWS", 64)
+    monkeypatch.setattr(simt, "MOST_ROWS", 64)
     for form in ("NN", "TN"):
         a, b = operands(device, rng, "float32", form, 150, 5, 7)
         add = operand(device, rng, "float32", 150, 5, gap=2)
@@ -290,9 +290,9 @@ def test_the_same_bits_again(device, rng):
     ids="-".join,
 )
 def test_what_follows_the_product(device, rng, monkeypatch, asked, by_four, parts):
-    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt
 
-    force(monkeypatch, gemm_simt.TILE_64, parts)
+    force(monkeypatch, simt.TILE_64, parts)
     m, n, k = (68, 20, 40) if by_four else (67, 19, 41)
     a, b = operands(device, rng, "float32", "NN", m, n, k)
     tail, summands, before = {}, [], None
@@ -339,9 +339,9 @@ def test_the_result_may_take_the_place_of_the_second_summand(device, rng):
 
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_every_activation_follows_the_parts(device, rng, monkeypatch, kind):
-    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt
 
-    force(monkeypatch, gemm_simt.TILE_64, parts=2)
+    force(monkeypatch, simt.TILE_64, parts=2)
     a, b = operands(device, rng, "float32", "NN", 9, 7, 40)
     z = lay(device, np.zeros((9, 7), "f4"), 11, 1)
     result, _ = multiply(device, a, b, z=z.address, activation=kind)
@@ -420,9 +420,9 @@ BARRIER = "cuda.syncthreads()\n"
 def test_a_missing_barrier_is_caught(old, new, rng):
     """By the race detector, whatever the order of the warps; a wrong slab by the bounds or the result."""
     ptxemu = pytest.importorskip("ptxemu", reason="the emulator finds races, a GPU does not")
-    from gdkernels.cuda.gemm import simt as gemm_simt
+    from gdkernels.cuda.gemm import simt
 
-    module = mutant(gemm_simt, old, new) if old else gemm_simt
+    module = mutant(simt, old, new) if old else simt
     x, y = rng.standard_normal((40, 37)).astype("f4"), rng.standard_normal((37, 33)).astype("f4")
     a, b = (Laid(None, 0, 0, 0, values) for values in (x, y))
     caught = []
@@ -445,12 +445,11 @@ def test_a_missing_barrier_is_caught(old, new, rng):
 def test_a_wrong_mask_at_an_edge_is_caught(old, new, rng):
     """What lies behind the operands is touched, or comes in."""
     ptxemu = pytest.importorskip("ptxemu", reason="the emulator knows where arrays end")
-    from gdkernels.cuda.gemm import simt as gemm_simt
-    from gdkernels.cuda.gemm import simt_tiles
+    from gdkernels.cuda.gemm import simt, simt_tiles
 
     line = "from ..runtime.target import cuda, types\n"
     # a name of its own in the cache
-    module = mutant(gemm_simt, line, f"{line}\nMISTAKE = {old!r}, {new!r}\n")
+    module = mutant(simt, line, f"{line}\nMISTAKE = {old!r}, {new!r}\n")
     module.operand = mutant(simt_tiles, old, new).operand
     x, y = rng.standard_normal((40, 37)).astype("f4"), rng.standard_normal((37, 33)).astype("f4")
     a, b = (Laid(None, 0, 0, 0, values) for values in (x, y))

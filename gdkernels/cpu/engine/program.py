@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 
@@ -23,8 +24,9 @@ def bind(call: AnyCall, at: Binding) -> Op:
         return activation.bind(call, at)
     if isinstance(call, NormCall):
         return norm.bind(call, at)
-    assert isinstance(call, Dropout)
-    return dropout.bind(call, at)
+    if isinstance(call, Dropout):
+        return dropout.bind(call, at)
+    assert_never(call)
 
 
 @dataclass

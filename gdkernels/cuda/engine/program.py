@@ -1,6 +1,7 @@
 """From a plan to launches: each call becomes kernels with their addresses and sizes."""
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from ...plan import (
     ActivationCall,
@@ -26,8 +27,9 @@ def bind(call: AnyCall, at: Binding) -> list[Launch]:
         return activation.bind(call, at)
     if isinstance(call, NormCall):
         return norm.bind(call, at)
-    assert isinstance(call, Dropout)
-    return dropout.bind(call, at)
+    if isinstance(call, Dropout):
+        return dropout.bind(call, at)
+    assert_never(call)
 
 
 def bind_all(calls: Iterable[AnyCall], at: Binding) -> list[Launch]:
@@ -53,7 +55,8 @@ def loss_launches(
             storage, kernel, logits=pred, factor=1.0, divide=False, label_smoothing=call.label_smoothing,
             class_weight=class_weight, **given,
         )  # fmt: skip
-    assert isinstance(call, ElementLoss)
-    return loss.element_launches(
-        call.name, storage, pred=pred, terms=0, factor=1.0, options=call.options, **given
-    )
+    if isinstance(call, ElementLoss):
+        return loss.element_launches(
+            call.name, storage, pred=pred, terms=0, factor=1.0, options=call.options, **given
+        )
+    assert_never(call)
