@@ -221,7 +221,7 @@ def backward_ops(da, saved, kind: str, dz, db=None, accumulate: bool = False) ->
     partial = np.empty((blocks, n), dtype)
     return [
         backward_blocks.op(
-            dtype, blocks, work=cost, keeps=(partial,),
+            dtype, blocks, work=cost,
             slope=slope, da=da, saved=saved, dz=dz, partial=partial, batch=batch, n=n, together=together,
         ),
         column_sums.op(

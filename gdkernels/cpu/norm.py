@@ -149,7 +149,7 @@ def _backward_ops(dy, x, residual, gamma, stats, dx, dgamma, dbeta, centred: int
         to_gamma, to_beta = partial, partial[0, n:]
     ops = [
         backward_blocks.op(
-            dtype, blocks, work=cost, keeps=(partial,),
+            dtype, blocks, work=cost,
             dy=dy, x=x, residual=residual, gamma=gamma, stats=stats, dx=dx, to_gamma=to_gamma, to_beta=to_beta,
             batch=batch, n=n, together=together, centred=centred,
         )

@@ -134,19 +134,8 @@ UPDATE = {name: _kernel(name, rule) for name, rule in RULES.items()}
 def step_op(name: str, p, g, states: tuple, row: np.ndarray) -> Op:
     """One step of an optimizer on C-contiguous arrays of the same size, by a row and the factor of the gradient (READ)."""
     a, b, c = (*states, None, None, None)[:3]
-    return UPDATE[name].op(
-        p.dtype,
-        p.size,
-        quantum=QUANTUM,
-        work=work("update", p),
-        keeps=(row,),
-        p=p,
-        g=g,
-        a=a,
-        b=b,
-        c=c,
-        row=row,
-    )
+    cost = work("update", p)
+    return UPDATE[name].op(p.dtype, p.size, quantum=QUANTUM, work=cost, p=p, g=g, a=a, b=b, c=c, row=row)
 
 
 def step(name: str, p, g, states: tuple, row: tuple) -> None:

@@ -1,5 +1,7 @@
 """Records of operands by name: what is given arrives, and what is wrong is told before anything runs."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,16 @@ def test_a_dtype_that_is_another_object_of_the_same_meaning_will_do():
     x = np.ones(3, FLOAT32)
     record = note.op(FLOAT32, 1, **operands(x=x)).record
     assert note.op(np.dtype(twin.str), 1, **operands(x=x)).record[:8] == record[:8]
+
+
+def test_an_op_keeps_the_arrays_that_it_points_into():
+    given = operands(x=np.full(3, 2.0, FLOAT32))
+    kept = weakref.ref(given["x"])
+    op = note.op(FLOAT32, 1, **given)
+    del given
+    assert kept() is not None
+    del op
+    assert kept() is None
 
 
 WRONG = {

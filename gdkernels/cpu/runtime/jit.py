@@ -184,7 +184,7 @@ def native(signature: str, reorder_sums: bool = False):
 class Kernel(Native):
     """A native function that a plan can call: it takes its operands from a record.
 
-    ``record(dtype, **operands)`` makes one, ``op(dtype, total, quantum, work, keeps, **operands)`` an `Op`, which tells what
+    ``record(dtype, **operands)`` makes one, ``op(dtype, total, quantum, work, **operands)`` an `Op`, which tells what
     these are. TypeError names the kernel and the operand that is missing, unknown or not what the kernel asks for.
     """
 
@@ -195,9 +195,10 @@ class Kernel(Native):
         self.words = words  # the operands by name, in the order of the record
         self.record = packer(self.name, words, "record", "", {})
         if not words.keys() & Op._fields:
+            pointers = "".join(f"{name}, " for name, word in words.items() if word.endswith("*"))
             self.op = packer(
-                self.name, words, "new(Op, (kernel, dtype, record, total, quantum, work, keeps, False))",
-                ", total, quantum=1, work=0.0, keeps=()", {"new": tuple.__new__, "Op": Op, "kernel": self},
+                self.name, words, f"new(Op, (kernel, dtype, record, total, quantum, work, ({pointers}), False))",
+                ", total, quantum=1, work=0.0", {"new": tuple.__new__, "Op": Op, "kernel": self},
             )  # fmt: skip
 
 
@@ -226,7 +227,7 @@ class Op(NamedTuple):
     record : the operands, as ``kernel.record(dtype, …)`` packs them
     total, quantum : range(total) is dealt out in multiples of `quantum`
     work : nanoseconds that one core needs, about; it decides how many workers share an operation
-    keeps : arrays that the operands point into and nobody else holds
+    keeps : the arrays that the record points into, which live as long as the op
     apart : other workers write what it reads, or read what it writes, so that all meet before and after it
     """
 
