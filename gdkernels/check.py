@@ -131,7 +131,8 @@ def matrix(op: str, name: str, value: Array, dtype: np.dtype[Any], columns: int)
         raise TypeError(f"{op}: {name} has dtype {value.dtype}, expected {dtype} like the network")
     if value.ndim != 2 or value.shape[1] != columns:
         raise ValueError(f"{op}: {name} has shape {value.shape}, expected (n, {columns})")
-    return contiguous(value)
+    flags = value.flags
+    return value if flags.c_contiguous and flags.aligned else copied(value)
 
 
 def labels_in_range(op: str, name: str, labels: NDArray[np.int64], classes: int, ignore_index: int) -> bool:

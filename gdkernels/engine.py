@@ -1,6 +1,6 @@
 """What both engines promise to the network and the trainer above them: passes for a loop of the user's own, and training."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +10,9 @@ from .plan import LossCall, Plan, Update
 Numbers = NDArray[np.float64]
 
 
-class Outcome(NamedTuple):
-    """How a single step went: its loss, or NaN and why nothing was changed.
-
-    reason : "" where the step was done; "label" where one is out of range, which may be one to be ignored; "not finite"
-        where the loss or a gradient is not
-    """
-
-    loss: float
-    reason: str = ""
+# How a single step went: its loss, and "" where it was done; else NaN, and why nothing was changed: "label" where one is out
+# of range, which may be one to be ignored, or "not finite" where the loss or a gradient is not.
+Outcome = tuple[float, str]
 
 
 class Training(Protocol):

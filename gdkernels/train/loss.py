@@ -34,10 +34,10 @@ class Loss:
     """
 
     op: ClassVar[Callable[..., Any]]
+    name: ClassVar[str]
 
-    @property
-    def name(self) -> str:
-        return self.op.__name__
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.op.__name__
 
     def __post_init__(self) -> None:
         for name, option in ELEMENT_LOSSES[self.name].options.items():
@@ -206,7 +206,7 @@ class SoftmaxCrossEntropy(Loss):
         return "accuracy", accuracy(found[counts], target[counts])
 
 
-LOSSES: dict[str, type[Loss]] = {loss.op.__name__: loss for loss in Loss.__subclasses__()}
+LOSSES: dict[str, type[Loss]] = {loss.name: loss for loss in Loss.__subclasses__()}
 
 
 # What qualities are called: in records, and where a person reads them.

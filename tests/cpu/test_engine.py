@@ -7,6 +7,7 @@ import pytest
 
 from gdkernels.cpu import binding
 from gdkernels.cpu.engine import program
+from gdkernels.cpu.engine.arena import PROGRAMS_KEPT
 from gdkernels.cpu.engine.engine import Engine
 from gdkernels.cpu.runtime import machine, team
 from gdkernels.cpu.runtime.memory import aligned_zeros
@@ -241,10 +242,39 @@ def test_a_step_heeds_a_new_limit_of_threads():
     try:
         for threads in (2, 1):
             team.set_threads(threads)
-            assert np.isfinite(training.step(x, y, 1e-3, 1 / 128, 0).loss)
+            assert np.isfinite(training.step(x, y, 1e-3, 1 / 128, 0)[0])
             assert training._single.workers == threads
     finally:
         team.set_threads(before)
+
+
+def test_batches_of_more_sizes_than_programs_are_kept_are_their_own():
+    """By single steps and by many; with a rate of 0 what a batch has for a loss does not depend on what went before."""
+    plan = lower([Linear(12, 8, "tanh"), Linear(8, 4)], input_gradient=False)
+    params, _ = flat(plan, np.float32)
+    x, y = training_data("labels", 2 * PROGRAMS_KEPT, 12, 4, "float32")
+    sizes = [*range(2 * PROGRAMS_KEPT, PROGRAMS_KEPT - 3, -1), 7, 2 * PROGRAMS_KEPT]
+
+    def new():
+        engine = Engine(plan, params.copy(), np.zeros_like(params), 1)
+        return engine.training(LOSSES["labels"], update_of("sgd", plan, np.float32))
+
+    def single(training, rows):
+        return training.step(x[:rows], y[:rows], 0.0, 1 / rows, 0)[0]
+
+    def several(training, rows):
+        losses, steps = np.empty(2), 2
+        order = np.arange(rows)
+        done = training.train(x, y, order, rows - 2, np.zeros(steps), np.full(steps, 1 / rows), 0, losses)
+        return done, losses.tolist()
+
+    used = new()
+    for rows in sizes:
+        assert single(used, rows) == single(new(), rows)
+    for rows in sizes:
+        assert several(used, rows) == several(new(), rows)
+    for rows in sizes[-3:]:
+        assert single(used, rows) == single(new(), rows)
 
 
 def fitted(layers, threads, steps=3, batch=24):
@@ -300,6 +330,6 @@ def test_denormal_numbers_count_as_zero_in_training_only():
         state[...] = 1e-40
     x, y = training_data("labels", 8, 20, 4, "float32")
     x[:, 0] = 0.0  # the gradient of the first row of w is 0
-    assert np.isfinite(training.step(x, y, 1e-3, 1 / 8, 0).loss)
+    assert np.isfinite(training.step(x, y, 1e-3, 1 / 8, 0)[0])
     assert all(not state[:4].any() for state in update.states)
     assert (np.full(4, 1e-40, np.float32) * np.float32(0.5)).all()

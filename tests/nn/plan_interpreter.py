@@ -68,10 +68,10 @@ class Interpreter:
 
     def step(self, x, y, rate: float, scale: float, samples: int) -> Outcome:
         if y.ndim == 1 and not ((y >= 0) & (y < self.plan.output.columns)).all():
-            return Outcome(math.nan, "label")
+            return math.nan, "label"
         loss = np.full(1, np.nan)
         done = self.train(x, y, np.arange(len(x)), len(x), [rate], [scale], samples, loss)
-        return Outcome(float(loss[0]), "" if done else "not finite")
+        return float(loss[0]), "" if done else "not finite"
 
     # ------------------------------------------------------------------------------------------ calls
 

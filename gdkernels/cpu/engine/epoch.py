@@ -145,6 +145,14 @@ def train(
         code = program if rows == batch else last_program
         scale[0] = scales[step]
         counter[0] = seen + step * batch
+        if (
+            worker == 0
+        ):  # while the others gather: lines that all of them wrote would travel between the cores
+            for segment in range(segments):
+                own, into = offset(settings, segment * SETTINGS), offset(table, segment * ROW_WORDS)
+                own[STEP], own[LR] = float(first + step + 1), rates[step]
+                apply(numbers, own, into)
+                into[SCALE] = 1.0
         begin, end = share(rows, ROWS, worker, workers), share(rows, ROWS, worker + 1, workers)
         chosen = offset(order, step * batch + begin)
         gather_rows(offset(batch_x, begin * n_in), x, chosen, end - begin, n_in)
@@ -162,14 +170,9 @@ def train(
         squares = ordered_sum(sums, blocks)
         if not math.isfinite(squares):
             break
-        factor = 1.0
         if clip > 0.0:
-            factor = min(1.0, clip / (math.sqrt(squares) + 1e-6))
-        for segment in range(segments):
-            own, into = offset(settings, segment * SETTINGS), offset(table, segment * ROW_WORDS)
-            own[STEP], own[LR] = float(first + step + 1), rates[step]
-            apply(numbers, own, into)
-            into[SCALE] = factor
+            for segment in range(segments):
+                table[segment * ROW_WORDS + SCALE] = min(1.0, clip / (math.sqrt(squares) + 1e-6))
         if worker == 0:
             losses[step] = value
             done[0] = step + 1

@@ -31,10 +31,13 @@ def bind(call: AnyCall, at: Binding) -> Op:
 
 @dataclass
 class Program:
-    """Sections of ops in memory: `table` holds their addresses, in the order in which they were added."""
+    """Sections of ops in memory: `table` holds their addresses, in the order in which they were added.
+
+    `keeps` is what the table points to, the ops' own arrays among it.
+    """
 
     table: np.ndarray
-    memory: list[np.ndarray] = field(default_factory=list)
+    keeps: list = field(default_factory=list)
 
 
 def lay_out(sections: Iterable[Iterable[Op]]) -> Program:
@@ -50,8 +53,8 @@ def lay_out(sections: Iterable[Iterable[Op]]) -> Program:
             record = np.frombuffer(op.record, np.int64)
             words = op.kernel.address(op.dtype), address(record), op.total, op.quantum
             section[1 + OP * index : 1 + OP * (index + 1)] = words
-            program.memory.append(record)
-        program.memory.append(section)
+            program.keeps += record, op.keeps
+        program.keeps.append(section)
         program.table[place] = address(section)
     return program
 

@@ -35,6 +35,13 @@ _SET_BY_TRAIN = [
 ]
 
 
+class _Job(NamedTuple):
+    """The record of the job of training, and the programs that it points into."""
+
+    record: np.ndarray
+    programs: tuple[Program, Program]
+
+
 class _Single(NamedTuple):
     """What `step` needs, and what for: this memory, this number of rows, this limit of threads.
 
@@ -46,7 +53,7 @@ class _Single(NamedTuple):
     entry: int
     place: int
     loss: np.ndarray
-    keeps: tuple[np.ndarray, ...]
+    keeps: tuple
 
 
 class Training(Uncopied):
@@ -70,7 +77,7 @@ class Training(Uncopied):
         self._rows = aligned_zeros(optim.ROW_WORDS * segments, np.float64).reshape(segments, -1)
         self._programs = Programs(self._arena)
         self._paces: dict[tuple[int, int], Pace] = {}  # by number of rows and the limit of threads
-        self._records: dict[tuple, np.ndarray] = {}  # of the job of training
+        self._jobs: dict[tuple, _Job] = {}
         self._single: _Single | None = None
 
     def warm_up(self) -> None:
@@ -141,16 +148,16 @@ class Training(Uncopied):
             if start < stop:
                 yield start, stop, QUANTUM, segment
 
-    def _record(self, rows: int, last: int, workers: int, labels: bool) -> np.ndarray:
-        """The record of the job for batches of `rows` rows, the last of `last`; `_SET_BY_TRAIN` is yet to be filled in."""
+    def _job(self, rows: int, last: int, workers: int, labels: bool) -> _Job:
+        """The job for batches of `rows` rows, the last of `last`; `_SET_BY_TRAIN` is yet to be filled in."""
         arena, plan = self._arena, self.plan
         scratches = arena.scratch(workers)
-        program, last_program = self._program(rows, workers), self._program(last, workers)
-        key = arena.version, address(program.table), address(last_program.table), labels
-        record = self._records.get(key)
-        if record is None:
-            if len(self._records) >= PROGRAMS_KEPT:
-                self._records = {}
+        key = arena.version, rows, last, workers > 1, labels
+        job = self._jobs.get(key)
+        if job is None:
+            if len(self._jobs) >= PROGRAMS_KEPT:
+                self._jobs = {}
+            program, last_program = self._program(rows, workers), self._program(last, workers)
             packed = train.record(
                 self.dtype, team=team().memory, scratches=scratches, batch=rows,
                 program=program.table, last_program=last_program.table,
@@ -163,9 +170,8 @@ class Training(Uncopied):
                 n_in=plan.input.columns, n_out=plan.output.columns, labels=int(labels),
                 first=0, steps=0, samples=0, x=None, y=0, order=None, rates=None, scales=None, losses=None, norms=None,
             )  # fmt: skip
-            record = np.frombuffer(packed, np.int64).copy()
-            self._records[key] = record
-        return record
+            job = self._jobs[key] = _Job(np.frombuffer(packed, np.int64).copy(), (program, last_program))
+        return job
 
     # ------------------------------------------------------------------------------------------ steps
 
@@ -214,7 +220,7 @@ class Training(Uncopied):
         """What `train` does, with this many workers."""
         update, count = self._update, order.size
         steps = -(-count // batch)
-        record = self._record(batch, count - (steps - 1) * batch, workers, y.dtype == np.int64)
+        record = self._job(batch, count - (steps - 1) * batch, workers, y.dtype == np.int64).record
         record[_SET_BY_TRAIN] = (
             update.step, steps, count, address(x), address(y), address(order), address(rates), address(scales),
             address(losses), 0 if norms is None else address(norms),
@@ -236,22 +242,23 @@ class Training(Uncopied):
             single = self._single = self._single_step(rows, y.dtype == np.int64)
         update = self._update
         if not set_step(single.place, address(x), address(y), update.step, rate, scale, samples):
-            return Outcome(math.nan, "label")
+            return math.nan, "label"
         run_job(single.entry, single.place, single.workers)
         value = single.loss.item()
         if value != value:
-            return Outcome(value, "not finite")
+            return value, "not finite"
         update.step += 1
-        return Outcome(value)
+        return value, ""
 
     def _single_step(self, rows: int, labels: bool) -> _Single:
         """What `step` needs for batches of this many rows."""
         self._engine.reserve(rows)
         workers = self._engine.workers(rows, True)
         order, rate, loss, scale = np.arange(rows), np.zeros(1), np.zeros(1), np.zeros(1)
-        record = self._record(rows, rows, workers, labels).copy()
+        job = self._job(rows, rows, workers, labels)
+        record = job.record.copy()
         places = (address(order), address(rate), address(scale), address(loss))
         record[_SET_BY_TRAIN] = (0, 1, rows, 0, 0, *places, 0)
         good_for = self._arena.version, rows, get_threads()
-        entry, keeps = train.address(self.dtype), (record, order, rate, scale)
+        entry, keeps = train.address(self.dtype), (record, order, rate, scale, job.programs)
         return _Single(good_for, workers, entry, address(record), loss, keeps)

@@ -225,4 +225,4 @@ class Training(Uncopied):
         rows = len(x)
         self.train(x, y, np.arange(rows), rows, np.full(1, rate), np.full(1, scale), samples, loss)
         value = float(loss[0])
-        return Outcome(value, "" if value == value else "not finite")
+        return value, "" if value == value else "not finite"
