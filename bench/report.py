@@ -12,7 +12,7 @@ from .kernels import LIMIT, NATIVE, PYTHON
 from .record import Row, rows_of
 
 FUSED = "torch eager"  # with the fused optimizer: what most people would write
-SAME = 0.02  # a call from Python that is no more slower than this is no line of its own
+SAME = 0.02  # a call from Python that is slower by no more than this has no line of its own
 
 
 def tables(results: dict[str, Any]) -> Iterator[str]:

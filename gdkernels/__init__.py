@@ -11,7 +11,7 @@ import importlib
 # Type checkers take it for true; importing it from typing would double the time of the import.
 TYPE_CHECKING = False
 
-# The public names: modules, and what other modules list in their __all__. `_homes` reads these lines as text.
+# The public names: modules, and what other modules list in their __all__. Type checkers read them here, all others below.
 if TYPE_CHECKING:
     from . import cuda as cuda
     from . import testing as testing
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from .train.optim import *
     from .train.trainer import *
 else:
+    _MODULES = {"cuda": "cuda", "testing": "testing", "init": "nn.init", "schedules": "train.schedules"}
+    _LISTING = (
+        "cpu.runtime.team", "nn.layers", "nn.network", "ops.activation", "ops.clip", "ops.cross_entropy", "ops.dropout",
+        "ops.linear", "ops.loss", "ops.matmul", "ops.norm", "ops.optim", "ops.softmax", "train.loss", "train.optim",
+        "train.trainer",
+    )  # fmt: skip
     _found = {}
 
     def __getattr__(name: str):
@@ -44,7 +50,7 @@ else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         else:
             module, attribute = _homes()[name]
-            value = importlib.import_module(module, __name__)
+            value = importlib.import_module(f".{module}", __name__)
             if attribute:
                 value = getattr(value, attribute)
         globals()[name] = value
@@ -54,27 +60,24 @@ else:
         return [*_homes(), "__version__"]
 
     def _homes() -> dict[str, tuple[str, str]]:
-        """By public name, the module that it stands for, or the module and the name there.
-
-        Sources are read and not run: that takes a millisecond, and NumPy and Numba stay where they are until they are used.
-        """
+        """By public name, the module that it stands for, or the module and the name there."""
         if not _found:
-            homes = {}
-            for line in _source("__init__").splitlines():
-                if not line.startswith("    from ."):
-                    continue
-                _, module, _, name, *_ = line.split()
-                if name == "*":
-                    listed = _source(module[1:]).partition("\n__all__ = [")[2].partition("]")[0]
-                    homes.update((one, (module, one)) for one in listed.split('"')[1::2])
-                else:
-                    homes[name] = f"{module.rstrip('.')}.{name}", ""
+            homes = {name: (module, "") for name, module in _MODULES.items()}
+            homes |= {name: (module, name) for module in _LISTING for name in _listed(module)}
             _found.update(homes)  # at once, for other threads
         return _found
 
-    def _source(module: str) -> str:
-        with open(f"{__path__[0]}/{module.replace('.', '/')}.py", encoding="utf-8") as file:
-            return file.read()
+    def _listed(module: str) -> list[str]:
+        """The `__all__` of a module.
+
+        Its source is read and not run: that takes a millisecond for all of them, and NumPy and Numba stay where they are
+        until they are used. A module that comes without its source is imported.
+        """
+        try:
+            source = __loader__.get_data(f"{__path__[0]}/{module.replace('.', '/')}.py").decode()
+        except OSError:
+            return importlib.import_module(f".{module}", __name__).__all__
+        return source.partition("\n__all__ = [")[2].partition("]")[0].split('"')[1::2]
 
 
 __version__ = "0.1.0"

@@ -204,7 +204,7 @@ def nadam_step(
     m = beta1 * m + (1.0 - beta1) * g
     v = beta2 * v + (1.0 - beta2) * g**2
 
-    # A factor is below beta1: what is left of the product after `enough` of them is no rounding of 1.
+    # A factor is below beta1: what is left of the product after `enough` of them is less than a rounding of 1.
     enough = 1 if beta1 == 0 else 1 + int(-40.0 / np.log(beta1))
     mu = beta1 * (1.0 - 0.5 * 0.96 ** (np.arange(1, min(step, enough) + 1) * momentum_decay))
     mu_now, mu_next = (beta1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay)) for t in (step, step + 1))

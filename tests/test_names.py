@@ -1,6 +1,13 @@
 """Whatever has a name is found wherever such names are listed: a list that lags behind its table fails here."""
 
+import ast
+import compileall
+import importlib
 import inspect
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import get_args
@@ -193,6 +200,35 @@ def test_every_bundled_set_has_a_recipe_and_every_optimizer_can_be_asked_for():
     assert list(recipes.RECIPES) == list(data.BUNDLED)
     assert set(recipes.USUAL) <= set(OPTIMIZERS) == set(optim.BY_NAME)
     assert set(OPTIMIZERS) <= help_of("--optimizer")
+
+
+def test_type_checkers_see_the_names_that_everybody_gets():
+    text = Path(gd.__file__).read_text(encoding="utf-8")
+    block = next(node for node in ast.parse(text).body if isinstance(node, ast.If))
+    imports = [(node.module, name) for node in block.body for name in node.names]
+    assert [module for module, name in imports if name.name == "*"] == [*gd._LISTING]
+    named = {
+        name.asname: ".".join(filter(None, (module, name.name))) for module, name in imports if name.asname
+    }
+    assert named == gd._MODULES
+    for module in gd._LISTING:
+        assert gd._listed(module) == importlib.import_module(f"gdkernels.{module}").__all__
+
+
+def test_names_are_found_where_modules_come_without_their_sources(tmp_path):
+    folder = tmp_path / "gdkernels"
+    shutil.copytree(Path(gd.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(folder, legacy=True, quiet=1)
+    for source in folder.rglob("*.py"):
+        source.unlink()
+    code = "import gdkernels as gd; print(gd.linear.__name__, gd.NAdam().lr, gd.schedules.__name__, len(gd.__all__))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["linear", "0.002", "gdkernels.train.schedules", str(len(gd.__all__))], (
+        done.stderr
+    )
 
 
 def test_every_optimizer_and_layer_is_public():

@@ -18,7 +18,7 @@ from .cost import rows_of_block, work
 from .runtime.dispatch import address
 from .runtime.emit import lanes
 from .runtime.jit import Op, kernel, native
-from .runtime.layout import Code, Floats, Int
+from .runtime.layout import Code, Floats, Int, OptionalCode
 from .runtime.memory import COLUMN_QUANTUM, QUANTUM
 from .runtime.simd import apply, noalias, offset
 from .runtime.team import WORTH_SHARING, run, run_all
@@ -136,7 +136,7 @@ def backward_columns(
 
 @kernel
 def backward_blocks(
-    slope: Code,
+    slope: OptionalCode,
     da: Floats,
     saved: Floats,
     dz: Floats,

@@ -11,7 +11,7 @@ from ..check import INT64, labels_in_range
 from .cost import work
 from .norm_rows import part, total
 from .runtime.jit import Op, kernel, native
-from .runtime.layout import Double, Doubles, Floats, Int, Ints
+from .runtime.layout import Double, Doubles, Floats, Int, Ints, OptionalFloats
 from .runtime.simd import address_of, noalias, offset, typed
 from .runtime.team import run
 from .runtime.vectors import clear
@@ -87,12 +87,12 @@ def row_losses(losses, picked, log_sums, sums, factor, rows, keep, mass, scale):
 def softmax_cross_entropy_indices(
     pred: Floats,
     target: Ints,
-    grad: Floats,
+    grad: OptionalFloats,
     row_loss: Doubles,
     n: Int,
     scale: Doubles,
     smoothing: Double,
-    weight: Floats,
+    weight: OptionalFloats,
     ignore_index: Int,
     start,
     stop,
@@ -149,12 +149,12 @@ def softmax_cross_entropy_indices(
 def softmax_cross_entropy_probabilities(
     pred: Floats,
     target: Floats,
-    grad: Floats,
+    grad: OptionalFloats,
     row_loss: Doubles,
     n: Int,
     scale: Doubles,
     smoothing: Double,
-    weight: Floats,
+    weight: OptionalFloats,
     start,
     stop,
     scratch,

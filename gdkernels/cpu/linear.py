@@ -10,7 +10,7 @@ from .gemm.product import ZEROS, gemm
 from .gemm.tile import ROWS
 from .matmul import product_columns_op, product_op
 from .runtime.jit import Op, kernel
-from .runtime.layout import Code, Floats, Int
+from .runtime.layout import Floats, Int, OptionalCode
 from .runtime.simd import apply, offset
 from .runtime.team import run as launch
 
@@ -18,7 +18,7 @@ from .runtime.team import run as launch
 @kernel
 def forward(
     x: Floats, rsx: Int, csx: Int, w: Floats, rsw: Int, csw: Int, init: Floats, csi: Int,
-    z: Floats, act: Code, a: Floats, n_in: Int, n_out: Int, start, stop, scratch,
+    z: Floats, act: OptionalCode, a: Floats, n_in: Int, n_out: Int, start, stop, scratch,
 ):  # fmt: skip
     """Rows [start, stop) of z = x @ w + b and, where `act` is not 0, of a = act(z), while z is still in the cache.
 
@@ -36,7 +36,7 @@ def forward(
 @kernel
 def forward_columns(
     x: Floats, rsx: Int, csx: Int, w: Floats, rsw: Int, csw: Int, init: Floats, csi: Int,
-    z: Floats, act: Code, a: Floats, n_in: Int, n_out: Int, rows: Int, start, stop, scratch,
+    z: Floats, act: OptionalCode, a: Floats, n_in: Int, n_out: Int, rows: Int, start, stop, scratch,
 ):  # fmt: skip
     """Columns [start, stop) of the same, for all rows."""
     z, a, width = offset(z, start), offset(a, start), stop - start

@@ -12,7 +12,7 @@ import numpy as np
 from ..scalar.loss import ELEMENT_LOSSES
 from .cost import NS
 from .runtime.jit import Kernel, Op, kernel, native
-from .runtime.layout import Doubles, Floats, Int
+from .runtime.layout import Doubles, Floats, Int, OptionalDoubles, OptionalFloats
 from .runtime.simd import address_of, noalias, offset, taken, typed
 from .runtime.team import run
 
@@ -51,8 +51,8 @@ def _kernel(name: str, loss, options: int) -> Kernel:
     of_elements = native("F*, F*, F*, F*, i8, F, f8*")(elements)
 
     def rows(
-        pred: Floats, target: Floats, grad: Floats, row_loss: Doubles, n: Int, scale: Doubles, options: Doubles,
-        start, stop, scratch,
+        pred: Floats, target: Floats, grad: OptionalFloats, row_loss: Doubles, n: Int, scale: Doubles,
+        options: OptionalDoubles, start, stop, scratch,
     ):  # fmt: skip
         terms = typed(scratch, pred)
         unwanted = typed(scratch + 8 * CHUNK_ELEMENTS, pred)

@@ -7,7 +7,7 @@ stands for a residual that is not there.
 
 from .norm_rows import add, input_gradient, part
 from .runtime.jit import kernel, native
-from .runtime.layout import Floats, Int
+from .runtime.layout import Floats, Int, OptionalFloats
 from .runtime.simd import address_of, noalias, offset, typed
 from .runtime.vectors import clear
 
@@ -28,7 +28,7 @@ def gamma_gradient(dy, x, residual, dgamma, n, mean, rstd):
 def layernorm_gradients(
     dy: Floats,
     x: Floats,
-    residual: Floats,
+    residual: OptionalFloats,
     stats: Floats,
     dgamma: Floats,
     dbeta: Floats,
@@ -57,7 +57,7 @@ def layernorm_gradients(
 def rmsnorm_gradients(
     dy: Floats,
     x: Floats,
-    residual: Floats,
+    residual: OptionalFloats,
     stats: Floats,
     dgamma: Floats,
     batch: Int,
@@ -117,7 +117,7 @@ def add_blocks(partial, out, blocks, width, stride):
 def backward_blocks(
     dy: Floats,
     x: Floats,
-    residual: Floats,
+    residual: OptionalFloats,
     gamma: Floats,
     stats: Floats,
     dx: Floats,
@@ -159,7 +159,7 @@ def backward_blocks(
 
 
 @kernel
-def sum_blocks(partial: Floats, dgamma: Floats, dbeta: Floats, blocks: Int, n: Int, start, stop):
+def sum_blocks(partial: Floats, dgamma: Floats, dbeta: OptionalFloats, blocks: Int, n: Int, start, stop):
     """Columns [start, stop) of dgamma and, unless it is null, dbeta: the blocks of `partial` in their order."""
     width = stop - start
     add_blocks(offset(partial, start), offset(dgamma, start), blocks, width, 2 * n)

@@ -7,13 +7,11 @@ residual that is not there.
 import math
 
 from .runtime.jit import inlined, kernel, native
-from .runtime.layout import Double, Floats, Int
+from .runtime.layout import Double, Floats, Int, OptionalFloats
 from .runtime.simd import address_of, noalias, offset, typed
 from .runtime.vectors import normalised_row, squares_of_row, sum_of_row
 
-BLOCK_ELEMENTS = (
-    512  # of the rows that are normalised together: the long way to 1/std is gone for all at once
-)
+BLOCK_ELEMENTS = 512  # of rows that are normalised together: the long way to 1/std is gone for all at once
 
 
 @native("F*, F*, F*, i8")
@@ -91,7 +89,7 @@ def summed(x, residual, out, n):
 @kernel
 def layernorm_rows(
     x: Floats,
-    residual: Floats,
+    residual: OptionalFloats,
     gamma: Floats,
     beta: Floats,
     out: Floats,
@@ -120,7 +118,15 @@ def layernorm_rows(
 
 @kernel
 def rmsnorm_rows(
-    x: Floats, residual: Floats, gamma: Floats, out: Floats, stats: Floats, n: Int, eps: Double, start, stop
+    x: Floats,
+    residual: OptionalFloats,
+    gamma: Floats,
+    out: Floats,
+    stats: Floats,
+    n: Int,
+    eps: Double,
+    start,
+    stop,
 ):
     """y and stats (rstd) of rows [start, stop)."""
     no_beta = typed(0, x)
@@ -139,7 +145,15 @@ def rmsnorm_rows(
 
 @kernel
 def layernorm_dx_rows(
-    dy: Floats, x: Floats, residual: Floats, gamma: Floats, stats: Floats, dx: Floats, n: Int, start, stop
+    dy: Floats,
+    x: Floats,
+    residual: OptionalFloats,
+    gamma: Floats,
+    stats: Floats,
+    dx: Floats,
+    n: Int,
+    start,
+    stop,
 ):
     """dx of rows [start, stop)."""
     for r in range(start, stop):
@@ -152,7 +166,15 @@ def layernorm_dx_rows(
 
 @kernel
 def rmsnorm_dx_rows(
-    dy: Floats, x: Floats, residual: Floats, gamma: Floats, stats: Floats, dx: Floats, n: Int, start, stop
+    dy: Floats,
+    x: Floats,
+    residual: OptionalFloats,
+    gamma: Floats,
+    stats: Floats,
+    dx: Floats,
+    n: Int,
+    start,
+    stop,
 ):
     """dx of rows [start, stop)."""
     for r in range(start, stop):

@@ -13,7 +13,7 @@ import numpy as np
 from ..scalar.optim import ROW, ROWS, RULES, Rule, decayed, shrunk
 from .cost import work
 from .runtime.jit import Kernel, Native, Op, inlined, kernel, native
-from .runtime.layout import Doubles, Floats
+from .runtime.layout import Doubles, Floats, OptionalFloats
 from .runtime.memory import LINE, QUANTUM
 from .runtime.simd import noalias, offset, taken
 from .runtime.team import run
@@ -105,13 +105,19 @@ def _kernel(name: str, rule: Rule) -> Kernel:
     """The kernel of an optimizer over its loop; of the states a, b, c those that its rule does not have are null."""
     step: Any = _loop(name, rule)
 
-    def without_state(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):
+    def without_state(
+        p: Floats, g: Floats, a: OptionalFloats, b: OptionalFloats, c: OptionalFloats, row: Doubles, start, stop
+    ):  # fmt: skip
         step(offset(p, start), offset(g, start), stop - start, row)
 
-    def with_one(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):
+    def with_one(
+        p: Floats, g: Floats, a: Floats, b: OptionalFloats, c: OptionalFloats, row: Doubles, start, stop
+    ):  # fmt: skip
         step(offset(p, start), offset(g, start), offset(a, start), stop - start, row)
 
-    def with_two(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):
+    def with_two(
+        p: Floats, g: Floats, a: Floats, b: Floats, c: OptionalFloats, row: Doubles, start, stop
+    ):  # fmt: skip
         step(offset(p, start), offset(g, start), offset(a, start), offset(b, start), stop - start, row)
 
     def with_three(p: Floats, g: Floats, a: Floats, b: Floats, c: Floats, row: Doubles, start, stop):

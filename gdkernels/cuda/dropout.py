@@ -30,7 +30,7 @@ def _four_words(seed, number):
     skipped = number & np.uint64(3)
     w0, w1, w2, w3 = _block(seed, number)
     if skipped != 0:
-        v0, v1, v2, v3 = _block(seed, number + np.uint64(4))
+        v0, v1, v2, _ = _block(seed, number + np.uint64(4))
         if skipped >= 2:
             w0, w1, w2, w3, v0 = w2, w3, v0, v1, v2
         if skipped != 2:

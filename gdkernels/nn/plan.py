@@ -78,7 +78,7 @@ def width_in(layers: Sequence[Layer]) -> int:
     width = next((layer.takes for layer in layers if layer.takes is not None), None)
     if width is None:
         raise ValueError(
-            "Network: no layer determines the number of inputs, expected a Linear or a norm among them"
+            "Network: no layer determines the number of inputs, expected one with a width, such as Linear, among them"
         )
     return width
 

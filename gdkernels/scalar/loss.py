@@ -81,7 +81,7 @@ class Loss(NamedTuple):
     """A loss.
 
     loss : function of (prediction, target, *options) that gives (l, dl/dprediction)
-    prediction : what operations call the first argument: "pred", or "logits" where that is no prediction yet
+    prediction : what operations call the first argument: "pred", or "logits" where it is not yet a prediction
     options : by name, in the order of the function's arguments
     targets : the range of the targets; None for any
     """

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numba import cfunc, types
 
-from gdkernels.cpu.runtime import elementary as vmath
+from gdkernels.cpu.runtime import elementary as on_cpu
 from gdkernels.cpu.runtime import team
 from gdkernels.cpu.runtime.flags import FLAGS
 from gdkernels.cpu.runtime.jit import Native, kernel, native
@@ -111,11 +111,11 @@ def test_the_error_is_within_the_stated_ulp(name, dtype):
 
 def scaled_exp(x):
     """What a softmax makes of its exponents, which are at most 0."""
-    return vmath.scale_down(vmath.lifted_exp(x))
+    return on_cpu.scale_down(on_cpu.lifted_exp(x))
 
 
 def test_the_error_of_a_lifted_exponential_grows_no_faster_than_that_of_its_argument(dtype):
-    loop = loop_over(vmath._inlined(scaled_exp), "scaled_exp")
+    loop = loop_over(on_cpu._inlined(scaled_exp), "scaled_exp")
     x = -np.abs(sample(dtype))
     for most in (1, 2, 4, 8, 16, 32, 64, 128, np.inf):
         within = x[~(x < -most)]
@@ -171,19 +171,19 @@ def test_loops_become_vector_code_without_calls(name, dtype):
 @pytest.mark.parametrize(
     ("name", "mutant"),
     [
-        ("exp", {"exp": (*vmath.FLOAT32.exp[:4], 1.01 * vmath.FLOAT32.exp[4])}),
-        ("log1p", {"log": (*vmath.FLOAT32.log[:7], 0.99 * vmath.FLOAT32.log[7])}),
+        ("exp", {"exp": (*on_cpu.FLOAT32.exp[:4], 1.01 * on_cpu.FLOAT32.exp[4])}),
+        ("log1p", {"log": (*on_cpu.FLOAT32.log[:7], 0.99 * on_cpu.FLOAT32.log[7])}),
         ("tanh", {"expm1_least": -12.0}),
         ("normal_cdf", {"tail_step": 13}),
         ("normal_pdf", {"ln2_low": 0.0}),
     ],
 )
 def test_a_wrong_constant_exceeds_the_bound(name, mutant):
-    function = vmath.functions(dataclasses.replace(vmath.FLOAT32, **mutant))[name]
-    wrong = evaluate(loop_over(vmath._inlined(function), f"wrong_{name}"), sample("float32"))
+    function = on_cpu.functions(dataclasses.replace(on_cpu.FLOAT32, **mutant))[name]
+    wrong = evaluate(loop_over(on_cpu._inlined(function), f"wrong_{name}"), sample("float32"))
     assert worst_ulp(wrong, wider(name, sample("float32"))) > ULP[name] + SLACK["float32"]
 
 
 def test_only_floats_have_elementary_functions():
-    assert set(vmath.FUNCTIONS) == {types.float32, types.float64}
-    assert set(vmath.FUNCTIONS[types.float32]) == {*NAMES, "lifted_exp", "scale_down"}
+    assert set(on_cpu.FUNCTIONS) == {types.float32, types.float64}
+    assert set(on_cpu.FUNCTIONS[types.float32]) == {*NAMES, "lifted_exp", "scale_down"}

@@ -156,10 +156,9 @@ def test_parts_of_k_are_added_up(device, rng, monkeypatch, storage, n):
 @pytest.mark.parametrize("n", [20, 17])
 def test_more_rows_of_parts_than_a_grid_has_blocks(device, rng, monkeypatch, n):
     """Five strips of rows for two blocks, which take three turns."""
-    from gdkernels.cuda.gemm import epilogue as gemm_epilogue
-    from gdkernels.cuda.gemm import simt
+    from gdkernels.cuda.gemm import epilogue, simt
 
-    monkeypatch.setattr(gemm_epilogue, "BLOCKS_DOWN", 2)
+    monkeypatch.setattr(epilogue, "BLOCKS_DOWN", 2)
     force(monkeypatch, simt.TILE_64, parts=2)
     a, b = operands(device, rng, "float32", "NN", 37, n, 64)
     result, launches = multiply(device, a, b)

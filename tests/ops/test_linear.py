@@ -97,7 +97,7 @@ def test_results_go_where_they_are_asked_to_go(rng):
 
 
 def test_accumulate_adds_to_dw_and_db_and_overwrites_dx(dtype, rng):
-    x, w, b = layer(rng, dtype)
+    x, w, _ = layer(rng, dtype)
     da = rng.standard_normal((23, 19)).astype(dtype)
     dx, dw, db = linear_backward(da, x, w, None)
     sums = linear_backward(da, x, w, None, dx=np.full_like(x, 7), dw=dw.copy(), db=db.copy(), accumulate=True)

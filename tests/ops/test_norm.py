@@ -405,7 +405,7 @@ def test_a_wrong_shape_is_named(op, shapes, words):
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_written(rng):
-    x, residual, dy, gamma, beta = numbers(rng, "float32", 8, 6)
+    x, _, dy, gamma, beta = numbers(rng, "float32", 8, 6)
     stats, out = np.zeros((8, 2), "f4"), np.full((8, 6), 7, "f4")
     with pytest.raises(TypeError, match="layernorm: gamma has dtype float64, expected float32"):
         layernorm(x, gamma.astype("f8"), beta, out=out)

@@ -19,7 +19,17 @@ from ..optim import LR, ROW_WORDS, SCALE, SETTINGS, STEP
 from ..runtime.dispatch import dispatcher
 from ..runtime.emit import prefetch
 from ..runtime.jit import kernel, native
-from ..runtime.layout import Code, Double, Doubles, Floats, Int, Ints
+from ..runtime.layout import (
+    Code,
+    Double,
+    Doubles,
+    Floats,
+    Int,
+    Ints,
+    OptionalDoubles,
+    OptionalFloats,
+    OptionalInts,
+)
 from ..runtime.memory import LINE
 from ..runtime.simd import (
     address_of,
@@ -108,16 +118,16 @@ def train(
     samples: Int,  # of all steps
     program: Ints,  # three sections: rows, gradients and their squares, update
     last_program: Ints,  # the same for the rows of the last batch
-    x: Floats,
+    x: OptionalFloats,
     y: Int,  # the address of labels or values
-    order: Ints,  # which samples, batch after batch
+    order: OptionalInts,  # which samples, batch after batch
     batch_x: Floats,  # where a batch is gathered
     batch_y: Int,
     row_loss: Doubles,
-    rates: Doubles,
-    scales: Doubles,
-    losses: Doubles,
-    norms: Doubles,  # null: not wanted
+    rates: OptionalDoubles,
+    scales: OptionalDoubles,
+    losses: OptionalDoubles,
+    norms: OptionalDoubles,  # null: not wanted
     sums: Doubles,  # of squares, one for each block of the gradient
     blocks: Int,
     first_blocks: Ints,  # of each parameter
@@ -136,7 +146,10 @@ def train(
     worker,
     workers,
 ):
-    """The job of training: each worker takes all steps, meeting the others at the barriers."""
+    """The job of training: each worker takes all steps, meeting the others at the barriers.
+
+    What may be absent from the record, but for `norms`, is set before the job is run.
+    """
     scratch = scratches + worker * SCRATCH_BYTES
     mode = flush_denormals()
     seen = counter[0]

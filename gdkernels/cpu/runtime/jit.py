@@ -194,8 +194,12 @@ class Kernel(Native):
         self.source = function
         self.words = words  # the operands by name, in the order of the record
         self.record = packer(self.name, words, "record", "", {})
-        if not words.keys() & Op._fields:
-            pointers = "".join(f"{name}, " for name, word in words.items() if word.endswith("*"))
+        if "start" in inspect.signature(function).parameters:  # what has a range is no job, but can be an op
+            if taken := words.keys() & Op._fields:
+                raise TypeError(
+                    f"{function.__name__}: {', '.join(taken)} is part of every Op, expected another name"
+                )
+            pointers = "".join(f"{name}, " for name, word in words.items() if "*" in word)
             self.op = packer(
                 self.name, words, f"new(Op, (kernel, dtype, record, total, quantum, work, ({pointers}), False))",
                 ", total, quantum=1, work=0.0", {"new": tuple.__new__, "Op": Op, "kernel": self},

@@ -7,7 +7,8 @@ A kernel says what an operand is by the annotation of its parameter::
 
 and a caller gives all of them by name, ``forward_elements.op(z.dtype, z.size, act=FORWARD["relu"], z=z, a=out)``. A name
 that is missing or unknown, or a value of another kind, is a TypeError when the record is made; nothing is left to be found
-out at a wild address. A record holds eight bytes for each operand, in the order of the parameters.
+out at a wild address. What may be absent is annotated so, ``OptionalFloats``, and given as None. A record holds eight bytes
+for each operand, in the order of the parameters.
 """
 
 import inspect
@@ -25,26 +26,32 @@ from numba.extending import intrinsic
 from .dispatch import address
 from .simd import I64
 
-# What an operand may be. A pointer is given as an array, or as None, which is a null pointer.
+# What an operand may be. A pointer is given as an array.
 Floats = Annotated[Any, "F*"]  # to elements of the type that the kernel is compiled for
 Doubles = Annotated[Any, "f8*"]
 Ints = Annotated[Any, "i8*"]
 Int = Annotated[Any, "i8"]
 Double = Annotated[Any, "f8"]
-Code = Annotated[Any, "code"]  # the address of a native function of the same element type; None is 0
+Code = Annotated[Any, "code"]  # the address of a native function of the same element type
+# What may be absent: None is 0.
+OptionalFloats = Annotated[Any, "F*?"]
+OptionalDoubles = Annotated[Any, "f8*?"]
+OptionalInts = Annotated[Any, "i8*?"]
+OptionalCode = Annotated[Any, "code?"]
 
 # What a kernel gets from whoever runs it, by the names of its parameters: a range of what the op is about and working
 # memory of its own; or, as the job of a team, the number of the worker and how many there are.
 SUPPLIED = {"start": 1, "stop": 2, "worker": 1, "workers": 2, "scratch": 3}
 
 _MEANINGS = {
-    "F*": "an array of {dtype} or None",
-    "f8*": "an array of float64 or None",
-    "i8*": "an array of int64 or None",
+    "F*": "an array of {dtype}",
+    "f8*": "an array of float64",
+    "i8*": "an array of int64",
     "i8": "an integer",
     "f8": "a number",
-    "code": "a native function or None",
+    "code": "a native function",
 }
+OPTIONAL = "?"  # behind a word
 
 FLOATS = {"float32": types.float32, "float64": types.float64}
 _SCALARS = {
@@ -73,7 +80,7 @@ class _RecordModel(models.PrimitiveModel):
 
 def parse_type(text: str, dtype: str):
     """The Numba type of one word: ``F`` is the element type `dtype`, ``i8 i4 f8 f4`` are scalars, ``*`` is a pointer."""
-    name = text.strip()
+    name = text.strip().removesuffix(OPTIONAL)
     if name == "record":
         return Record(FLOATS[dtype])
     scalar = FLOATS[dtype] if name[0] == "F" else _SCALARS[name.rstrip("*")]
@@ -81,13 +88,13 @@ def parse_type(text: str, dtype: str):
 
 
 def words_of(function) -> dict[str, str]:
-    """The operands of a kernel's function, by name, each with its word; what is supplied is none of them."""
+    """The operands of a kernel's function, by name, each with its word; what is supplied is not among them."""
     words = {}
     for name, parameter in inspect.signature(function).parameters.items():
         said = get_args(parameter.annotation)
         if name in SUPPLIED and not said:
             continue
-        if name in SUPPLIED or len(said) != 2 or said[1] not in _MEANINGS:
+        if name in SUPPLIED or len(said) != 2 or said[1].removesuffix(OPTIONAL) not in _MEANINGS:
             expected = (
                 "none because it is supplied" if name in SUPPLIED else "one that says what operand it is"
             )
@@ -168,11 +175,13 @@ _ELEMENTS = {"F*": "dtype", "f8*": "float64", "i8*": "int64"}
 
 def _value(name: str, word: str) -> str:
     """What stands for an operand where a record is packed: the packing refuses what is neither an integer nor a float."""
+    if word.endswith(OPTIONAL):
+        return f"0 if {name} is None else {_value(name, word.removesuffix(OPTIONAL))}"
     if word == "code":
-        return f"0 if {name} is None else {name}.address(dtype)"
+        return f"{name}.address(dtype)"
     if word.endswith("*"):
         kind = _ELEMENTS[word]
-        return f"0 if {name} is None else address({name}) if {name}.dtype is {kind} else address_if({name}, {kind})"
+        return f"address({name}) if {name}.dtype is {kind} else address_if({name}, {kind})"
     return name
 
 
@@ -193,14 +202,17 @@ def _complaint(name: str, words: Mapping[str, str], dtype: np.dtype, **operands:
                 if isinstance(value, np.ndarray)
                 else f"of type {type(value).__name__}"
             )
-            return f"{name}: {operand} is {kind}, expected {_MEANINGS[word].format(dtype=dtype)}"
+            meant = _MEANINGS[word.removesuffix(OPTIONAL)].format(dtype=dtype)
+            return f"{name}: {operand} is {kind}, expected {meant}{' or None' * word.endswith(OPTIONAL)}"
     return f"{name}: an operand does not fit into 64 bits"
 
 
 def _fits(value: Any, word: str, dtype: np.dtype) -> bool:
     """Whether a value is what an operand may be."""
+    if word.endswith(OPTIONAL):
+        return value is None or _fits(value, word.removesuffix(OPTIONAL), dtype)
     if word.endswith("*"):
-        return value is None or (isinstance(value, np.ndarray) and value.dtype == _DTYPES.get(word, dtype))
+        return isinstance(value, np.ndarray) and value.dtype == _DTYPES.get(word, dtype)
     if word == "code":
-        return value is None or hasattr(value, "address")
+        return hasattr(value, "address")
     return isinstance(value, int | float | np.number if word == "f8" else int | np.integer)

@@ -46,9 +46,7 @@ _core = getattr(_libc, "sched_getcpu", None) if hasattr(os, "sched_setaffinity")
 # (number of the job) · 2^COUNT_BITS + (workers that take part): one word, so that a worker never joins a job by the
 # count of the next one.
 ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD = 0, 8, 16, 24, 32, 33
-SHARED = 40  # the record of `do_part`, and behind it that of the op which is shared
-OPERANDS = 48
-PARKED = 80  # one line a worker
+PARKED = 40  # one line a worker
 COUNT_BITS = 9
 MOST_WORKERS = 256
 
@@ -322,10 +320,16 @@ def run(op: Op) -> None:
         team = _team
         try:
             workers = min(_threads, int(work // (WORTH_SHARING // 2)))
-            operands, scratch = np.frombuffer(record, np.int64), team.scratch(workers)
-            team.memory[SHARED : SHARED + 5] = entry, team.address + 8 * OPERANDS, total, quantum, scratch
-            team.memory[OPERANDS : OPERANDS + operands.size] = operands
-            team.run(do_part.address(), team.address + 8 * SHARED, workers)
+            operands = np.frombuffer(record, np.int64)
+            job = do_part.record(
+                dtype,
+                entry=entry,
+                record=address(operands),
+                total=total,
+                quantum=quantum,
+                scratches=team.scratch(workers),
+            )
+            team.run(do_part.address(), address(np.frombuffer(job, np.int64)), workers)
             return
         finally:
             team.lock.release()
