@@ -5,6 +5,7 @@ at zero. L2 decay adds weight_decay · p to the gradient; decoupled decay (AdamW
 1 − lr · weight_decay. Nothing is written unless every argument is right.
 """
 
+from functools import lru_cache
 from itertools import repeat
 
 from ..check import Array, apart, array, contiguous, float_dtype, number, whole, writable
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 _WHY = "p has it"
+# Of the last steps: usually every parameter of a network takes the same one.
+_ROWS = {name: lru_cache(maxsize=8)(row) for name, row in ROWS.items()}
 _OPTIONS = {
     name: (tuple(rule.options), [option.range for option in rule.options.values()])
     for name, rule in RULES.items()
@@ -303,7 +306,7 @@ def _row(op: str, name: str, step: int, lr: float, weight_decay: float, *options
     rate = number(op, "lr", lr, NOT_NEGATIVE)
     names, ranges = _OPTIONS[name]
     given = tuple(map(number, repeat(op), names, options, ranges))
-    return ROWS[name](float(count), rate, number(op, "weight_decay", weight_decay, NOT_NEGATIVE), given)
+    return _ROWS[name](float(count), rate, number(op, "weight_decay", weight_decay, NOT_NEGATIVE), given)
 
 
 def _step(op: str, name: str, p: Array, g: Array, states: dict[str, Array], row: tuple[float, ...]) -> None:

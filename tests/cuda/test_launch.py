@@ -27,6 +27,14 @@ def test_operands_are_what_their_names_say_in_any_order():
     assert numpy.operands == RIGHT
 
 
+@pytest.mark.parametrize("value", [1e300, -1e300, 3.5e38])
+def test_a_number_beyond_float32_is_infinite_there(value):
+    assert kernel.on("float32", ONE, **RIGHT | {"factor": value}).operands["factor"] == math.copysign(
+        math.inf, value
+    )
+    assert kernel.on("float64", ONE, **RIGHT | {"factor": value}).operands["factor"] == value
+
+
 def refused(**changes):
     """The words of the refusal, with operands changed; `...` takes one away."""
     operands = {name: value for name, value in (RIGHT | changes).items() if value is not ...}

@@ -10,6 +10,7 @@ The operands have the names of the function's parameters and are given by these:
 a `Launch`, or refuses. Words in parentheses, as in ``"F*, (R, R), i8"``, are operands of which the function takes a tuple.
 """
 
+import math
 import operator
 import re
 import struct
@@ -28,6 +29,7 @@ install()
 
 BLOCKS_DOWN = 65535  # that a grid may have in y
 _NAMES = {"i8": "int64", "i4": "int32", "i2": "int16", "u4": "uint32", "f4": "float32", "f8": "float64"}
+FLOAT32_MOST = (2 - 2**-23) * 2.0**127
 _CODES = {
     types.int64: "q",
     types.int32: "i4x",
@@ -121,7 +123,7 @@ class Kernel:
         """The kernel with its operands, by name, for a grid of (x, y, z) blocks.
 
         TypeError where one is missing, has no place in the kernel, or is of another type than the signature says: an address
-        is an int, and 0 what is absent.
+        is an int, and 0 what is absent. A number beyond float32 is infinite there, as on the CPU.
         """
         try:
             variant = self._by_storage.get(storage) or self.variant(storage)
@@ -129,6 +131,8 @@ class Kernel:
         except (KeyError, TypeError, struct.error):
             self._refuse(storage, operands)
             raise
+        except OverflowError:
+            return self.on(storage, grid, **{name: _as_float32(value) for name, value in operands.items()})
         if len(operands) != self._count:
             self._refuse(storage, operands)
         return Launch(variant, grid, packed)
@@ -149,6 +153,13 @@ class Kernel:
             except (TypeError, struct.error) as error:
                 expected = f"the address of {kind.storage}, or 0" if is_address else str(kind)
                 raise TypeError(f"{self.name}: {name} is {found}, expected {expected}") from error
+
+
+def _as_float32(value):
+    """The number that float32 has for a float; all else as it is."""
+    if isinstance(value, float) and abs(value) > FLOAT32_MOST:
+        return math.copysign(math.inf, value)
+    return value
 
 
 class _Variant:
