@@ -243,7 +243,7 @@ def parts() -> Iterator[list[Job]]:
         yield of_sizes("update", name, 2 + len(RULES[name].states), partial(update, name))
     yield [
         *of_sizes("squares", "norm of a gradient", 1, squares, PIECE),
-        *of_sizes("squares", "clipping", 1, clipping, PIECE, other="scale"),
+        *of_sizes("squares", "clipping", 1, clipping, PIECE, other="clip"),
     ]
     yield [steps(case) for case in NETWORKS]
 

@@ -38,7 +38,7 @@ def square_sum_in_kind(g, count):
 
 
 @native("F*, i8, f8")
-def multiply(g, count, factor):
+def shrink(g, count, factor):
     factor_ = type(g[0])(factor)
     for i in range(count):
         g[i] *= factor_
@@ -71,9 +71,9 @@ def gradient_squares(g: Floats, count: Int, size: Int, sums: Doubles, start, sto
 
 
 @kernel
-def scale_elements(g: Floats, factor: Double, start, stop):
+def shrink_elements(g: Floats, factor: Double, start, stop):
     """g = factor g on elements [start, stop)."""
-    multiply(offset(g, start), stop - start, factor)
+    shrink(offset(g, start), stop - start, factor)
 
 
 # ---------------------------------------------------------------------------------------------- ops
@@ -99,9 +99,9 @@ def gradient_squares_op(g, size: int, sums) -> Op:
     return gradient_squares.op(g.dtype, blocks, g=g, count=g.size, size=size, sums=sums)
 
 
-def scale_op(g, factor: float) -> Op:
+def shrink_op(g, factor: float) -> Op:
     """g = factor g, for a C-contiguous array."""
-    return scale_elements.op(g.dtype, g.size, quantum=QUANTUM, work=work("scale", g), g=g, factor=factor)
+    return shrink_elements.op(g.dtype, g.size, quantum=QUANTUM, work=work("clip", g), g=g, factor=factor)
 
 
 def norm(arrays: list) -> float:
@@ -116,5 +116,5 @@ def clip(max_norm: float, arrays: list) -> float:
     size = norm(arrays)
     factor = max_norm / (size + 1e-6)
     if not factor >= 1.0:
-        run_all(scale_op(array, factor) for array in arrays)
+        run_all(shrink_op(array, factor) for array in arrays)
     return size

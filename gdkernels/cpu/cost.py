@@ -27,7 +27,7 @@ NS = {
     "cross-entropy": 1.0,
     "update": 0.32,  # of a parameter, by any optimizer
     "squares": 0.08,  # of a gradient
-    "scale": 0.08,  # what clipping does to a gradient
+    "clip": 0.08,  # of a gradient: a product
     "step, weight": 0.06,  # of a training step: each weight, for each row of the batch
     "step, column": 2.0,  # each column of each matrix of the plan, for each row
     "step, parameter": 1.0,  # each parameter, once
