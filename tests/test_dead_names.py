@@ -1,4 +1,7 @@
-"""Nothing lies about: every function, class and constant of a module is used by something, and not by tests alone."""
+"""Nothing lies about: every function, class and constant of a module is used by something, and not by tests alone.
+
+By reading alone: a name that is also that of an attribute somewhere, or is said in a string, counts as used.
+"""
 
 import ast
 import re
