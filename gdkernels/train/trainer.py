@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import Array, choice, number, truth, whole
+from ..cpu.runtime.team import MOST_WORKERS
 from ..engine import Engine, Training
 from ..nn.network import Network, in_chunks
 from ..nn.plan import lower
@@ -31,7 +32,6 @@ Record = dict[str, Any]
 Callback = Callable[["Trainer", Record], object]
 
 DECAYS = ("all", "weights")
-MOST_THREADS = 256
 DEFAULT_OPTIMIZER = AdamW()
 
 
@@ -123,8 +123,8 @@ class Trainer:
         self.clip_norm = clip_norm
         if threads is not None:
             threads = whole("Trainer", "threads", threads, at_least=1)
-            if threads > MOST_THREADS:
-                raise ValueError(f"Trainer: threads is {threads}, expected at most {MOST_THREADS}")
+            if threads > MOST_WORKERS:
+                raise ValueError(f"Trainer: threads is {threads}, expected at most {MOST_WORKERS}")
         self.threads = threads
         self.epochs = 0
         self._decay = decay
