@@ -182,9 +182,10 @@ class Trainer:
         finite; the parameters then stay as they were.
         """
         net = self.net
-        if self._place is not net.place:
+        place = net.place
+        if self._place is not place:
             self._follow()
-        x = net.place.matrix("Trainer.step", "x", x, net.dtype, net.n_in)
+        x = place.matrix("Trainer.step", "x", x, net.dtype, net.n_in)
         rows = len(x) or refuse_empty("Trainer.step", x)
         if self._engine_checks_labels and are_labels(y, rows):
             weights: Weights = 1.0
@@ -192,7 +193,7 @@ class Trainer:
             y, weights = self._targets("Trainer.step", y, rows)
         training = self._trainings.get(y.ndim) or self._training(y)
         rate = self.optimizer.lr if self.schedule is None else float(self._rates(1)[0])
-        loss, reason = training.step(x, net.place.targets(y), rate, scale_of(weights, rows), net.samples)
+        loss, reason = training.step(x, place.targets(y), rate, scale_of(weights, rows), net.samples)
         if reason == "label":  # which is to be ignored, or else refused by name
             y, weights = self._targets("Trainer.step", y, rows)
             loss = self._step_without_ignored(training, x, y, rate, scale_of(weights, rows))

@@ -240,11 +240,12 @@ class Training(Uncopied):
         rows, single = x.shape[0], self._single
         if single is None or single.good_for != (self._arena.version, rows, get_threads()):
             single = self._single = self._single_step(rows, y.dtype == np.int64)
+        _, workers, entry, place, loss, _ = single
         update = self._update
-        if not set_step(single.place, address(x), address(y), update.step, rate, scale, samples):
+        if not set_step(place, address(x), address(y), update.step, rate, scale, samples):
             return math.nan, "label"
-        run_job(single.entry, single.place, single.workers)
-        value = single.loss.item()
+        run_job(entry, place, workers)
+        value = loss.item()
         if value != value:
             return value, "not finite"
         update.step += 1
