@@ -19,11 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "tools/ptxemu/run"
 WITHOUT_DEVICE = {"test_sass.py", "test_static_gate.py"}  # they need no device, and run in the default run
 FILES = {path.name for path in (ROOT / "tests/cuda").glob("test_*.py")} - WITHOUT_DEVICE
+BENCH = ["test_bench_gpu.py"]  # it walks the benchmark's whole path, and is slow
 # The longest first. Files that are not named here run together, too.
 GROUPS = [
     ["test_engine.py"],
     ["test_command_line.py", "test_cross_entropy.py", "test_loss.py"],
-    ["test_bench_gpu.py"],
+    BENCH,
     ["test_activation.py", "test_arrays.py", "test_dropout.py"],
     ["test_gemm.py", "test_gemm_choice.py", "test_gemm_tensorcore.py", "test_linear.py"],
 ]
@@ -40,7 +41,7 @@ def run(name, files, options=(), variables=None, marks=()):
 
 
 RUNS = [
-    *(run("as it is", files) for files in GROUPS),
+    *(run("as it is", files, marks=pytest.mark.slow if files is BENCH else ()) for files in GROUPS),
     run("arrays of CuPy", GROUPS[3][:2], ["-k", "not all_floats"], {"PTXEMU_CUPY": "1"}),
     *(run("races, reverse", files, EACH_KERNEL, WATCHED | REVERSE, pytest.mark.slow) for files in HALVES),
     *(run("races, random", files, EACH_KERNEL, WATCHED | RANDOM, pytest.mark.slow) for files in HALVES),

@@ -23,6 +23,7 @@ def needs_met():
         pytest.skip(check.stdout.strip().replace("\n", "; "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in TOOL.glob("tests/test_*.py")))
 def test_own_tests_pass(needs_met, name):
     done = call(TOOL / "selftest", sys.executable, name)

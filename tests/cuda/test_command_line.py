@@ -14,6 +14,7 @@ from gdkernels.cli.on_device import OnDevice
 from gdkernels.cli.verify import summarise
 
 
+@pytest.mark.slow
 def test_training_on_digits_ends_as_on_the_cpu(device, tmp_path, monkeypatch):
     curves, reports = [], []
     fit = gd.Trainer.fit
