@@ -183,9 +183,8 @@ def overlap(left: Array, right: Array) -> bool:
 
 def apart(op: str, names: Sequence[str], arrays: Sequence[Array]) -> None:
     """Refuse arrays of which two, all in NumPy or all on a GPU, have an element in common."""
-    might = (
-        np.may_share_memory if type(arrays[0]) is ndarray else overlap
-    )  # one call less for each two that do not
+    # The cheap look first: most have nothing in common.
+    might = np.may_share_memory if type(arrays[0]) is ndarray else overlap
     for index, one in enumerate(arrays):
         for before in range(index):
             if might(one, arrays[before]) and overlap(one, arrays[before]):

@@ -88,17 +88,9 @@ def summed(x, residual, out, n):
 
 @kernel
 def layernorm_rows(
-    x: Floats,
-    residual: OptionalFloats,
-    gamma: Floats,
-    beta: Floats,
-    out: Floats,
-    stats: Floats,
-    n: Int,
-    eps: Double,
-    start,
-    stop,
-):
+    x: Floats, residual: OptionalFloats, gamma: Floats, beta: Floats, out: Floats, stats: Floats, n: Int, eps: Double,
+    start, stop,
+):  # fmt: skip
     """y and stats (mean, rstd) of rows [start, stop)."""
     given = x if address_of(residual) == 0 else out
     few = max(1, BLOCK_ELEMENTS // n)
@@ -118,16 +110,8 @@ def layernorm_rows(
 
 @kernel
 def rmsnorm_rows(
-    x: Floats,
-    residual: OptionalFloats,
-    gamma: Floats,
-    out: Floats,
-    stats: Floats,
-    n: Int,
-    eps: Double,
-    start,
-    stop,
-):
+    x: Floats, residual: OptionalFloats, gamma: Floats, out: Floats, stats: Floats, n: Int, eps: Double, start, stop,
+):  # fmt: skip
     """y and stats (rstd) of rows [start, stop)."""
     no_beta = typed(0, x)
     given = x if address_of(residual) == 0 else out
@@ -145,16 +129,8 @@ def rmsnorm_rows(
 
 @kernel
 def layernorm_dx_rows(
-    dy: Floats,
-    x: Floats,
-    residual: OptionalFloats,
-    gamma: Floats,
-    stats: Floats,
-    dx: Floats,
-    n: Int,
-    start,
-    stop,
-):
+    dy: Floats, x: Floats, residual: OptionalFloats, gamma: Floats, stats: Floats, dx: Floats, n: Int, start, stop,
+):  # fmt: skip
     """dx of rows [start, stop)."""
     for r in range(start, stop):
         first = r * n
@@ -166,16 +142,8 @@ def layernorm_dx_rows(
 
 @kernel
 def rmsnorm_dx_rows(
-    dy: Floats,
-    x: Floats,
-    residual: OptionalFloats,
-    gamma: Floats,
-    stats: Floats,
-    dx: Floats,
-    n: Int,
-    start,
-    stop,
-):
+    dy: Floats, x: Floats, residual: OptionalFloats, gamma: Floats, stats: Floats, dx: Floats, n: Int, start, stop,
+):  # fmt: skip
     """dx of rows [start, stop)."""
     for r in range(start, stop):
         first = r * n

@@ -158,9 +158,8 @@ def train(
         code = program if rows == batch else last_program
         scale[0] = scales[step]
         counter[0] = seen + step * batch
-        if (
-            worker == 0
-        ):  # while the others gather: lines that all of them wrote would travel between the cores
+        # By one worker, while the others gather: lines that all of them wrote would travel between the cores.
+        if worker == 0:
             for segment in range(segments):
                 own, into = offset(settings, segment * SETTINGS), offset(table, segment * ROW_WORDS)
                 own[STEP], own[LR] = float(first + step + 1), rates[step]

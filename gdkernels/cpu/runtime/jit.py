@@ -167,7 +167,7 @@ def _callees(function, seen=None) -> list[Native]:
             found.append(value)
         elif inspect.isfunction(value) and value not in seen:
             seen.add(value)
-            if value.__module__.partition(".")[0] not in WITHOUT_NATIVES:
+            if (value.__module__ or "").partition(".")[0] not in WITHOUT_NATIVES:
                 found += _callees(value, seen)
     return found
 
