@@ -35,9 +35,8 @@ def main():
         sys.exit(f"ptxemu: {e}")
     os.environ.update(PTXEMU_BUILD=build, PTXEMU_RUN=run, PTXEMU_PYTHON=sys.executable)
     prepend("LD_LIBRARY_PATH", build)  # libcuda.so.1
-    prepend(
-        "LD_PRELOAD", "libnvJitLink.so.13"
-    )  # before an installed one is found; a path may have no spaces here
+    # Before an installed one is found; a path may have no spaces here.
+    prepend("LD_PRELOAD", "libnvJitLink.so.13")
     prepend("PYTHONPATH", build)  # the ptxemu package
     if os.environ.get("PTXEMU_CUPY", "0") != "0":
         prepend("PYTHONPATH", os.path.join(build, "standins"))
