@@ -3,10 +3,13 @@
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
+
+from ..check import FLOATS
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -26,23 +29,92 @@ def wing(array: Any, family: str) -> Any:
 
 
 def everywhere(op: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let an operation take CUDA arrays too.
+    """Let an operation take CUDA arrays too, and calls of NumPy arrays go through its door (`cpu.doors`) where it has one.
 
     The operation itself sees NumPy arrays, or all arrays as `cuda.runtime.arrays.Array`, which looks like one. What it
     returns goes back to the library of the first array.
     """
+    parameters = inspect.signature(op).parameters.values()
+    if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters):
 
-    @functools.wraps(op)
-    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        if args and type(args[0]) is np.ndarray:
-            try:
-                return op(*args, **kwargs)
-            except TypeError:
-                _refuse_mixture(op, args, kwargs)
-                raise
-        return _wherever(op, args, kwargs)
+        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            return _on_its_wing(op, args, kwargs)
 
-    return call
+        return functools.wraps(op)(call)
+    entrance = _Entrance(op)
+    return cast("Callable[Arguments, Result]", functools.wraps(op)(entrance.function))
+
+
+class _Entrance:
+    """The public function of an operation: it tries the door first, and what the door refuses goes to the operation.
+
+    The function is written out with the parameters of the operation, as the methods of dataclasses are: to hand on
+    ``*args, **kwargs`` would take longer than many a kernel.
+    """
+
+    def __init__(self, op: Callable[..., Any]):
+        self._op = op
+        self._door: Any = None
+        self._known: set[Any] = (
+            set()
+        )  # element types and names that the door was told, as far as it can do them
+        signature = inspect.signature(op)
+        given = ", ".join(signature.parameters)
+        declared = [
+            name if one.default is one.empty else f"{name}=defaults[{name!r}]"
+            for name, one in signature.parameters.items()
+        ]
+        gives = "" if signature.return_annotation is None else "return made"
+        text = (
+            f"def {op.__name__}({', '.join(declared)}):\n"
+            f"    made = enter({given})\n"
+            f"    if made is None:\n"
+            f"        return refused(({given},))\n"
+            f"    {gives or 'return None'}\n"
+        )
+        defaults = {name: one.default for name, one in signature.parameters.items()}
+        self._names: dict[str, Any] = {"enter": _refuse, "refused": self._refused, "defaults": defaults}
+        exec(compile(text, f"<entrance of {op.__name__}>", "exec"), self._names)
+        self.function: Callable[..., Any] = self._names[op.__name__]
+
+    def _refused(self, args: tuple[Any, ...]) -> Any:
+        """What the door does not know it is told, if it can be; what it cannot do the operation does."""
+        first = args[0]
+        if type(first) is np.ndarray and first.dtype in FLOATS:
+            words = tuple(sys.intern(one) if type(one) is str else None for one in args)
+            if (first.dtype, words) not in self._known:
+                self._known.add((first.dtype, words))
+                self._tell(first.dtype, words)
+                made = self._names["enter"](*args)
+                if made is not None:
+                    return None if made is True else made
+        return _on_its_wing(self._op, args, {})
+
+    def _tell(self, dtype: np.dtype[Any], words: tuple[str | None, ...]) -> None:
+        from ..cpu import doors
+
+        door = self._door or doors.find(self._op.__name__)
+        if door is None or not door.can_open:
+            return
+        if self._door is None:
+            self._door = door
+            self._names["enter"] = door.open()
+        door.learn(dtype, words)
+
+
+def _refuse(*args: Any) -> None:
+    """What stands for the door of an operation until the first call."""
+
+
+def _on_its_wing(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call an operation; its arrays may lie on the GPU, but not some there and some here."""
+    if args and type(args[0]) is np.ndarray:
+        try:
+            return op(*args, **kwargs)
+        except TypeError:
+            _refuse_mixture(op, args, kwargs)
+            raise
+    return _wherever(op, args, kwargs)
 
 
 def _on_device(value: object) -> bool:
