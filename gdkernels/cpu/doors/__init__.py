@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _FAMILIES = {
     "activation": ("activation", "activation_backward"),
+    "clip": ("clip_by_global_norm", "global_norm"),
     "cross_entropy": ("softmax_cross_entropy",),
     "dropout": ("dropout", "dropout_backward"),
     "linear": ("linear", "linear_backward"),

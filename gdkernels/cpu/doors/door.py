@@ -17,7 +17,8 @@ compiled functions (`gdkernels.njit`).
 import ctypes
 import struct
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,9 @@ _FASTCALL = 0x80  # the interpreter's name for a function of (self, address of t
 class _Method(ctypes.Structure):
     """What the interpreter wants to know of a function (PyMethodDef)."""
 
-    _fields_ = [("name", ctypes.c_char_p), ("call", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)]  # fmt: skip
+    _fields_ = [
+        ("name", ctypes.c_char_p), ("call", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p),
+    ]  # fmt: skip
 
 
 def _bits(value: float) -> int:
@@ -47,8 +50,57 @@ def _bits(value: float) -> int:
     return struct.unpack("<q", struct.pack("<d", value))[0]
 
 
-@dataclass
-class Door:
+class Opening:
+    """What a door is for Python: a function that `enter` is, and memory in which it finds what it must know.
+
+    Attributes
+    ----------
+    name : of the operation
+    tables : by the name of the element type
+    memory : see `words`
+    """
+
+    def __init__(self, name: str, enter: Native):
+        self.name, self._enter = name, enter
+        self.tables: dict[str, np.ndarray] = {}
+        self.memory = aligned_zeros(at.DOOR_WORDS, np.int64)
+
+    @property
+    def can_open(self) -> bool:
+        """Whether the objects of this interpreter can be read in native code."""
+        return python.READABLE
+
+    def table(self, dtype: Any) -> np.ndarray:
+        """The table for an element type, with its kernels compiled."""
+        raise NotImplementedError
+
+    def choose(self, dtype: Any, place: int, word: str) -> None:
+        """Compile what a name among the arguments stands for; most doors have none."""
+
+    def open(self) -> Any:
+        """A function of Python for calls of this door, its arguments by place; it knows no table yet."""
+        self.memory[: at.TABLE_FLOAT32] = [
+            id(one) for one in (np.ndarray, None, True, False, float, np.float64, int, list, tuple, *ELEMENTS, LABELS)
+        ]  # fmt: skip
+        self.memory[at.MOST_WORK] = MOST_WORK.ctypes.data
+        method = self._method = _Method(self.name.encode(), self._enter.address(), _FASTCALL, None)
+        make = ctypes.pythonapi.PyCFunction_NewEx
+        make.restype = ctypes.py_object
+        make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
+        return make(ctypes.addressof(method), self.memory, "gdkernels")
+
+    def learn(self, dtype: Any, words: tuple[str | None, ...]) -> None:
+        """Let calls from Python with this element type, and these names in the places of the arguments, be done here."""
+        table = self.table(dtype)
+        for place, word in enumerate(words):
+            if word is not None:
+                self.choose(dtype, place, word)
+        self.memory[at.TABLE_FLOAT32 if np.dtype(dtype) == ELEMENTS[0] else at.TABLE_FLOAT64] = (
+            table.ctypes.data
+        )
+
+
+class Door(Opening):
     """An operation as one native call.
 
     Attributes
@@ -64,18 +116,21 @@ class Door:
     otherwise : the door that is tried where this one does not fit
     """
 
-    name: str
-    kernel: Kernel
-    arguments: dict[str, Argument]
-    total: str = ""
-    costs: tuple[tuple[float, str], ...] = ()
-    gives: int = at.RESULT
-    memory: tuple[int, int, str] = (0, 0, "")
-    operands: dict[str, str] = field(default_factory=dict)
-    otherwise: "Door | None" = None
-    tables: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self):
+    def __init__(
+        self,
+        name: str,
+        kernel: Kernel,
+        arguments: dict[str, Argument],
+        total: str = "",
+        costs: tuple[tuple[float, str], ...] = (),
+        gives: int = at.RESULT,
+        memory: tuple[int, int, str] = (0, 0, ""),
+        operands: Mapping[str, str] = MappingProxyType({}),
+        otherwise: "Door | None" = None,
+    ):
+        super().__init__(name, enter)
+        self.kernel, self.arguments, self.total, self.costs = kernel, arguments, total, costs
+        self.gives, self.further, self.operands, self.otherwise = gives, memory, operands, otherwise
         letters: dict[str, int] = {}
         for argument in self.arguments.values():
             if isinstance(argument, Tensor):
@@ -109,7 +164,7 @@ class Door:
         for place, (each, counted) in zip((at.FIRST_COST, at.SECOND_COST), costs, strict=False):
             table[place] = _bits(each * dtype.itemsize / 4)
             table[place + 1] = self._mask(counted)
-        table[at.MEMORY_LEAST], each, counted = self.memory
+        table[at.MEMORY_LEAST], each, counted = self.further
         table[at.MEMORY_EACH], table[at.MEMORY_DIMS] = each * dtype.itemsize, self._mask(counted)
         table[at.LETTER_SLOTS : at.LETTER_SLOTS + at.LETTERS] = at.NOWHERE
         for letter, place in self.letters.items():
@@ -161,43 +216,11 @@ class Door:
                 words[at.KIND], words[at.HIGH] = at.NAME, len(values)
                 words[at.CHOICES] = choices.ctypes.data
 
-    def choose(self, dtype: Any, argument: str, name: str) -> None:
-        """Compile what a name stands for, so that the door knows it for this element type."""
-        asked, dtype = self.arguments[argument], np.dtype(dtype)
+    def choose(self, dtype: Any, place: int, word: str) -> None:
+        """Compile what a name in the place of an argument stands for, so that the door knows it for this element type."""
+        argument, asked = [*self.arguments.items()][place]
+        dtype = np.dtype(dtype)
         self.table(dtype)
-        if isinstance(asked, Name) and isinstance(asked.values.get(name), Native):
-            place = 2 * [*asked.values].index(name) + 1
-            self._choices[argument, dtype.name][place] = asked.values[name].address(dtype.name)
-
-    # ------------------------------------------------------------------------------------------ Python
-
-    @property
-    def can_open(self) -> bool:
-        """Whether the objects of this interpreter can be read in native code."""
-        return python.READABLE
-
-    def open(self) -> Any:
-        """A function of Python for calls of this door, its arguments by place; it knows no table yet."""
-        memory = self._memory = aligned_zeros(at.DOOR_WORDS, np.int64)
-        memory[: at.TABLE_FLOAT32] = [
-            id(one)
-            for one in (
-                np.ndarray, None, True, False, float, np.float64, int, list, tuple, *ELEMENTS, LABELS,
-            )
-        ]  # fmt: skip
-        memory[at.MOST_WORK] = MOST_WORK.ctypes.data
-        method = self._method = _Method(self.name.encode(), enter.address(), _FASTCALL, None)
-        make = ctypes.pythonapi.PyCFunction_NewEx
-        make.restype = ctypes.py_object
-        make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
-        return make(ctypes.addressof(method), memory, "gdkernels")
-
-    def learn(self, dtype: Any, words: tuple[str | None, ...]) -> None:
-        """Let calls from Python with this element type, and these names in the places of the arguments, be done here."""
-        table = self.table(dtype)
-        for argument, word in zip(self.arguments, words, strict=True):
-            if word is not None:
-                self.choose(dtype, argument, word)
-        self._memory[at.TABLE_FLOAT32 if np.dtype(dtype) == ELEMENTS[0] else at.TABLE_FLOAT64] = (
-            table.ctypes.data
-        )
+        if isinstance(asked, Name) and isinstance(asked.values.get(word), Native):
+            place = 2 * [*asked.values].index(word) + 1
+            self._choices[argument, dtype.name][place] = asked.values[word].address(dtype.name)

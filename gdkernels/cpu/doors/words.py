@@ -59,9 +59,12 @@ NOT_READY = 1  # what stands for a loop that is not yet compiled, among the choi
 NOTHING, RESULT, RESULTS, LOSS = range(4)
 
 # The memory of a door: addresses of Python's objects, then the tables for float32 and float64, and the limit of work above
-# which a call is left to several threads.
+# which a call is left to several threads, and whether the arrays of a norm are clipped.
 (
     NDARRAY, NONE, TRUE, FALSE, FLOAT, FLOAT64, INT, LIST, TUPLE, DTYPE_FLOAT32, DTYPE_FLOAT64, DTYPE_LABELS,
-    TABLE_FLOAT32, TABLE_FLOAT64, MOST_WORK,
-) = range(15)  # fmt: skip
+    TABLE_FLOAT32, TABLE_FLOAT64, MOST_WORK, CLIPS,
+) = range(16)  # fmt: skip
 DOOR_WORDS = 16
+
+MOST_ARGUMENTS = 12
+LET_OTHERS_RUN = 20_000.0  # nanoseconds of work from which other Python threads may run meanwhile
