@@ -1,6 +1,8 @@
 """Clipping by global norm: one bound for the length of the whole gradient, so that its direction stays."""
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 from ..check import Array, apart, array, float_dtype, number, writable
 from ..ranges import Range
@@ -10,12 +12,13 @@ from .wings import wing
 __all__ = ["clip_by_global_norm", "global_norm"]
 
 Norm = float | Array
+Arrays = Array | Sequence[Array]
 
 MAX_NORM = Range(0.0, math.inf, "a number ≥ 0")
 
 
 @everywhere
-def global_norm(*arrays: Array) -> Norm:
+def global_norm(*arrays: Arrays) -> Norm:
     """√(Σ g²) over all elements of all arrays, as if they were one vector; 0.0 for none.
 
     Parameters
@@ -39,7 +42,7 @@ def global_norm(*arrays: Array) -> Norm:
 
 
 @everywhere
-def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
+def clip_by_global_norm(max_norm: float, *arrays: Arrays) -> Norm:
     """Scale all arrays by min(1, max_norm / (norm + 1e-6)), in place; return the norm before.
 
     Parameters
@@ -69,23 +72,25 @@ def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
     """
     op = "clip_by_global_norm"
     max_norm = number(op, "max_norm", max_norm, MAX_NORM)
-    arrays = _unpacked(arrays)
-    flat = _checked(op, arrays)
-    for index, one in enumerate(arrays):
+    given = _unpacked(arrays)
+    flat = _checked(op, given)
+    for index, one in enumerate(given):
         writable(op, f"arrays[{index}]", one, one.dtype, one.shape)
-    apart(op, [f"arrays[{index}]" for index in range(len(arrays))], arrays)
+    apart(op, [f"arrays[{index}]" for index in range(len(given))], given)
     if not flat:
         return 0.0
     norm: Norm = wing(flat[0], "clip").clip(max_norm, flat)
-    for given, one in zip(arrays, flat, strict=True):
-        if one is not given:
-            given[...] = one
+    for target, one in zip(given, flat, strict=True):
+        if one is not target:
+            target[...] = one
     return norm
 
 
-def _unpacked(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+def _unpacked(arrays: tuple[Arrays, ...]) -> tuple[Array, ...]:
     """The arrays of a call, which may have come as one list."""
-    return tuple(arrays[0]) if len(arrays) == 1 and isinstance(arrays[0], list | tuple) else arrays
+    if len(arrays) == 1 and isinstance(arrays[0], list | tuple):
+        return tuple(arrays[0])
+    return cast("tuple[Array, ...]", arrays)
 
 
 def _checked(op: str, arrays: tuple[Array, ...]) -> list[Array]:

@@ -8,7 +8,7 @@ Instead of one array of each kind a call takes lists of them, such as all parame
 same step, in one call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
 
@@ -29,6 +29,7 @@ __all__ = [
     "sgd_step",
 ]
 
+Arrays = Array | Sequence[Array]
 # Of the last steps: usually every parameter of a network takes the same one.
 _ROWS = {name: lru_cache(maxsize=8)(row) for name, row in ROWS.items()}
 _OPTIONS = {
@@ -39,9 +40,9 @@ _OPTIONS = {
 
 @everywhere
 def sgd_step(
-    p: Array,
-    g: Array,
-    velocity: Array | None,
+    p: Arrays,
+    g: Arrays,
+    velocity: Arrays | None,
     lr: float,
     momentum: float = 0.0,
     nesterov: bool = False,
@@ -83,9 +84,9 @@ def sgd_step(
 
 @everywhere
 def rmsprop_step(
-    p: Array,
-    g: Array,
-    v: Array,
+    p: Arrays,
+    g: Arrays,
+    v: Arrays,
     lr: float,
     alpha: float = 0.99,
     eps: float = 1e-8,
@@ -117,7 +118,7 @@ def rmsprop_step(
 
 @everywhere
 def adagrad_step(
-    p: Array, g: Array, v: Array, lr: float, eps: float = 1e-10, weight_decay: float = 0.0
+    p: Arrays, g: Arrays, v: Arrays, lr: float, eps: float = 1e-10, weight_decay: float = 0.0
 ) -> None:
     """Adagrad: v += g²; p −= lr g / (√v + eps). Changes p, v.
 
@@ -143,10 +144,10 @@ def adagrad_step(
 
 @everywhere
 def adam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
     step: int,
     lr: float,
     beta1: float = 0.9,
@@ -187,10 +188,10 @@ def adam_step(
 
 @everywhere
 def adamw_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
     step: int,
     lr: float,
     beta1: float = 0.9,
@@ -212,11 +213,11 @@ def adamw_step(
 
 @everywhere
 def amsgrad_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    vmax: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
+    vmax: Arrays,
     step: int,
     lr: float,
     beta1: float = 0.9,
@@ -238,10 +239,10 @@ def amsgrad_step(
 
 @everywhere
 def nadam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
     step: int,
     lr: float,
     beta1: float = 0.9,
@@ -272,9 +273,9 @@ def nadam_step(
 
 @everywhere
 def lion_step(
-    p: Array,
-    g: Array,
-    m: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
     lr: float,
     beta1: float = 0.9,
     beta2: float = 0.99,
@@ -313,11 +314,8 @@ def _row(op: str, name: str, step: int, lr: float, weight_decay: float, *options
     return _ROWS[name](float(count), rate, number(op, "weight_decay", weight_decay, NOT_NEGATIVE), given)
 
 
-Arrays = Array | Sequence[Array]
-
-
 def _step(
-    op: str, name: str, p: Arrays, g: Arrays, states: dict[str, Arrays], row: tuple[float, ...] | None
+    op: str, name: str, p: Arrays, g: Arrays, states: Mapping[str, Arrays], row: tuple[float, ...] | None
 ) -> None:
     """Check the arrays and run the kernel on those of its rule; arrays that are not contiguous go through a copy."""
     if isinstance(p, list | tuple):

@@ -4,10 +4,7 @@
 """
 
 import importlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .door import Door
+from typing import Any
 
 _FAMILIES = {
     "activation": ("activation", "activation_backward"),
@@ -27,11 +24,9 @@ _FAMILY_OF = {name: family for family, names in _FAMILIES.items() for name in na
 NAMES = tuple(_FAMILY_OF)
 
 
-def find(name: str) -> "Door | None":
+def find(name: str) -> Any:
     """The door of an operation, such as "linear", or of a variant of it, such as "mse.terms"; None where it has none."""
     family = _FAMILY_OF.get(name.partition(".")[0])
     if family is None:
         return None
-    module = importlib.import_module(f".{family}", __name__)
-    found: Door = module.DOORS[name]
-    return found
+    return importlib.import_module(f".{family}", __name__).DOORS[name]

@@ -240,9 +240,13 @@ def carry_out(table, dims, record, outcome, scratch):
 
 @native("i8*, i8*, i8* -> i8")
 def perform(table, views, outcome):
-    """A call from compiled code: check the arguments, all of which are there, and run the kernel, or give the fault."""
+    """A call from compiled code: check the arguments and run the kernel; 0, the fault, or -1 where there is no memory.
+
+    All results that are returned are given.
+    """
     dims, record = letters(), record_words()
     wrong = admit(table, views, dims, record)
     if wrong != 0:
         return wrong
-    return carry_out(table, dims, record, outcome, own_scratch(memory_of(table, dims)))
+    scratch = own_scratch(memory_of(table, dims))
+    return -1 if scratch == 0 else carry_out(table, dims, record, outcome, scratch)

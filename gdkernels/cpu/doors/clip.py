@@ -15,7 +15,7 @@ from ..runtime.scratch import SCRATCH_BYTES, own_scratch
 from ..runtime.simd import address_of, bits, float64_at, int64_at, invoke, offset, stack
 from . import words as at
 from .door import Opening
-from .lists import are_apart, put_range
+from .lists import RANGE_WORDS, are_apart, put_range
 from .sight import items_of, same, see_array, see_number, table_of, word
 
 TINY = 1e-6  # what clipping adds to the norm, as PyTorch does
@@ -42,18 +42,26 @@ _record = stack(3)
 _sum = stack(1)
 
 
-@native("i8*, i8*, i8*, i8, i8, i8*, i8* -> i8")
-def _see_all(door, table, arrays, count, written, views, ranges):
-    """The views of the arrays, with their sizes; 0 where one is unusual or two that are written overlap."""
-    known = 0
+@native("i8*, i8*, i8*, i8, i8, i8* -> i8")
+def _see_all(door, table, arrays, count, written, views):
+    """The views of the arrays; 0 where one is unusual."""
+    needed = at.IN_ORDER | at.IN_PLACE | at.OF_ELEMENTS | (at.MAY_WRITE if written != 0 else 0)
     for index in range(count):
         view = offset(views, index * at.VIEW_WORDS)
         if word(arrays[index] + python.TYPE) != door[at.NDARRAY]:
             return 0
         see_array(door, table, arrays[index], view)
-        needed = at.IN_ORDER | at.IN_PLACE | at.OF_ELEMENTS | (at.MAY_WRITE if written != 0 else 0)
         if view[at.IS] & needed != needed:
             return 0
+    return 1
+
+
+@native("i8*, i8*, i8, i8, i8* -> i8")
+def _measure(table, views, count, written, ranges):
+    """Learn how many elements each array has; whether those that are written have memory of their own."""
+    known = 0
+    for index in range(count):
+        view = offset(views, index * at.VIEW_WORDS)
         size, shape = 1, int64_at(view[at.SHAPE])
         for axis in range(view[at.DIMENSIONS]):
             size *= shape[axis]
@@ -84,6 +92,20 @@ def _clip(table, views, count, limit, scratch):
     return norm
 
 
+@native("i8*, i8*, i8, i8, f8* -> i8")
+def perform_norm(table, views, count, clips, number):
+    """A call from compiled code: `number` is the limit and receives the norm; 0, or a fault, or -1 without memory."""
+    scratch = own_scratch(SCRATCH_BYTES + 8 * count * RANGE_WORDS)
+    if scratch == 0:
+        return -1
+    if _measure(table, views, count, clips, int64_at(scratch + SCRATCH_BYTES)) == 0:
+        return at.OVERLAP
+    if not number[0] >= 0.0:
+        return at.VALUE_RANGE
+    number[0] = _clip(table, views, count, number[0], scratch)
+    return 0
+
+
 @native("i8, i8, i8 -> i8")
 def enter_norm(self, arguments, count):
     """A call of `global_norm`, or of `clip_by_global_norm` where the door says so; as `front.enter`."""
@@ -103,11 +125,16 @@ def enter_norm(self, arguments, count):
     which = table_of(door, arrays[0]) if count > 0 else 0
     if which == 0 or door[which] == 0:
         return same(door[at.NONE])
-    table, scratch = int64_at(door[which]), own_scratch(SCRATCH_BYTES + 8 * count * (at.VIEW_WORDS + 3))
+    table, scratch = (
+        int64_at(door[which]),
+        own_scratch(SCRATCH_BYTES + 8 * count * (at.VIEW_WORDS + RANGE_WORDS)),
+    )
     if scratch == 0:
         return same(door[at.NONE])
     views = int64_at(scratch + SCRATCH_BYTES)
-    if _see_all(door, table, arrays, count, clips, views, offset(views, count * at.VIEW_WORDS)) == 0:
+    if _see_all(door, table, arrays, count, clips, views) == 0:
+        return same(door[at.NONE])
+    if _measure(table, views, count, clips, offset(views, count * at.VIEW_WORDS)) == 0:
         return same(door[at.NONE])
     work = 0.0
     for index in range(count):

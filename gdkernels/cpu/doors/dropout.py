@@ -6,7 +6,7 @@ from ..dropout import PIECE_ELEMENTS, elements
 from ..runtime.jit import kernel
 from ..runtime.layout import Double, Floats, Int
 from ..runtime.simd import int64_at
-from .arguments import Number, Whole, given, result
+from .arguments import Argument, Number, Whole, given, result
 from .door import Door
 
 elements_of = elements.source
@@ -30,7 +30,7 @@ def backward(dy: Floats, p: Double, seed: Int, offset: Int, out: Floats, start, 
 
 
 def _door(name: str, run, first: str) -> Door:
-    arguments = {
+    arguments: dict[str, Argument] = {
         first: given(),
         "p": Number(PROBABILITY),
         "seed": Whole(),

@@ -41,8 +41,9 @@ def _kernel(name: str, rule: Rule) -> Kernel:
     return kernel(step_call)
 
 
-plain_numbers, plain_update = NUMBERS_OF[PLAIN], UPDATE[PLAIN].source
-sgd_numbers, sgd_update = NUMBERS_OF["sgd"], UPDATE["sgd"].source
+plain_numbers: Any = NUMBERS_OF[PLAIN]
+sgd_numbers: Any = NUMBERS_OF["sgd"]
+plain_update, sgd_update = UPDATE[PLAIN].source, UPDATE["sgd"].source
 
 
 @kernel

@@ -5,7 +5,7 @@ from ..runtime.jit import kernel
 from ..runtime.layout import Floats, Int, Ints
 from ..softmax import log_softmax_rows, softmax_rows
 from . import words as at
-from .arguments import given, result
+from .arguments import Argument, given, result
 from .door import Door
 
 softmax_of_rows, log_softmax_of_rows = softmax_rows.source, log_softmax_rows.source
@@ -32,7 +32,7 @@ def log_softmax_call(
         log_softmax_of_rows(x, out, last, 0, size // last, scratch)
 
 
-_ARGUMENTS = {"x": given(), "out": result(like=("x",))}
+_ARGUMENTS: dict[str, Argument] = {"x": given(), "out": result(like=("x",))}
 _COSTS = ((NS["softmax"], "size"),)
 
 softmax = Door("softmax", softmax_call, _ARGUMENTS, costs=_COSTS)

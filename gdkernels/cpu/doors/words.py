@@ -53,7 +53,7 @@ MISSING, DTYPE, DIMENSION, LAYOUT, READ_ONLY, OVERLAP, VALUE_RANGE = range(1, 8)
 FAULTS = 8
 
 MOST_RECORD_WORDS = 32
-NOT_READY = 1  # what stands for a loop that is not yet compiled, among the choices of a name
+NOT_READY = -1  # what stands for a loop that is not yet compiled, among the choices of a name
 
 # What a call from Python gives: nothing (True), its only result, all of its results, or the number of a loss.
 NOTHING, RESULT, RESULTS, LOSS = range(4)
