@@ -25,10 +25,13 @@ def register() -> None:
     if _registered:
         return
     _registered = True
+    try:
+        for family in FAMILIES:
+            importlib.import_module(f".{family}", __name__)
+    except BaseException:
+        _registered = False
+        raise
     from numba.core.registry import cpu_target
-
-    for family in FAMILIES:
-        importlib.import_module(f".{family}", __name__)
 
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()

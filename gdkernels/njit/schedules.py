@@ -5,4 +5,4 @@ from numba.extending import register_jitable
 from ..scalar.schedules import SCHEDULES
 
 for _schedule in SCHEDULES.values():
-    register_jitable(_schedule.function)
+    register_jitable(_schedule.rate)
