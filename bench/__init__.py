@@ -11,6 +11,7 @@ SECTIONS = {
     "limits": 3,
     "training": 52,
     "kernels": 20,
+    "calls": 14,
     "growth": 10,
     "startup": 9,
     "contention": 6,

@@ -1,8 +1,8 @@
 """The array operations that people call from a loop of their own: sizes of every day, inputs, and what is right.
 
-Right is the reference in float64. A library may be wrong by as much as rounding in float32 can do (`reference.bounds`), or by
-as many roundings as `operations.ELEMENT` leaves to the formula of one element, which every library writes in its own way. Of
-sums over many terms the roundings are of either sign and come to the root of their number.
+Right is the reference in float64. A library may be wrong by as much as rounding in float32 can do (`reference.bounds`), or
+by as many roundings as `operations.ELEMENT` leaves to the formula of one element, which every library writes in its own
+way. Of sums over many terms the roundings are of either sign and come to the root of their number.
 """
 
 import inspect
@@ -227,9 +227,7 @@ def element_loss(name: str) -> ArrayOperation:
 def network(shape: Shape, number: int) -> list[np.ndarray]:
     """Weights and biases of layers of this width, or what belongs to each of them."""
     (width,) = shape
-    return [
-        random(of, number + 8 * place) for place, of in enumerate([(width, width), (width,)] * LAYERS)
-    ]
+    return [random(of, number + 8 * place) for place, of in enumerate([(width, width), (width,)] * LAYERS)]
 
 
 def optimizer(name: str, sizes: tuple[Shape, ...] = PARAMETERS, arrays: Any = random) -> ArrayOperation:

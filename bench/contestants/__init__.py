@@ -50,8 +50,9 @@ class Missing(Exception):
 
 
 def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
-    """What a contestant makes of a job: {"kind": "train", "case": {…}}, {"kind": "train", "cases": [{…}, …]} (`turns`),
-    "loop" in place of "train", {"kind": "kernels" or "calls", "items": [(op, shape, form), …]}, {"kind": "costs"} (`ours_costs`) or {"kind": "limit", "op": …}.
+    """What a contestant makes of a job: {"kind": "train" or "loop", "case": {…}}, the same with "cases": [{…}, …] (`turns`),
+    {"kind": "kernels" or "calls", "items": [(op, shape, form), …]}, {"kind": "costs"} (`ours_costs`) or
+    {"kind": "limit", "op": …}.
 
     Raises Missing where it cannot be done here.
     """

@@ -13,7 +13,7 @@ import numpy as np
 
 from gdkernels.cpu.runtime.memory import aligned_zeros
 
-from ..array_operations import ALLOCATED, ARRAY_OPERATIONS, GIVEN, IN_PLACE, Values
+from ..array_operations import ARRAY_OPERATIONS, GIVEN, IN_PLACE, Values
 from ..operations import OPERATIONS, Arrays, Verdict, line_up, worst
 from .turns import Turns
 
@@ -81,7 +81,9 @@ class ArrayCalls(Calls):
         inputs = operation.inputs(shape)
         self._rights = operation.right(inputs)
         arrays = [right for right in self._rights if right.exact.ndim]
-        own = {name: converted(values, convert, number) for number, (name, values) in enumerate(inputs.items())}
+        own = {
+            name: converted(values, convert, number) for number, (name, values) in enumerate(inputs.items())
+        }
         memory = {} if form == IN_PLACE else {
             right.name: convert(aligned_zeros(right.exact.size, np.float32, 12 * number).reshape(right.exact.shape))
             for number, right in enumerate(arrays, len(own))
@@ -110,7 +112,9 @@ def converted(values: Any, convert: Callable[[np.ndarray], Any], number: int) ->
     return convert(line_up(values, number))
 
 
-def writers(written: Mapping[str, Writer], convert: Callable[[np.ndarray], Any], prepare: Callable[[int], object]):
+def writers(
+    written: Mapping[str, Writer], convert: Callable[[np.ndarray], Any], prepare: Callable[[int], object]
+):
     """Makers of these operations; `prepare` sets the number of threads."""
 
     def make(op: str, shape: tuple[int, ...], form: str, threads: int) -> Calls:

@@ -3,9 +3,7 @@
 Where results are given, what is computed on the way is given, too. Steps of optimizers work in scratch memory of their own.
 """
 
-from collections.abc import Callable
 from math import sqrt
-from typing import Any
 
 import numpy as np
 

@@ -1,5 +1,5 @@
-"""The array operations in PyTorch, eager: without autograd, the functions that it calls in the backward pass, `out` where there is
-one.
+"""The array operations in PyTorch, eager: under ``torch.no_grad``, with `out` where there is one; backward passes call what
+autograd calls, or are written out.
 
 Optimizers are the fused functions behind ``torch.optim.…(fused=True).step()``, called directly on lists, without what an
 optimizer object does besides: sgd, adagrad, adam, adamw, amsgrad. RMSprop, NAdam and Lion have none, and are written out in
@@ -71,7 +71,9 @@ def tanh(z, out):
 
 def tanh_backward(da, saved, out):
     return (
-        fastest(lambda: aten.tanh_backward(da, saved), lambda: torch.addcmul(da, da * saved, saved, value=-1)),
+        fastest(
+            lambda: aten.tanh_backward(da, saved), lambda: torch.addcmul(da, da * saved, saved, value=-1)
+        ),
         lambda: aten.tanh_backward.grad_input(da, saved, grad_input=out),
     )
 
