@@ -11,7 +11,7 @@ SECTIONS = {
     "limits": 3,
     "training": 52,
     "kernels": 20,
-    "calls": 14,
+    "calls": 16,
     "growth": 10,
     "startup": 9,
     "contention": 6,

@@ -18,7 +18,7 @@ from . import contestants, rounds
 from .array_operations import ARRAY_OPERATIONS, GIVEN, IN_PLACE
 from .cases import CASES
 from .cast import Cast
-from .contestants.calls import NOTHING
+from .contestants.array_calls import NOTHING
 from .kernels import Item, label, ready
 from .operations import TILE
 from .plan import Plan, Say, cut

@@ -210,38 +210,32 @@ def cells(rows: list[Row]) -> "Figure":
     from matplotlib.patches import Rectangle
 
     fewest = min(row["threads"] for row in rows)
-    sizes: dict[str, list[tuple[int, ...]]] = {}
-    for row in rows:
-        if row["threads"] == fewest and (shape := tuple(row["shape"])) not in sizes.setdefault(
-            row["operation"], []
-        ):
-            sizes[row["operation"]].append(shape)
-    figure, (axes,) = _panels(1, 1, 1.5 + 0.21 * len(sizes))
-    for place, (op, shapes) in enumerate(sizes.items()):
+    found: dict[str, dict[tuple[int, ...], list[Row]]] = {}  # by operation and shape
+    for row in (row for row in rows if row["threads"] == fewest):
+        found.setdefault(row["operation"], {}).setdefault(tuple(row["shape"]), []).append(row)
+    figure, (axes,) = _panels(1, 1, 1.5 + 0.21 * len(found))
+    for place, shapes in enumerate(found.values()):
         for size, shape in enumerate(sorted(shapes, key=prod)):
-            found = [
-                row
-                for row in rows
-                if (row["operation"], tuple(row["shape"]), row["threads"]) == (op, shape, fewest)
-            ]
-            for slot, row in enumerate(found):
-                times, width = middle(row["of_best"]) or 0.0, 1 / len(found)
-                x = size + slot * width
-                colour = SLOWER if row["slower"] else FASTER if times >= 1 else "#ffffff"
-                strength = min(1.0, 0.15 + 0.4 * abs(log2(times))) if times > 0 else 1.0
+            width = 1 / len(shapes[shape])
+            for slot, row in enumerate(shapes[shape]):
+                times, x = row["of_best"]["median"], size + slot * width
+                colour = SLOWER if row["slower"] else FASTER if times >= 1 else "white"
+                strength = min(
+                    1.0, 0.15 + 0.4 * abs(log2(times))
+                )  # a factor of four and more is the whole colour
                 axes.add_patch(Rectangle((x, place), width, 1, color=colour, alpha=strength, linewidth=0))
                 axes.text(
-                    x + width / 2, place + 0.52, f"{times:.2g}", fontsize=SMALL, ha="center", va="center"
+                    x + width / 2, place + 0.52, f"{times:.2f}", fontsize=SMALL, ha="center", va="center"
                 )
-    most = max(map(len, sizes.values()))
+    most = max(map(len, found.values()))
     axes.set_xlim(0, most)
-    axes.set_ylim(len(sizes), 0)
-    axes.set_yticks([place + 0.5 for place in range(len(sizes))], list(sizes), fontsize=SMALL)
+    axes.set_ylim(len(found), 0)
+    axes.set_yticks([place + 0.5 for place in range(len(found))], list(found), fontsize=SMALL)
     axes.set_xticks([size + 0.5 for size in range(most)], ["smallest size", *[""] * (most - 2), "largest"][:most],
                     fontsize=SMALL)  # fmt: skip
     axes.tick_params(length=0)
     axes.set_xticks(range(most + 1), minor=True)
-    axes.set_yticks(range(len(sizes) + 1), minor=True)
+    axes.set_yticks(range(len(found) + 1), minor=True)
     axes.grid(True, which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="minor", length=0)
     axes.set_title(

@@ -256,6 +256,9 @@ def calls(rows: list[Row]) -> Iterator[str]:
     header = ("operation", "size", "results", "", "ours µs", "numpy µs", "torch µs", "ours × numpy", "× torch",
               "slower?", "beyond kernel, µs", "")  # fmt: skip
     yield from layout(header, lines, 4)
+    judged = [row["slower"] for row in rows if "slower" in row]
+    if judged:
+        yield f"slower than the better of both: {sum(judged)} of {len(judged)} calls"
 
 
 def loops(rows: list[Row]) -> Iterator[str]:

@@ -10,7 +10,7 @@ A file offers what its library can do:
     ``run(calls)`` of the result calls the operation so often; ``verdict(op)`` compares the first call with what is right
     and gives (what was compared, error, bound). `calls.Series` puts a job's items one after the other, in one process.
 ``CALLS = {contestant: {op: make(shape, form, threads)}}``
-    The same of the operations that people call from a loop of their own, as they write them (`calls.ArrayCalls`).
+    The same of the operations that people call from a loop of their own, as they write them (`array_calls`).
 ``LOOPS = {contestant: make(case, threads)}``
     As `TRAINING`: a loop over steps that is written out in such operations.
 

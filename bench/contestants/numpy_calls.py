@@ -11,7 +11,7 @@ from ..array_operations import DECAY, LR, MANY, MAX_NORM, MOMENTUM, RMS_EPS, STE
 from ..cases import BETA1, BETA2
 from ..cases import EPS as ADAM_EPS
 from ..operations import DROPOUT, EPS
-from .calls import Call, Writer, fastest, writers
+from .array_calls import Call, Writer, fastest, writers
 
 ALPHA, ADAGRAD_EPS = 0.99, 1e-10
 LION_BETA2 = 0.99

@@ -10,7 +10,7 @@ from gdkernels.scalar.loss import ELEMENT_LOSSES
 
 from ..array_operations import DECAY, LR, MANY, MAX_NORM, MOMENTUM, STEP
 from ..operations import DROPOUT
-from .calls import Call, Writer, writers
+from .array_calls import Call, Writer, writers
 
 SEED = 1
 

@@ -16,7 +16,7 @@ from ..array_operations import DECAY, LR, MANY, MAX_NORM, MOMENTUM, RMS_EPS, STE
 from ..cases import BETA1, BETA2
 from ..cases import EPS as ADAM_EPS
 from ..operations import DROPOUT, EPS
-from .calls import Call, Writer, fastest, writers
+from .array_calls import Call, Writer, fastest, writers
 from .numpy_calls import ADAGRAD_EPS, ALPHA, DELTA, LION_BETA2, nadam_rates
 
 aten = torch.ops.aten

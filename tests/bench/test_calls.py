@@ -11,7 +11,7 @@ import gdkernels as gd
 from bench import array_operations, calls, cast, contestants, correctness, report
 from bench.array_operations import ALLOCATED, ARRAY_OPERATIONS, GIVEN, IN_PLACE, MANY
 from bench.cases import CASES
-from bench.contestants.calls import NOTHING, fastest
+from bench.contestants.array_calls import NOTHING, fastest
 from bench.kernels import Item
 from bench.operations import OPERATIONS
 from bench.plan import Plan

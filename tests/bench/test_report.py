@@ -99,8 +99,9 @@ def test_the_kernels_furthest_below_their_limit_come_first():
 
 
 def test_calls_tell_both_peers_and_whether_ours_is_slower():
-    lines = [line.split() for line in table("calls from Python", results())[1:]]
-    assert lines == [
+    *lines, last = table("calls from Python", results())[1:]
+    assert last == "slower than the better of both: 0 of 2 calls"
+    assert [line.split() for line in lines] == [
         ["softmax", "1×10", "given", "1T", "2.00", "6.00", "1.60", "3.00", "0.80", "no,", "within", "0.7", "µs", "1.20"],
         ["softmax", "32×10", "given", "1T", "2.00", "6.00", "3.00", "3.00", "1.50", "no", "1.20"],
     ]  # fmt: skip
@@ -110,8 +111,9 @@ def test_a_call_that_is_slower_or_wrong_is_marked():
     found = results()
     row(found, "calls", operation="softmax", contestant="gdkernels").update(slower=True, always=True)
     row(found, "calls", operation="softmax", contestant="numpy").update(ok=False)
-    (line,) = [line for line in table("calls from Python", found) if "SLOWER" in line]
-    assert line.endswith("WRONG: numpy")
+    *lines, last = table("calls from Python", found)
+    (line,) = [line for line in lines if "SLOWER" in line]
+    assert line.endswith("WRONG: numpy") and last.endswith("1 of 2 calls")
 
 
 def test_the_loop_of_the_readme_has_a_line_for_each_case():
