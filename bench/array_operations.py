@@ -27,6 +27,7 @@ Values = dict[str, Any]  # arrays, or lists of arrays
 ALLOCATED, GIVEN, IN_PLACE, NUMBER = "allocated", "given", "in place", "number"
 LAYERS = 5  # whose weights and biases are the lists of arrays
 MANY = f"of {2 * LAYERS}"
+KINDS = ("relu", "tanh")  # of activations: one that costs its memory alone, and one that computes
 RMS_EPS = 1e-6
 MAX_NORM = 1e-6  # is never reached, since 1e-6 is added to the norm that divides it: every call scales
 STEP = 10  # of an optimizer: the states are not empty
@@ -297,10 +298,8 @@ ARRAY_OPERATIONS: dict[str, ArrayOperation] = {
     "matmul": ArrayOperation(PRODUCTS, product, of_both(("out",), "matmul")),
     "linear": ArrayOperation(PRODUCTS, layer, linear_right),
     "linear_backward": ArrayOperation(PRODUCTS, layer_backward, linear_backward_right),
-    "relu": activation("relu"),
-    "relu backward": activation_backward("relu"),
-    "tanh": activation("tanh"),
-    "tanh backward": activation_backward("tanh"),
+    **{f"activation {kind}": activation(kind) for kind in KINDS},
+    **{f"activation_backward {kind}": activation_backward(kind) for kind in KINDS},
     "layernorm": ArrayOperation(ROWS, norm(True, backward=False), layernorm_right),
     "layernorm_backward": ArrayOperation(
         ROWS, with_stats(True), of_both(("dx", "dgamma", "dbeta"), "layernorm_backward")

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from . import contestants, rounds
-from .array_operations import ARRAY_OPERATIONS, GIVEN, IN_PLACE
+from .array_operations import ARRAY_OPERATIONS, GIVEN, IN_PLACE, MANY
 from .cases import CASES
 from .cast import Cast
 from .contestants.array_calls import NOTHING
@@ -29,28 +29,32 @@ from .training import OURS, judge, table
 from .training import line as line_of_loop
 
 KERNEL, LOOP = "kernel alone", "Python"
-LAST = 1  # of an operation's sizes are measured with more threads than one: what they could share is large
 BLOCK, QUICK_BLOCK = 0.03, 0.015  # seconds of a block: thousands of calls of some microseconds
 ROUNDS, QUICK_ROUNDS = 5, 3
 LEAST = 1e-9  # seconds of a call
 LOOP_CASES = "ad"
 SHORT, MORE = 5.0, 0.7  # microseconds: calls that are shorter may take so much longer than the best
 # How `kernels` names what is the same there. Its batches repeat a tile of rows.
-NATIVE = {"matmul": "gemm", "relu": "relu", "tanh": "tanh", "layernorm": "layernorm",
-          "softmax_cross_entropy": "cross-entropy", "dropout": "dropout", "adam_step": "adam"}  # fmt: skip
-QUICK = {
-    "matmul": (0, 2), "linear": (1,), "linear_backward": (1,), "relu": (0,), "layernorm": (1,), "softmax": (1,),
-    "softmax_cross_entropy": (1,), "adam_step": (1,), "adam_step of 10": (1,), "clip_by_global_norm of 10": (1,),
+NATIVE = {
+    "matmul": "gemm", "activation relu": "relu", "activation tanh": "tanh", "layernorm": "layernorm",
+    "softmax_cross_entropy": "cross-entropy", "dropout": "dropout", "adam_step": "adam",
+}  # fmt: skip
+QUICK = {  # of an operation's sizes, from the smallest
+    "matmul": (0, 2), "linear": (1,), "linear_backward": (1,), "activation relu": (0,), "layernorm": (1,),
+    "softmax": (1,), "softmax_cross_entropy": (1,), "adam_step": (1,), f"adam_step {MANY}": (1,),
+    f"clip_by_global_norm {MANY}": (1,),
 }  # fmt: skip
 
 
 def items(plan: Plan, threads: int) -> list[Item]:
-    """What is measured, in this order. With more threads than one: the largest of each."""
+    """What is measured, in this order: all with the fewest threads; with others the largest of each, or quickly nothing."""
     found: list[Item] = []
+    fewest = threads == min(plan.threads)
     for op, operation in ARRAY_OPERATIONS.items():
-        sizes = range(len(operation.sizes))
-        chosen = QUICK.get(op, ()) if plan.quick else sizes if threads == 1 else sizes[-LAST:]
-        found += [(op, operation.sizes[size], form) for size in chosen for form in operation.forms]
+        shapes = operation.sizes if fewest else operation.sizes[-1:]
+        if plan.quick:
+            shapes = tuple(operation.sizes[size] for size in QUICK.get(op, ()) if fewest)
+        found += [(op, shape, form) for shape in shapes for form in operation.forms]
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import gdkernels as gd
 from gdkernels.scalar.loss import ELEMENT_LOSSES
 
-from ..array_operations import DECAY, LR, MANY, MAX_NORM, MOMENTUM, STEP
+from ..array_operations import DECAY, KINDS, LR, MANY, MAX_NORM, MOMENTUM, STEP
 from ..operations import DROPOUT
 from .array_calls import Call, Writer, writers
 
@@ -146,8 +146,8 @@ WRITTEN: dict[str, Writer] = {
     "matmul": matmul,
     "linear": linear,
     "linear_backward": linear_backward,
-    **{kind: activation(kind) for kind in ("relu", "tanh")},
-    **{f"{kind} backward": activation_backward(kind) for kind in ("relu", "tanh")},
+    **{f"activation {kind}": activation(kind) for kind in KINDS},
+    **{f"activation_backward {kind}": activation_backward(kind) for kind in KINDS},
     "layernorm": layernorm,
     "layernorm_backward": layernorm_backward,
     "rmsnorm": rmsnorm,

@@ -178,13 +178,14 @@ def test_sizes_go_from_tiny_to_large():
     for operation in ARRAY_OPERATIONS.values():
         counts = [np.prod(shape) for shape in operation.sizes]
         assert len(counts) == 4 and counts == sorted(counts) and counts[-1] >= 32 * counts[0]
-    assert len(calls.items(plan(), 2)) == len(found) // 4
+    assert len(calls.items(plan(threads=(1, 2)), 2)) == len(found) // 4
 
 
 def test_a_quick_run_is_a_tenth():
     assert set(calls.items(plan(quick=True), 1)) < set(calls.items(plan(), 1))
     assert len(calls.items(plan(quick=True), 1)) <= len(calls.items(plan(), 1)) / 10
     assert calls.QUICK.keys() <= ARRAY_OPERATIONS.keys()
+    assert not calls.items(plan(quick=True, threads=(1, 2)), 2)
 
 
 def test_the_kernel_alone_does_what_the_call_does():
@@ -298,7 +299,7 @@ class Runner:
 def stubs(monkeypatch):
     monkeypatch.setattr(cast, "Contestant", Runner)
     monkeypatch.setattr(correctness, "judge", lambda *_: correctness.Verdict("losses", 0.0, 1.0))
-    monkeypatch.setattr(calls, "items", lambda plan, threads: [LINEAR, ("relu", (64, 64), GIVEN)])
+    monkeypatch.setattr(calls, "items", lambda plan, threads: [LINEAR, ("activation relu", (64, 64), GIVEN)])
     Runner.closed = 0
 
 
@@ -308,16 +309,16 @@ def test_the_section_tells_the_loops_and_every_item(stubs):
         ("a", "gdkernels"), ("a", "numpy"), ("d", "gdkernels"), ("d", "numpy"),
     ]  # fmt: skip
     assert [(row["operation"], row["contestant"]) for row in found if "operation" in row] == [
-        (NOTHING, calls.LOOP), ("linear", "gdkernels"), ("linear", "numpy"), ("relu", "gdkernels"),
+        (NOTHING, calls.LOOP), ("linear", "gdkernels"), ("linear", "numpy"), ("activation relu", "gdkernels"),
     ]  # fmt: skip
     assert {row["item"]: row["failed"] for row in found if "failed" in row} == {
         "torch eager": "torch is not installed",
         "calls of torch": "torch is not installed",
-        "numpy: relu 64×64 given, 1 threads": "it died",
+        "numpy: activation relu 64×64 given, 1 threads": "it died",
     }
     assert all(calls.line(row) for row in found if "failed" not in row)
     assert [row["microseconds"] for row in found if row.get("operation") == "linear"] == pytest.approx([2, 2])
-    (relu,) = [row for row in found if row.get("operation") == "relu"]
+    (relu,) = [row for row in found if row.get("operation") == "activation relu"]
     assert "beyond_kernel" in relu and "slower" not in relu
     assert Runner.closed == 7  # two of each loop, ours, NumPy's, and the kernel alone
 
@@ -325,19 +326,19 @@ def test_the_section_tells_the_loops_and_every_item(stubs):
 def test_without_time_the_rest_is_cut(stubs):
     found = list(calls.rows(plan(end=-1.0), print))
     assert [row["cut"] for row in found if "cut" in row] == [
-        "loop a 1T", "loop d 1T", "linear 64×20×64 given, 1 threads", "relu 64×64 given, 1 threads"
+        "loop a 1T", "loop d 1T", "linear 64×20×64 given, 1 threads", "activation relu 64×64 given, 1 threads"
     ]  # fmt: skip
 
 
 def test_the_section_runs_from_end_to_end(monkeypatch):
     """In processes of their own, for two operations."""
-    listed: list[Item] = [("relu", (64, 64), GIVEN), ("adam_step", (1280,), IN_PLACE)]
+    listed: list[Item] = [("activation relu", (64, 64), GIVEN), ("adam_step", (1280,), IN_PLACE)]
     monkeypatch.setattr(calls, "items", lambda plan, threads: listed)
     small = plan(quick=True, cases=(), peers=("numpy",), block=1e-3, end=60.0)
     found = list(calls.rows(small, print))
     assert not [row for row in found if "failed" in row or "cut" in row]
     assert [(row["operation"], row["contestant"]) for row in found] == [
-        (NOTHING, calls.LOOP), ("relu", "gdkernels"), ("relu", "numpy"),
+        (NOTHING, calls.LOOP), ("activation relu", "gdkernels"), ("activation relu", "numpy"),
         ("adam_step", "gdkernels"), ("adam_step", "numpy"),
     ]  # fmt: skip
     assert all(row["ok"] and row["microseconds"] > 0 for row in found[1:])
