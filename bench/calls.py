@@ -79,8 +79,10 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
     missing: set[str] = set()
     for place, threads in enumerate(plan.threads):
         end = plan.clock() + plan.left() / (len(plan.threads) - place)
-        yield from loops(plan, threads, missing, end)
-        listed = items(plan, threads)
+        if threads == min(plan.threads) or not plan.quick:
+            yield from loops(plan, threads, missing, end)
+        if not (listed := items(plan, threads)):
+            continue
         with Cast(plan, threads, missing) as cast:
             nothing = yield from _nothing(plan, cast, listed, end)
             for number, item in enumerate(listed):
@@ -216,8 +218,7 @@ def loops(plan: Plan, threads: int, missing: set[str], end: float) -> Iterator[R
         with Cast(plan, threads, missing) as cast:
             judged = judge(cast, f"loop {letter}", CASES[letter], listed, "loop")
             yield from cast.failures()
-            turns = min(plan.rounds, QUICK_ROUNDS if plan.quick else ROUNDS)
-            samples = rounds.compare(cast.at_work, turns, plan.block, lambda: end - plan.clock())
+            samples = rounds.compare(cast.at_work, _turns(plan)[0], plan.block, lambda: end - plan.clock())
             yield from table(letter, CASES[letter], threads, cast.at_work, judged, samples)
 
 

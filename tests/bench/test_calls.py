@@ -323,6 +323,11 @@ def test_the_section_tells_the_loops_and_every_item(stubs):
     assert Runner.closed == 7  # two of each loop, ours, NumPy's, and the kernel alone
 
 
+def test_a_quick_run_has_one_number_of_threads(stubs):
+    quick = plan(quick=True, threads=(1, 2), peers=())
+    assert {row["threads"] for row in calls.rows(quick, print) if "case" in row} == {1}
+
+
 def test_without_time_the_rest_is_cut(stubs):
     found = list(calls.rows(plan(end=-1.0), print))
     assert [row["cut"] for row in found if "cut" in row] == [
