@@ -33,6 +33,7 @@ BLOCK, QUICK_BLOCK = 0.03, 0.015  # seconds of a block: thousands of calls of so
 ROUNDS, QUICK_ROUNDS = 5, 3
 LEAST = 1e-9  # seconds of a call
 LOOP_CASES = "ad"
+LOOP_SHARE = 20  # items take as long as the loops
 SHORT, MORE = 5.0, 0.7  # microseconds: calls that are shorter may take so much longer than the best
 # How `kernels` names what is the same there. Its batches repeat a tile of rows.
 NATIVE = {
@@ -77,8 +78,10 @@ def names(plan: Plan) -> list[str]:
 def rows(plan: Plan, say: Say) -> Iterator[Row]:
     """A row for each case of the loop, and for each item; for each number of threads and contestant."""
     missing: set[str] = set()
-    for place, threads in enumerate(plan.threads):
-        end = plan.clock() + plan.left() / (len(plan.threads) - place)
+    shares = {threads: LOOP_SHARE + len(items(plan, threads)) for threads in plan.threads}
+    for threads in plan.threads:
+        end = plan.clock() + plan.left() * shares[threads] / sum(shares.values())
+        del shares[threads]
         if threads == min(plan.threads) or not plan.quick:
             yield from loops(plan, threads, missing, end)
         if not (listed := items(plan, threads)):

@@ -348,3 +348,13 @@ def test_the_section_runs_from_end_to_end(monkeypatch):
     ]  # fmt: skip
     assert all(row["ok"] and row["microseconds"] > 0 for row in found[1:])
     assert all("beyond_kernel" in row for row in found if row["contestant"] == "gdkernels")
+
+
+def test_time_is_shared_by_the_items_of_each_number_of_threads(stubs, monkeypatch):
+    """Of 100 seconds those of one thread get as much more as there are more of them."""
+    ends = []
+    monkeypatch.setattr(calls, "items", lambda plan, threads: [LINEAR] * (60 if threads == 1 else 0))
+    monkeypatch.setattr(calls, "loops", lambda plan, threads, missing, end: ends.append(end) or iter(()))
+    monkeypatch.setattr(calls, "_measured", lambda *_: iter(()))
+    list(calls.rows(plan(threads=(1, 2), end=100.0), print))
+    assert ends == [80.0, 100.0]
