@@ -21,12 +21,9 @@ from numba.extending import intrinsic, models, register_model
 from .. import cache as disk
 from ..cpu import doors
 from ..cpu.doors import words as at
-from ..cpu.doors.admission import perform
 from ..cpu.doors.arguments import Name, Number, Tensor, Truth, Whole
-from ..cpu.doors.clip import perform_norm
-from ..cpu.doors.door import Door
-from ..cpu.doors.lists import ITEM_FAULTS, perform_all
 from ..ranges import integers
+from . import load
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 FLOATS = {types.float32: np.dtype(np.float32), types.float64: np.dtype(np.float64)}
@@ -109,17 +106,6 @@ def inside(op: Any) -> Any:
 # ---------------------------------------------------------------------------------------------- marks of cached code
 
 
-def _load(name: str, dtype: str, words: tuple[tuple[int, str], ...], fingerprint: str) -> "Loaded":
-    """Make a door ready for code that Numba is loading from a user's cache.
-
-    Code that was compiled with other sources of this package is refused by an OSError, which Numba takes for a file that it
-    could not read: it then compiles the function again.
-    """
-    if fingerprint != disk.fingerprint():
-        raise OSError("gdkernels has changed since this function was compiled")
-    return ready(name, dtype, words)
-
-
 @dataclass(frozen=True)
 class Loaded:
     """Kept with the code of a function that calls a door, so that the door is ready wherever that code is loaded."""
@@ -127,32 +113,41 @@ class Loaded:
     name: str
     dtype: str
     words: tuple[tuple[int, str], ...]
+    performer: str
 
     def __call__(self) -> None:
         """What Numba does with it when the code was loaded: nothing more."""
 
     def __reduce__(self):
-        return _load, (self.name, self.dtype, self.words, disk.fingerprint())
+        return load, (disk.fingerprint(), self.name, self.dtype, self.words, self.performer)
 
 
-def ready(name: str, dtype: str, words: tuple[tuple[int, str], ...]) -> Loaded:
-    """Compile a door, and what names among its arguments stand for, and publish the symbol under which code finds it."""
+def performer_of(word: str) -> Any:
+    """The native function that code calls with a door's table and views: for one item, for all, or for a norm."""
+    from ..cpu.doors import admission, clip, lists
+
+    return {"one": admission.perform, "all": lists.perform_all, "norm": clip.perform_norm}[word]
+
+
+def ready(name: str, dtype: str, words: tuple[tuple[int, str], ...] = (), performer: str = "one") -> Loaded:
+    """Compile a door, and what names among its arguments stand for, and publish the symbol under which code finds it.
+
+    `performer` says which native function the code calls with it.
+    """
     door: Any = doors.find(name)
     table = door.table(dtype)
     for place, word in words:
         door.choose(dtype, place, word)
     llvm.add_symbol(symbol(name, dtype), table.ctypes.data)
-    for one in (perform, perform_all, perform_norm):
-        llvm.add_symbol(one.symbol("any"), one.address())
-    return Loaded(name, dtype, words)
+    performer_of(performer).address()  # which publishes it
+    return Loaded(name, dtype, words, performer)
 
 
-def native(builder, function, arguments):
-    """The result, an int64, of `perform` or one of its kind, as code finds it."""
+def perform(builder, performer: str, arguments):
+    """The result, an int64, of a native function (`performer_of`) as code finds it."""
     kind = ir.FunctionType(I64, [argument.type for argument in arguments])
-    return builder.call(
-        cgutils.get_or_insert_function(builder.module, kind, function.symbol("any")), arguments
-    )
+    name = performer_of(performer).symbol("any")
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 def table(builder, door, dtype: str):
@@ -177,7 +172,7 @@ class Call:
 
     def __init__(self, name: str, **kinds: Any):
         found: Any = doors.find(name)
-        self.door: Door = found
+        self.door = found
         self.op = name.partition(".")[0]
         self.kinds = kinds
         first, kind = next(iter(kinds.items()))
@@ -269,7 +264,7 @@ class Call:
         views = cgutils.alloca_once(builder, I64, size=I64(len(self.door.arguments) * at.VIEW_WORDS))
         outcome = cgutils.alloca_once(builder, I64, size=I64(2))
         self.put_views(context, builder, views, kinds, values)
-        fault = native(builder, perform, [table(builder, self.door, self.dtype.name), views, outcome])
+        fault = perform(builder, "one", [table(builder, self.door, self.dtype.name), views, outcome])
         self.answer(context, builder, fault)
         if self.door.gives != at.LOSS:
             return context.get_dummy_value()
@@ -360,12 +355,13 @@ class Calls:
     @cached_property
     def run(self) -> Any:
         """A function of the arguments as one tuple, in their order."""
-        marks = [ready(call.door.name, call.dtype.name, call.words) for call in self._calls[:1]]
+        call = self._calls[0]
+        mark = ready(call.door.name, call.dtype.name, call.words, "all")
 
         @intrinsic
         def run(typingctx, arguments):
             def generate(context, builder, signature, given):
-                context.active_code_library._reload_init.update(marks)
+                context.active_code_library._reload_init.add(mark)
                 values = cgutils.unpack_tuple(builder, given[0])
                 self._generate(context, builder, signature.args[0].types, values)
                 return context.get_dummy_value()
@@ -386,9 +382,9 @@ class Calls:
             call.put_views(context, builder, builder.gep(views, [I64(index * each)]), here, items)
         call = self._calls[0]
         here = table(builder, call.door, call.dtype.name)
-        fault = native(builder, perform_all, [here, views, I64(self._count)])
+        fault = perform(builder, "all", [here, views, I64(self._count)])
         none = builder.icmp_signed("<", fault, I64(0))
-        call.answer(context, builder, builder.select(none, fault, builder.urem(fault, I64(ITEM_FAULTS))))
+        call.answer(context, builder, builder.select(none, fault, builder.urem(fault, I64(at.ITEM_FAULTS))))
 
 
 def _item(kind: Any, index: int) -> Any:

@@ -9,9 +9,8 @@ from numba.extending import intrinsic
 
 from ..cpu import doors
 from ..cpu.doors import words as at
-from ..cpu.doors.clip import perform_norm
 from ..ops import clip as ops
-from .call import FLOATS, I64, Refused, inside, is_number, native, put_array, putter, ready, table, told
+from .call import FLOATS, I64, Refused, inside, is_number, perform, put_array, putter, ready, table, told
 
 
 @inside(ops.global_norm)
@@ -57,7 +56,7 @@ def norm_of(op: str, kinds: Any) -> Any:
             raise Refused(f"{op}: arrays[{index}] is read-only, expected a writable array")
     door: Any = doors.find(op)
     dtype = FLOATS[first.dtype].name
-    mark = ready(op, dtype, ())
+    mark = ready(op, dtype, performer="norm")
 
     @intrinsic
     def run(typingctx, arrays, limit):
@@ -71,8 +70,8 @@ def norm_of(op: str, kinds: Any) -> Any:
             asked = context.cast(builder, given[1], signature.args[1], types.float64)
             builder.store(asked if clips else ir.DoubleType()(float("inf")), number)
             count = I64(len(kinds))
-            fault = native(
-                builder, perform_norm, [table(builder, door, dtype), views, count, I64(int(clips)), number]
+            fault = perform(
+                builder, "norm", [table(builder, door, dtype), views, count, I64(int(clips)), number]
             )
             for code, text in (
                 (at.OVERLAP, f"{op}: an array overlaps another one, expected memory of its own"),

@@ -9,7 +9,7 @@ import pytest
 
 import gdkernels as gd
 from bench import array_operations, calls, cast, contestants, correctness, report
-from bench.array_operations import ALLOCATED, ARRAY_OPERATIONS, GIVEN, IN_PLACE, MANY
+from bench.array_operations import ALLOCATED, ARRAY_OPERATIONS, GIVEN, IN_PLACE
 from bench.cases import CASES
 from bench.contestants.array_calls import NOTHING, fastest
 from bench.kernels import Item
@@ -17,9 +17,6 @@ from bench.operations import OPERATIONS
 from bench.plan import Plan
 from bench.process import Failed
 from bench.rounds import Samples
-
-# Until gdkernels' functions take lists of arrays: then this fails, and goes.
-NO_LISTS = pytest.mark.xfail(raises=TypeError, strict=True, reason="the functions take single arrays")
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +43,10 @@ def makers(contestant: str):
 
 # Every contestant with every operation.
 PAIRS = [
-    pytest.param(
-        contestant, op, marks=NO_LISTS if contestant == "gdkernels" and op.endswith(MANY) else (),
-        id=f"{contestant} {op}",
-    )
+    pytest.param(contestant, op, id=f"{contestant} {op}")
     for contestant in contestants.CALLS
     for op in ARRAY_OPERATIONS
-]  # fmt: skip
+]
 
 
 # ---------------------------------------------------------------------------------------------- contestants
@@ -118,7 +112,7 @@ def test_inputs_are_kept_as_they_are_judged():
     assert (call.results()["p"] != before).all()
 
 
-@pytest.mark.parametrize("contestant", [pytest.param("gdkernels", marks=NO_LISTS), "numpy", "torch eager"])
+@pytest.mark.parametrize("contestant", ["gdkernels", "numpy", "torch eager"])
 @pytest.mark.parametrize("letter", calls.LOOP_CASES)
 def test_every_loop_trains_as_it_should(contestant, letter):
     loop = module(contestants.LOOPS, contestant).LOOPS[contestant](CASES[letter], 1)

@@ -21,7 +21,7 @@ def _swap(views, asked):
     return 0 if asked[at.SWAPPED_BY] < 0 else views[asked[at.SWAPPED_BY] * at.VIEW_WORDS + at.VALUE]
 
 
-@native("i8*, i8*, i8* -> i8")
+@inlined
 def _same_shape(view, other, dims):
     """Whether an array of any shape has that of the first one, `other`; of the first itself the size is learnt."""
     shape, ndim = int64_at(view[at.SHAPE]), view[at.DIMENSIONS]
@@ -43,7 +43,7 @@ def _same_shape(view, other, dims):
     return 1
 
 
-@native("i8*, i8*, i8*, i8 -> i8")
+@inlined
 def _fitting_shape(view, asked, dims, swap):
     """Whether the dimensions of a vector or matrix are what their letters stand for; learns what is not known yet."""
     shape = int64_at(view[at.SHAPE])
@@ -61,7 +61,7 @@ def _fitting_shape(view, asked, dims, swap):
     return 1
 
 
-@native("i8*, i8*, i8*, i8, i8 -> i8")
+@inlined
 def _fitting_strides(view, asked, record, item, swap):
     """Whether the strides of a matrix are whole elements; the record gets them, the view learns how far it reaches."""
     shape, steps = int64_at(view[at.SHAPE]), int64_at(view[at.STRIDES])
@@ -80,7 +80,7 @@ def _fitting_strides(view, asked, record, item, swap):
     return 1
 
 
-@native("i8*, i8*, i8*, i8*, i8, i8 -> i8")
+@inlined
 def _admit_array(table, views, dims, record, place, first):
     """Check an array that is present; `first` is the place of the first array of any shape."""
     asked, view = (
@@ -118,7 +118,7 @@ def _admit_array(table, views, dims, record, place, first):
     return at.READ_ONLY if asks & at.WRITTEN != 0 and seen & at.MAY_WRITE == 0 else 0
 
 
-@native("i8*, i8*, i8 -> i8")
+@inlined
 def _admit_other(asked, view, value):
     """Check a number, an integer or a name; `value` is a place for what the record gets."""
     kind, found = asked[at.KIND], view[at.VALUE]
@@ -136,8 +136,8 @@ def _admit_other(asked, view, value):
     return 0
 
 
-@native("i8*, i8* -> i8")
-def apart(table, views):
+@inlined
+def _apart(table, views):
     """The fault of a result that overlaps another array, unless it may be the same; 0 where there is none."""
     count = table[at.COUNT]
     for place in range(count):
@@ -197,7 +197,7 @@ def admit(table, views, dims, record):
         slot = table[at.LETTER_SLOTS + letter]
         if slot >= 0:
             record[slot] = dims[letter]
-    return apart(table, views)
+    return _apart(table, views)
 
 
 @inlined
@@ -210,21 +210,21 @@ def _product(dims, mask):
     return product
 
 
-@native("i8*, i8* -> f8")
+@inlined
 def cost(table, dims):
     """Nanoseconds of one core for an admitted call, about."""
     first = bits(table[at.FIRST_COST]) * _product(dims, table[at.FIRST_DIMS])
     return first + bits(table[at.SECOND_COST]) * _product(dims, table[at.SECOND_DIMS])
 
 
-@native("i8*, i8* -> i8")
+@inlined
 def memory_of(table, dims):
     """Bytes of working memory for an admitted call."""
     more = table[at.MEMORY_EACH] * _product(dims, table[at.MEMORY_DIMS])
     return SCRATCH_BYTES + table[at.MEMORY_LEAST] + more
 
 
-@native("i8*, i8*, i8*, i8*, i8 -> i8")
+@inlined
 def carry_out(table, dims, record, outcome, scratch):
     """Run the kernel of an admitted call; `outcome` receives a loss, and a fault that only the kernel could see."""
     if table[at.VALUE_SLOT] >= 0:

@@ -7,7 +7,7 @@ import numpy as np
 from ..clip import BLOCK_ELEMENTS, shrink, square_sum
 from ..cost import NS
 from ..runtime import objects as python
-from ..runtime.jit import kernel, native
+from ..runtime.jit import inlined, kernel, native
 from ..runtime.layout import Double, Doubles, Floats, Int
 from ..runtime.memory import aligned_zeros
 from ..runtime.objects import new_float, release_lock, take_lock
@@ -42,7 +42,7 @@ _record = stack(3)
 _sum = stack(1)
 
 
-@native("i8*, i8*, i8*, i8, i8, i8* -> i8")
+@inlined
 def _see_all(door, table, arrays, count, written, views):
     """The views of the arrays; 0 where one is unusual."""
     needed = at.IN_ORDER | at.IN_PLACE | at.OF_ELEMENTS | (at.MAY_WRITE if written != 0 else 0)

@@ -33,6 +33,8 @@ from .front import enter
 
 ELEMENTS = (np.dtype(np.float32), np.dtype(np.float64))
 LABELS = np.dtype(np.int64)
+# What a door knows of Python's objects, in the order of its memory (`words`).
+KNOWN = (np.ndarray, None, True, False, float, np.float64, int, np.int64, str, list, tuple, *ELEMENTS, LABELS)
 _OF_ANY_SHAPE = {"axes": at.AXES, "size": at.SIZE, "last": at.LAST}
 _FASTCALL = 0x80  # the interpreter's name for a function of (self, address of the arguments, their number)
 
@@ -79,9 +81,7 @@ class Opening:
 
     def open(self) -> Any:
         """A function of Python for calls of this door, its arguments by place; it knows no table yet."""
-        self.memory[: at.TABLE_FLOAT32] = [
-            id(one) for one in (np.ndarray, None, True, False, float, np.float64, int, list, tuple, *ELEMENTS, LABELS)
-        ]  # fmt: skip
+        self.memory[: at.TABLE_FLOAT32] = [id(one) for one in KNOWN]
         self.memory[at.MOST_WORK] = MOST_WORK.ctypes.data
         method = self._method = _Method(self.name.encode(), self._enter.address(), _FASTCALL, None)
         make = ctypes.pythonapi.PyCFunction_NewEx

@@ -20,7 +20,7 @@ _views = stack(at.MOST_ARGUMENTS * at.VIEW_WORDS)
 _made = stack(at.MOST_ARGUMENTS)
 
 
-@native("i8*, i8*, i8*, i8*, i8*, i8*, i8 -> i8")
+@inlined
 def _make(door, table, views, dims, record, made, number):
     """Make the results that were not given, for which `made` has a place each; 0 where there is no memory."""
     shape = letters()
@@ -58,7 +58,7 @@ def _refused(views, asked):
     return views[asked[at.UNLESS] * at.VIEW_WORDS + at.VALUE] == 0
 
 
-@native("i8*, i8*, i8*, i8*, i8*, i8* -> i8")
+@inlined
 def _give(door, table, given, views, made, outcome):
     """What the operation returns, as a new reference."""
     kind = table[at.RETURNS]
@@ -87,7 +87,7 @@ def _give(door, table, given, views, made, outcome):
     return results
 
 
-@native("i8*, i8*, i8*, i8*, i8 -> i8")
+@inlined
 def run_in_turn(table, dims, record, outcome, work):
     """Carry out a call, and let other Python threads run meanwhile where it takes long; the fault of the kernel."""
     scratch = own_scratch(memory_of(table, dims))
@@ -101,7 +101,7 @@ def run_in_turn(table, dims, record, outcome, work):
     return wrong
 
 
-@native("i8*, i8*, i8*, i8 -> i8")
+@inlined
 def _call(door, table, given, number):
     """One call by one table: what it returns, or 0 where it cannot be done here."""
     views, dims, record, outcome = _views(), letters(), record_words(), outcome_words()

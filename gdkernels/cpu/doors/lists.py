@@ -4,7 +4,7 @@ Every item is checked, and all arrays against each other, before anything is wri
 """
 
 from ..runtime import objects as python
-from ..runtime.jit import native
+from ..runtime.jit import inlined, native
 from ..runtime.objects import release_lock, take_lock
 from ..runtime.scratch import SCRATCH_BYTES, own_scratch
 from ..runtime.simd import address_of, float64_at, int64_at, offset, stack
@@ -12,7 +12,6 @@ from . import words as at
 from .admission import admit, carry_out, cost, outcome_words
 from .sight import items_of, same, see, word
 
-ITEM_FAULTS = 1 << 10  # a fault is item · ITEM_FAULTS + the fault of that item
 # What is kept of an item behind the views of all: what its letters stand for, and its record.
 ITEM_WORDS = at.LETTERS + at.MOST_RECORD_WORDS
 RANGE_WORDS = 3  # where an array begins and ends, and whether it is written
@@ -45,7 +44,7 @@ def are_apart(ranges, count):
     return 1
 
 
-@native("i8*, i8 -> i8")
+@inlined
 def memory_for(table, count):
     """Bytes behind `SCRATCH_BYTES` for the items of a call: their views, ITEM_WORDS for each, and ranges."""
     return 8 * count * (table[at.COUNT] * (at.VIEW_WORDS + RANGE_WORDS) + ITEM_WORDS)
@@ -60,7 +59,7 @@ def admit_all(table, views, count, memory):
         here, kept = offset(views, index * arguments * at.VIEW_WORDS), offset(memory, index * ITEM_WORDS)
         fault = admit(table, here, kept, offset(kept, at.LETTERS))
         if fault != 0:
-            return index * ITEM_FAULTS + fault
+            return index * at.ITEM_FAULTS + fault
         for place in range(arguments):
             asked = offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS)
             view = offset(here, place * at.VIEW_WORDS)
@@ -95,7 +94,7 @@ def perform_all(table, views, count):
 # ---------------------------------------------------------------------------------------------- lists of Python
 
 
-@native("i8*, i8*, i8*, i8, i8* -> i8")
+@inlined
 def _pick(door, table, given, index, picked):
     """The arguments of one item of lists: an array of every list, and what is no list; 0 where a list is too short."""
     length = word(given[0] + python.LENGTH)

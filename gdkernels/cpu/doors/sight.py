@@ -2,7 +2,7 @@
 
 from ..runtime import objects as python
 from ..runtime.jit import inlined, native
-from ..runtime.objects import float_of_int, forget_error, int_of_int, keep
+from ..runtime.objects import compare_words, float_of_int, forget_error, int_of_int, keep
 from ..runtime.simd import address_of, bits, int32_at, int64_at, offset
 from . import words as at
 from .admission import outcome_words
@@ -21,7 +21,7 @@ def same(thing):
     return thing
 
 
-@native("i8*, i8*, i8, i8*")
+@inlined
 def see_array(door, table, array, view):
     """The view of a NumPy array."""
     view[at.PRESENT] = 1
@@ -38,7 +38,7 @@ def see_array(door, table, array, view):
     view[at.IS] = seen
 
 
-@native("i8*, i8, i8* -> i8")
+@inlined
 def see_number(door, given, view):
     """The view of a float or an integer as a float64; whether it is one."""
     kind = word(given + python.TYPE)
@@ -55,13 +55,16 @@ def see_number(door, given, view):
     return 1
 
 
-@native("i8*, i8*, i8, i8* -> i8")
+@inlined
 def _see_other(door, asked, given, view):
     """The view of an argument that is no array; whether it is of an expected type."""
     kind, what = word(given + python.TYPE), asked[at.KIND]
     if what == at.NUMBER:
         return see_number(door, given, view)
     if what == at.WHOLE:
+        if kind == door[at.INT64]:
+            view[at.VALUE] = word(given + python.VALUE)
+            return 1
         if kind != door[at.INT]:
             return 0
         overflow = outcome_words()
@@ -71,8 +74,14 @@ def _see_other(door, asked, given, view):
         view[at.VALUE] = 1 if given == door[at.TRUE] else 0
         return 1 if given == door[at.TRUE] or given == door[at.FALSE] else 0
     names = int64_at(asked[at.CHOICES])
-    for index in range(asked[at.HIGH]):
+    for index in range(asked[at.HIGH]):  # a name that stands in a program is the same object as ours
         if names[2 * index] == given:
+            view[at.VALUE] = index
+            return 1
+    if kind != door[at.WORD]:
+        return 0
+    for index in range(asked[at.HIGH]):
+        if compare_words(names[2 * index], given) == 0:
             view[at.VALUE] = index
             return 1
     return 0
@@ -99,7 +108,7 @@ def see(door, table, given, views):
     return 1
 
 
-@native("i8*, i8 -> i8*")
+@inlined
 def items_of(door, thing):
     """The items of a list or a tuple; a null pointer of anything else."""
     kind = word(thing + python.TYPE)
@@ -108,7 +117,7 @@ def items_of(door, thing):
     return int64_at(thing + python.TUPLE_ITEMS if kind == door[at.TUPLE] else 0)
 
 
-@native("i8*, i8 -> i8")
+@inlined
 def table_of(door, array):
     """Which table is for the element type of an array: its word of the door, or 0."""
     if word(array + python.TYPE) != door[at.NDARRAY]:

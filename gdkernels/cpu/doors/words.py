@@ -51,6 +51,7 @@ IN_ORDER, IN_PLACE, MAY_WRITE, OF_ELEMENTS, OF_LABELS = 1, 2, 4, 8, 16  # bits o
 # What can be wrong with an argument: a fault is argument · FAULTS + one of these. 0 is none.
 MISSING, DTYPE, DIMENSION, LAYOUT, READ_ONLY, OVERLAP, VALUE_RANGE = range(1, 8)
 FAULTS = 8
+ITEM_FAULTS = 1 << 10  # of several items: a fault is item · ITEM_FAULTS + the fault of that item
 
 MOST_RECORD_WORDS = 32
 NOT_READY = -1  # what stands for a loop that is not yet compiled, among the choices of a name
@@ -61,10 +62,10 @@ NOTHING, RESULT, RESULTS, LOSS = range(4)
 # The memory of a door: addresses of Python's objects, then the tables for float32 and float64, and the limit of work above
 # which a call is left to several threads, and whether the arrays of a norm are clipped.
 (
-    NDARRAY, NONE, TRUE, FALSE, FLOAT, FLOAT64, INT, LIST, TUPLE, DTYPE_FLOAT32, DTYPE_FLOAT64, DTYPE_LABELS,
-    TABLE_FLOAT32, TABLE_FLOAT64, MOST_WORK, CLIPS,
-) = range(16)  # fmt: skip
-DOOR_WORDS = 16
+    NDARRAY, NONE, TRUE, FALSE, FLOAT, FLOAT64, INT, INT64, WORD, LIST, TUPLE, DTYPE_FLOAT32, DTYPE_FLOAT64,
+    DTYPE_LABELS, TABLE_FLOAT32, TABLE_FLOAT64, MOST_WORK, CLIPS,
+) = range(18)  # fmt: skip
+DOOR_WORDS = 24
 
 MOST_ARGUMENTS = 12
 LET_OTHERS_RUN = 20_000.0  # nanoseconds of work from which other Python threads may run meanwhile

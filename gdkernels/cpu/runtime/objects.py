@@ -24,7 +24,7 @@ TYPE = HEAD - 8
 DATA, NDIM, DIMS, STRIDES, DESCR, FLAGS = (HEAD + 8 * word for word in (0, 1, 2, 3, 5, 6))
 C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 
-# Of a float, its value; of a list and a tuple, their length and where their items are, or begin.
+# Of a float, and of NumPy's float64 and int64, the value; of a list and a tuple the length, and where the items are.
 VALUE = HEAD
 LENGTH, LIST_ITEMS, TUPLE_ITEMS = HEAD, HEAD + 8, HEAD + 8
 
@@ -70,15 +70,20 @@ def _is_readable() -> bool:
 READABLE = _is_readable()
 
 for _name in (
-    "PyFloat_FromDouble", "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyTuple_New", "PyErr_Clear", "Py_IncRef",
-    "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread",
+    "PyFloat_FromDouble", "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyUnicode_Compare", "PyTuple_New",
+    "PyErr_Clear", "Py_IncRef", "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread",
 ):  # fmt: skip
     _place = ctypes.cast(getattr(ctypes.pythonapi, _name), ctypes.c_void_p).value
     llvm.add_symbol(f"gdkernels.{_name}", _place)
 if READABLE:
     llvm.add_symbol("gdkernels.PyArray_New", _word(_array_functions() + 8 * ARRAY_NEW))
 
-_KINDS = {"i8": (types.int64, I64), "f8": (types.float64, ir.DoubleType()), "": (types.void, VOID)}
+_KINDS = {
+    "i4": (types.int32, I32),
+    "i8": (types.int64, I64),
+    "f8": (types.float64, ir.DoubleType()),
+    "": (types.void, VOID),
+}
 
 
 def _function(name: str, *given: str, result: str):
@@ -107,6 +112,7 @@ float_of_int = _function("PyLong_AsDouble", "i8", result="f8")  # -1 and an erro
 int_of_int = _function(
     "PyLong_AsLongLongAndOverflow", "i8", "i8", result="i8"
 )  # an int32 at the second tells
+compare_words = _function("PyUnicode_Compare", "i8", "i8", result="i4")  # of two str: 0 where they are equal
 new_tuple = _function("PyTuple_New", "i8", result="i8")
 forget_error = _function("PyErr_Clear", result="")
 keep = _function("Py_IncRef", "i8", result="")
