@@ -18,6 +18,7 @@ int64, int32 and float64, ``*`` for a pointer. Nothing is returned where there i
 """
 
 import inspect
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,17 +194,24 @@ class Kernel(Native):
         super().__init__(_entry(function, arguments_of(function, words)), "record, i8, i8, i8", FLAGS)
         self.source = function
         self.words = words  # the operands by name, in the order of the record
-        self.record = packer(self.name, words, "record", "", {})
-        if "start" in inspect.signature(function).parameters:  # what has a range is no job, but can be an op
-            if taken := words.keys() & Op._fields:
-                raise TypeError(
-                    f"{function.__name__}: {', '.join(taken)} is part of every Op, expected another name"
-                )
-            pointers = "".join(f"{name}, " for name, word in words.items() if "*" in word)
-            self.op = packer(
-                self.name, words, f"new(Op, (kernel, dtype, record, total, quantum, work, ({pointers}), False))",
-                ", total, quantum=1, work=0.0", {"new": tuple.__new__, "Op": Op, "kernel": self},
-            )  # fmt: skip
+        taken = words.keys() & Op._fields
+        if taken and "start" in inspect.signature(function).parameters:
+            raise TypeError(
+                f"{function.__name__}: {', '.join(taken)} is part of every Op, expected another name"
+            )
+
+    @cached_property
+    def record(self) -> Any:
+        """A function ``(dtype, *, operands…)`` that packs a record."""
+        return packer(self.name, self.words, "record", "", {})
+
+    @cached_property
+    def op(self) -> Any:
+        """A function ``(dtype, total, quantum=1, work=0.0, *, operands…)`` that makes an `Op`; a job has none."""
+        pointers = "".join(f"{name}, " for name, word in self.words.items() if "*" in word)
+        made = f"new(Op, (kernel, dtype, record, total, quantum, work, ({pointers}), False))"
+        names = {"new": tuple.__new__, "Op": Op, "kernel": self}
+        return packer(self.name, self.words, made, ", total, quantum=1, work=0.0", names)
 
 
 def kernel(function) -> Kernel:

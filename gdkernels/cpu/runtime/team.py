@@ -14,7 +14,6 @@ import threading
 
 import llvmlite.binding as llvm
 import numpy as np
-from numba import types
 
 from .dispatch import address, dispatcher
 from .jit import Op, inlined, kernel, native
@@ -143,27 +142,24 @@ for _native in (wait, serve, post, join, do_part):
     _native.address()  # compiled code below finds them by symbol
 
 
-RECORD_BYTES = types.Bytes(types.uint8, 1, "C", readonly=True)
-
-
-@dispatcher(types.void(types.int64, RECORD_BYTES, types.int64, types.int64, types.int64))
+@dispatcher()
 def _run_alone(entry, record, start, stop, scratch):
     """Call a kernel on a record, in this thread."""
     invoke(entry, address_of_bytes(record), start, stop, scratch)
 
 
-@dispatcher("void(int64, int64, int64, int64)")
+@dispatcher()
 def invoke_alone(entry, record, start, stop):
     """Call a job on the record at an address, in this thread."""
     invoke(entry, record, start, stop, 0)
 
 
-@dispatcher("int64(int64, int64, int64)")
+@dispatcher()
 def _serve(team, worker, last):
     return serve(int64_at(team), worker, last)
 
 
-@dispatcher("int64(int64, int64, int64, int64)")
+@dispatcher()
 def _post(team, entry, record, workers):
     """Post a job; tell whether a worker that should take part is asleep."""
     post(int64_at(team), entry, record, workers)
@@ -173,12 +169,12 @@ def _post(team, entry, record, workers):
     return asleep
 
 
-@dispatcher("void(int64, int64)")
+@dispatcher()
 def _join(team, workers):
     join(int64_at(team), workers)
 
 
-@dispatcher("int64(int64, int64, int64, int64)")
+@dispatcher()
 def _park(team, worker, last, parked):
     """Set a worker's asleep flag; tell whether no job was posted since."""
     atomic_store(offset(int64_at(team), PARKED + 8 * worker), parked)
