@@ -1,4 +1,4 @@
-"""What LLVM has and Python has no words for; `emit`, `vectors`, `layout` and `gemm.tile` write LLVM besides, nobody else.
+"""What LLVM has and Python has no words for. Who else writes LLVM is told in docs/architecture.md.
 
 Each is one line of meaning. Addresses are int64, strides and offsets count elements.
 """
