@@ -92,12 +92,12 @@ class Network:
         self._settle(CPU)
 
     def _settle(self, place: Place) -> None:
-        """Make room for parameters and gradients, which are zero, in this place. What there was before has had its time."""
-        self._lease[0] = 0
-        self._lease = np.ones(1, np.int64)
+        """Make room for parameters and gradients, which are zero, in this place."""
         flat_params = place.zeros(self._plan.size, self.dtype, line=0)
         flat_grads = place.zeros(self._plan.size, self.dtype, line=12)
         self.place, self._flat_params, self._flat_grads = place, flat_params, flat_grads
+        self._lease[0] = 0  # views of the parameters before are good no more
+        self._lease = np.ones(1, np.int64)
         self.params = _views(self._plan, self._flat_params)
         self.grads = _views(self._plan, self._flat_grads)
         self._engine: Engine | None = None

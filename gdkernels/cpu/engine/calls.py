@@ -5,7 +5,7 @@ its arrays are, and how many rows) and calls the kernel by its address, which it
 on what the network looks like, so that what calls them is compiled once, and is good for another process.
 
 Arrays of the caller are addresses with the distances of their rows and columns in bytes. Rows are copied into the arena and
-out of it: a view has no need of contiguous memory, and the arrays of the caller may overlap.
+out of it, which needs no contiguous memory, and lets a result be the array of an input.
 """
 
 import math

@@ -76,12 +76,12 @@ class ViewType(types.Type):
     """A view of what computes in `dtype`."""
 
     def __init__(self, dtype):
-        self.dtype = dtype
+        self.dtype, self.sources = dtype, cache.fingerprint()
         super().__init__(name=f"{type(self).__name__}({dtype})")
 
     @property
     def key(self):
-        return self.name, cache.fingerprint()
+        return self.name, self.sources
 
 
 class NetworkViewType(ViewType):

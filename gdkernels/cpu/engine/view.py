@@ -4,6 +4,7 @@ A view has an engine of its own over the network's parameters, so that it distur
 way back nor another view. What compiled code reads are its words (`calls`); what these lead to lives as long as the view.
 """
 
+import contextlib
 import ctypes
 import math
 import weakref
@@ -67,7 +68,7 @@ class View:
         self._arena, self._plan, self._shared, self.grads = arena, arena.plan, shared, shared.grads
         self._records: dict[int, tuple[NDArray[np.int64], Any]] = {}
         self._words = np.zeros(WORDS, np.int64)
-        self._grow = _callback(self, "_grow_to", ctypes.c_int64)
+        self._grow = _callback(self, "_try_to_grow", ctypes.c_int64)
         self._words[[LEASE, N_IN, N_OUT]] = (
             address(shared.lease),
             self._plan.input.columns,
@@ -82,6 +83,11 @@ class View:
     def address(self) -> int:
         """Of the words, which is what compiled code gets."""
         return self._place
+
+    def _try_to_grow(self, rows: int) -> None:
+        """Make room for this many rows, for compiled code, which looks by itself whether there is."""
+        with contextlib.suppress(MemoryError):
+            self._grow_to(rows)
 
     def _grow_to(self, rows: int) -> None:
         """Make room for this many rows, and then some, for the next time."""
