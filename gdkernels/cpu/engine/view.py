@@ -45,9 +45,11 @@ from .epoch import train
 from .program import bind
 from .typing import NetworkViewType, TrainerViewType
 
-# Of the matrices of a chunk of `predict`, and of the largest batch that there is room for at first.
+# Of the matrices of a chunk of `predict`, and of the largest batch that there is room for at first: they stay in the cache.
+# At least so many rows: products pack weights for them. Measured on an Intel Xeon with AVX-512, one thread: 4-64-64-2 takes
+# 0.63 of the time for chunks of 2^18 instead of 2^21 elements, 784-1024-1024-10 takes 0.6 for 192 rows instead of 64.
 CHUNK_ELEMENTS = 1 << 18
-CHUNK_ROWS = 64  # at least
+CHUNK_ROWS = 192
 FIRST_AHEAD, MOST_AHEAD = 16, 4096  # steps whose rates a schedule is asked for at once
 
 
