@@ -13,6 +13,6 @@ def test_the_learned_pendulums_end_where_the_true_ones_do():
 
 
 def test_the_number_of_workers_does_not_matter():
-    net, start = train(samples=500, epochs=1), np.linspace(-1, 1, 400, dtype=np.float32).reshape(200, 2)
+    net, start = train(samples=10_000, epochs=1), np.linspace(-1, 1, 400, dtype=np.float32).reshape(200, 2)
     alone = solve(net.jitted(copies=1), start)
     np.testing.assert_array_equal(solve(net.jitted(copies=get_num_threads() + 1), start), alone)
