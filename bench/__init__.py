@@ -1,5 +1,5 @@
-"""Measurements: kernels, training and limits of this machine's CPU against the peers (``python -m bench``), and kernels on a
-GPU (``python -m bench.gpu``).
+"""Measurements: kernels, calls, training and limits of this machine's CPU against the peers (``python -m bench``), and
+kernels on a GPU (``python -m bench.gpu``).
 
 `__main__` runs the sections one after the other. A section is a module with ``rows(plan, say)`` (`plan`); it holds
 contestants (`contestants`), each in a process of its own (`worker` inside, `process` outside, `cast` for all of them),
@@ -11,6 +11,7 @@ SECTIONS = {
     "limits": 3,
     "training": 52,
     "kernels": 20,
+    "calls": 16,
     "growth": 10,
     "startup": 9,
     "contention": 6,

@@ -1,8 +1,8 @@
-"""Measure the CPU kernels and whole training steps against the peers and the limits of this machine: ``python -m bench``.
+"""Measure CPU kernels, calls from Python and training steps against the peers and the limits of this machine.
 
-Ends within half an hour, with --quick within three minutes, says what failed, what was missing and what was cut, and writes
-everything to bench/results/cpu-NAME.json. `python -m bench compare OLD.json NEW.json` says what changed between two runs,
-`python -m bench plot RESULTS.json` draws them.
+``python -m bench`` ends within half an hour, with --quick within three minutes, says what failed, what was missing and what
+was cut, and writes everything to bench/results/cpu-NAME.json. `python -m bench compare OLD.json NEW.json` says what changed
+between two runs, `python -m bench plot RESULTS.json` draws them.
 """
 
 import argparse

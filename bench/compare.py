@@ -22,6 +22,7 @@ THRESHOLD = 0.05  # of the median: smaller changes are the machine's
 KEYS = {
     "training": ("case", "threads", "contestant"),
     "kernels": ("kernel", "shape", "form", "threads", "contestant"),
+    "calls": ("case", "operation", "shape", "form", "threads", "contestant"),
     "growth": ("axis", "value", "threads", "contestant"),
     "startup": ("what", "contestant"),
 }

@@ -16,6 +16,7 @@ from .cases import CASES
 from .cast import Cast
 from .operations import OPERATIONS
 from .plan import Plan, Say, cut
+from .process import Contestant
 from .record import Row, spread
 from .rounds import Samples
 
@@ -109,14 +110,8 @@ def _measured(
     """The rows of one item. Each contestant is started when it is first needed, and goes from item to item."""
     item = listed[number]
     here, limit = label(item, threads), limit_of(item)
-    runners, judged = {}, {}
-    for name in names(plan, item):
-        if name not in cast.missing:
-            with cast.trying(name, f"{name}: {here}", f"kernels of {name}"):
-                runner = cast.start(name, {"kind": "kernels", "items": listed})
-                runner.turn(number, plan.patience)
-                judged[name] = verdict(runner.outcome(1, plan.patience))
-                runners[name] = runner
+    job = {"kind": "kernels", "items": listed}
+    runners, judged = ready(plan, cast, names(plan, item), job, number, here)
     key = LIMIT, limit["op"], limit.get("bytes")
     with cast.trying(LIMIT, f"{LIMIT}: {here}", f"{LIMIT}: {here}"):
         runners[LIMIT] = cast.start(LIMIT, limit, key)
@@ -129,6 +124,21 @@ def _measured(
             cast.drop(key if name == LIMIT else name, f"{name}: {here}", each.failed)
     yield from cast.failures()
     yield from table(item, threads, samples, judged)
+
+
+def ready(
+    plan: Plan, cast: Cast, contestants: list[str], job: dict[str, Any], number: int, here: str
+) -> tuple[dict[Any, Contestant], dict[str, Row]]:
+    """Those who can take part in an item of the job, at work on it, and how right each of them is."""
+    runners, judged = {}, {}
+    for name in contestants:
+        if name not in cast.missing:
+            with cast.trying(name, f"{name}: {here}", f"{job['kind']} of {name}"):
+                runner = cast.start(name, job)
+                runner.turn(number, plan.patience)
+                judged[name] = verdict(runner.outcome(1, plan.patience))
+                runners[name] = runner
+    return runners, judged
 
 
 def verdict(outcome: dict[str, Any]) -> Row:

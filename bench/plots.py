@@ -1,12 +1,14 @@
 """Pictures of a run, from its results alone: ``python -m bench plot RESULTS.json``.
 
-Three kinds: the roofline (Williams, Waterman, Patterson 2009) with each of our kernels in it, the speed of every contestant
-in every case, and how the cost of a step grows. They are written beside the results.
+Four kinds: the roofline (Williams, Waterman, Patterson 2009) with each of our kernels in it, calls from Python beside the
+better of two peers, the speed of every contestant in every case, and how the cost of a step grows. They are written beside
+the results.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
+from math import log2, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ COLOURS = {
 }
 OTHERS = "#000000"
 MARKERS = dict(zip(COLOURS, "osD^vP*X", strict=True))
+FASTER, SLOWER = "#56B4E9", "#E69F00"  # cells, dark letters upon them
 SMALL, NORMAL = 8, 10
 UNITS = {
     "batch": "batch: rows",
@@ -53,6 +56,9 @@ def figures(results: dict[str, Any]) -> Iterator[tuple[str, "Figure"]]:
     for name, rows in (("roofline", others), ("roofline-products", products)):
         if any(row["contestant"] == NATIVE for row in rows):
             yield name, roofline(rows, kernels)
+    calls = [row for row in rows_of(results, "calls") if "of_best" in row]
+    if calls:
+        yield "calls", cells(calls)
     training = [row for row in rows_of(results, "training") if "steps_per_second" in row]
     if training:
         yield "training", bars(training)
@@ -191,6 +197,53 @@ def _label(axes: "Axes", dots: list[Row]) -> None:
 def _place(row: Row) -> str:
     """Which dots belong together: what is in the picture of the products, or where the working set of others lies."""
     return row["form"] if row["form"] in PLACES else {"gemm": "products"}.get(row["kernel"], "Adam")
+
+
+# ---------------------------------------------------------------------------------------------- calls
+
+
+def cells(rows: list[Row]) -> "Figure":
+    """A cell for each operation, size and way in which results come to be: how many times faster than its peers ours is.
+
+    With the fewest threads. Where there is but one way, the cells of both are one.
+    """
+    from matplotlib.patches import Rectangle
+
+    fewest = min(row["threads"] for row in rows)
+    found: dict[str, dict[tuple[int, ...], list[Row]]] = {}  # by operation and shape
+    for row in (row for row in rows if row["threads"] == fewest):
+        found.setdefault(row["operation"], {}).setdefault(tuple(row["shape"]), []).append(row)
+    figure, (axes,) = _panels(1, 1, 1.5 + 0.21 * len(found))
+    for place, shapes in enumerate(found.values()):
+        for size, shape in enumerate(sorted(shapes, key=prod)):
+            width = 1 / len(shapes[shape])
+            for slot, row in enumerate(shapes[shape]):
+                times, x = row["of_best"]["median"], size + slot * width
+                colour = SLOWER if row["slower"] else FASTER if times >= 1 else "white"
+                strength = min(
+                    1.0, 0.15 + 0.4 * abs(log2(times))
+                )  # a factor of four and more is the whole colour
+                axes.add_patch(Rectangle((x, place), width, 1, color=colour, alpha=strength, linewidth=0))
+                axes.text(
+                    x + width / 2, place + 0.52, f"{times:.2f}", fontsize=SMALL, ha="center", va="center"
+                )
+    most = max(map(len, found.values()))
+    axes.set_xlim(0, most)
+    axes.set_ylim(len(found), 0)
+    axes.set_yticks([place + 0.5 for place in range(len(found))], list(found), fontsize=SMALL)
+    axes.set_xticks([size + 0.5 for size in range(most)], ["smallest size", *[""] * (most - 2), "largest"][:most],
+                    fontsize=SMALL)  # fmt: skip
+    axes.tick_params(length=0)
+    axes.set_xticks(range(most + 1), minor=True)
+    axes.set_yticks(range(len(found) + 1), minor=True)
+    axes.grid(True, which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="minor", length=0)
+    axes.set_title(
+        f"the better of NumPy's and PyTorch's time ÷ gdkernels', {_threads(fewest)}; in each size: results allocated, "
+        "results given;\nblue: as fast or faster, orange: slower, white: by no more than it may",
+        fontsize=NORMAL, loc="left",
+    )  # fmt: skip
+    return figure
 
 
 # ---------------------------------------------------------------------------------------------- bars

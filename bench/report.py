@@ -12,6 +12,7 @@ from .kernels import LIMIT, NATIVE, PYTHON
 from .record import Row, rows_of
 
 FUSED = "torch eager"  # with the fused optimizer: what most people would write
+PEERS = ("numpy", "torch")  # of calls from Python
 SAME = 0.02  # a call from Python that is slower by no more than this has no line of its own
 
 
@@ -23,16 +24,18 @@ def tables(results: dict[str, Any]) -> Iterator[str]:
         ("training, case by case", "training", summary),
         ("kernels, line by line", "kernels", kernels),
         ("kernels, shape by shape", "kernels", kernel_summary),
+        ("calls from Python", "calls", calls),
+        ("the README's loop", "calls", loops),
         ("growth", "growth", growth),
         ("start-up, memory, size", "startup", startup),
         ("a busy machine", "contention", contention),
         ("costs of operations", "costs", costs),
     ):
-        rows = rows_of(results, section)
-        if rows:
+        lines = list(table(rows_of(results, section)))
+        if len(lines) > 1:  # than the header
             yield ""
             yield f"== {title}"
-            yield from table(rows)
+            yield from lines
 
 
 # ---------------------------------------------------------------------------------------------- cells
@@ -219,6 +222,58 @@ def kernel_summary(rows: list[Row]) -> Iterator[str]:
         "result",
     )
     yield from layout(header, [line for _, line in sorted(lines, key=lambda pair: pair[0])], 4)
+
+
+# ---------------------------------------------------------------------------------------------- calls
+
+
+def judgement(row: Row) -> str:
+    """Whether a call of ours is slower than the better of the peers: in all rounds, in most, or by no more than it may."""
+    if "slower" not in row:
+        return "–"
+    if row["slower"]:
+        return "SLOWER" if row["always"] else "slower in most rounds"
+    return "no" if row["of_best"]["median"] >= 1 else f"no, within {row['allowed']} µs"
+
+
+def calls(rows: list[Row]) -> Iterator[str]:
+    """A line for each operation, size, way in which its results come to be, and number of threads."""
+    lines = []
+    for (op, shape, form, threads), contestants in grouped(
+        [row for row in rows if "operation" in row], "operation", "shape", "form", "threads"
+    ).items():
+        if not contestants.keys() & {NATIVE, *PEERS}:
+            continue  # the loop alone
+        ours = contestants.get(NATIVE, {})
+        peers = [contestants.get(name, {}) for name in PEERS]
+        wrong = [name for name, row in contestants.items() if row.get("ok") is False]
+        lines.append((
+            op, shape_of(shape), form, f"{threads}T", number(ours.get("microseconds"), ".2f"),
+            *(number(peer.get("microseconds"), ".2f") for peer in peers),
+            *(number(peer.get("ratio"), ".2f") for peer in peers), judgement(ours),
+            number(ours.get("beyond_kernel"), ".2f"), f"WRONG: {', '.join(wrong)}" if wrong else "",
+        ))  # fmt: skip
+    header = ("operation", "size", "results", "", "ours µs", "numpy µs", "torch µs", "ours × numpy", "× torch",
+              "slower?", "beyond kernel, µs", "")  # fmt: skip
+    yield from layout(header, lines, 4)
+    judged = [row["slower"] for row in rows if "slower" in row]
+    if judged:
+        yield f"slower than the better of both: {sum(judged)} of {len(judged)} calls"
+
+
+def loops(rows: list[Row]) -> Iterator[str]:
+    """A line for each case and number of threads: a step of ours beside NumPy's and PyTorch's."""
+    lines = []
+    for (case, threads), contestants in grouped(
+        [row for row in rows if "case" in row], "case", "threads"
+    ).items():
+        each = [contestants.get(name, {}) for name in (NATIVE, "numpy", FUSED)]
+        lines.append((
+            case, f"{threads}T", *(number(row.get("microseconds"), ".1f") for row in each),
+            *(number(row.get("ratio"), ".2f") for row in each[1:]), verdict(each[0]),
+        ))  # fmt: skip
+    header = ("case", "", "ours µs/step", "numpy µs", f"{FUSED} µs", "ours × numpy", f"× {FUSED}", "result")
+    yield from layout(header, lines, 2)
 
 
 # ---------------------------------------------------------------------------------------------- growth

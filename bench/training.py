@@ -57,13 +57,15 @@ def rows(plan: Plan, say: Say) -> Iterator[Row]:
             yield from table(letter, CASES[letter], threads, runners, judged, samples)
 
 
-def judge(cast: Cast, label: str, case: Case, listed: list[str]) -> dict[str, correctness.Verdict]:
+def judge(
+    cast: Cast, label: str, case: Case, listed: list[str], kind: str = "train"
+) -> dict[str, correctness.Verdict]:
     """Start those that can take part, ours first, and say how right their first steps are."""
     judged = {}
     for name in listed:
         if name not in cast.missing:
             with cast.trying(name, f"{label} {cast.threads}T {name}"):
-                runner = cast.start(name, {"kind": "train", "case": asdict(case)})
+                runner = cast.start(name, {"kind": kind, "case": asdict(case)})
                 outcome = runner.outcome(correctness.STEPS)
                 judged[name] = correctness.judge(case, outcome, runner.facts.get("eps hat", False))
     return judged

@@ -7,6 +7,7 @@ it. Everything is imported when it is first used, so that the import of the pack
 """
 
 import importlib
+import sys
 
 # Type checkers take it for true; importing it from typing would double the time of the import.
 TYPE_CHECKING = False
@@ -53,6 +54,8 @@ else:
             value = importlib.import_module(f".{module}", __name__)
             if attribute:
                 value = getattr(value, attribute)
+            if "numba" in sys.modules and module.startswith(("ops.", "train.schedules")):
+                importlib.import_module(".njit", __name__).register()
         globals()[name] = value
         return value
 

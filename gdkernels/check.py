@@ -181,14 +181,31 @@ def overlap(left: Array, right: Array) -> bool:
     return np.may_share_memory(left, right) and np.shares_memory(left, right)
 
 
-def apart(op: str, names: Sequence[str], arrays: Sequence[Array]) -> None:
-    """Refuse arrays of which two, all in NumPy or all on a GPU, have an element in common."""
-    # The cheap look first: most have nothing in common.
-    might = np.may_share_memory if type(arrays[0]) is ndarray else overlap
-    for index, one in enumerate(arrays):
-        for before in range(index):
-            if might(one, arrays[before]) and overlap(one, arrays[before]):
-                raise ValueError(f"{op}: {names[index]} overlaps {names[before]}, expected memory of its own")
+def apart(op: str, names: Sequence[str], arrays: Sequence[Array], only_read: Collection[int] = ()) -> None:
+    """Refuse arrays, all in NumPy or all on a GPU, of which two have an element in common.
+
+    Those whose places are `only_read` may have elements in common with each other.
+    """
+    # In the order of their addresses, an array can only overlap those that begin before its predecessors end.
+    places = sorted((*_bytes(one), index) for index, one in enumerate(arrays) if one.size)
+    open_: list[tuple[int, int, int]] = []
+    for start, stop, index in places:
+        open_ = [place for place in open_ if place[1] > start]
+        for _, _, other in open_:
+            if index in only_read and other in only_read:
+                continue
+            if overlap(arrays[index], arrays[other]):
+                first, second = sorted((index, other))
+                raise ValueError(f"{op}: {names[second]} overlaps {names[first]}, expected memory of its own")
+        open_.append((start, stop, index))
+
+
+def _bytes(one: Array) -> tuple[int, int]:
+    """Between which addresses an array's elements lie."""
+    start = address(one)
+    spans = [(n - 1) * stride for n, stride in zip(one.shape, one.strides, strict=True)]
+    below, above = sum(min(span, 0) for span in spans), sum(max(span, 0) for span in spans)
+    return start + below, start + above + one.itemsize
 
 
 def same_memory(left: Array, right: Array) -> bool:
@@ -196,6 +213,15 @@ def same_memory(left: Array, right: Array) -> bool:
     if type(left) is not ndarray and is_on_device(left):
         return left.same_memory(right)
     return address(left) == address(right) and left.strides == right.strides and left.shape == right.shape
+
+
+def listed(op: str, name: str, value: object, first: str, count: int) -> Sequence[Array]:
+    """A list or a tuple of as many arrays as the list `first` has."""
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{op}: {name} is of type {type(value).__name__}, expected a list like {first}")
+    if len(value) != count:
+        raise ValueError(f"{op}: {name} has {len(value)} arrays, expected {count} like {first}")
+    return value
 
 
 # ---------------------------------------------------------------------------------------------- results

@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 PACKAGE = "gdkernels"
 
-# From top to bottom. The door is the package itself, whose names the command line uses like anybody else.
-FLOORS = (("cli",), ("door",), ("train",), ("ops", "nn"), ("cpu", "cuda"), ("scalar",), ("ground",))
+# From top to bottom. "package" is the package itself, whose names the command line uses like anybody else.
+FLOORS = (("cli",), ("package",), ("train", "njit"), ("ops", "nn"), ("cpu", "cuda"), ("scalar",), ("ground",))
 WINGS = ("cpu", "cuda")
-ROOMS = ("hall", "engine", "operations", "gemm", "runtime")  # of a wing, from top to bottom
+ROOMS = ("hall", "doors", "engine", "operations", "gemm", "runtime")  # of a wing, from top to bottom
 # Files that stand elsewhere than their folder says: budgets looks at every kernel of its wing.
 ELSEWHERE = {
-    f"{PACKAGE}.__init__": "door",
+    f"{PACKAGE}.__init__": "package",
     f"{PACKAGE}.__main__": "cli",
     f"{PACKAGE}.cuda.budgets": "cuda.hall",
 }

@@ -9,6 +9,10 @@ A file offers what its library can do:
 ``KERNELS = {contestant: {op: make(shape, form, threads)}}``
     ``run(calls)`` of the result calls the operation so often; ``verdict(op)`` compares the first call with what is right
     and gives (what was compared, error, bound). `calls.Series` puts a job's items one after the other, in one process.
+``CALLS = {contestant: {op: make(shape, form, threads)}}``
+    The same of the operations that people call from a loop of their own, as they write them (`array_calls`).
+``LOOPS = {contestant: make(case, threads)}``
+    As `TRAINING`: a loop over steps that is written out in such operations.
 
 Nothing is imported before it is needed: each contestant lives in a process of its own (`bench.worker`).
 """
@@ -27,6 +31,8 @@ TRAINING = {
     "tinygrad": "tinygrad_training",
     "scikit-learn": "sklearn_training",
 }
+LOOPS = {"gdkernels": "ours_loop", "numpy": "numpy_loop", "torch eager": "pytorch_training"}
+CALLS = {"gdkernels": "ours_calls", "numpy": "numpy_calls", "torch": "pytorch_calls"}
 KERNELS = {
     "gdkernels": "ours_kernels",
     "gdkernels from Python": "ours_kernels",
@@ -44,8 +50,9 @@ class Missing(Exception):
 
 
 def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
-    """What a contestant makes of a job: {"kind": "train", "case": {…}}, {"kind": "train", "cases": [{…}, …]} (`turns`),
-    {"kind": "kernels", "items": [(op, shape, form), …]}, {"kind": "costs"} (`ours_costs`) or {"kind": "limit", "op": …}.
+    """What a contestant makes of a job: {"kind": "train" or "loop", "case": {…}}, the same with "cases": [{…}, …] (`turns`),
+    {"kind": "kernels" or "calls", "items": [(op, shape, form), …]}, {"kind": "costs"} (`ours_costs`) or
+    {"kind": "limit", "op": …}.
 
     Raises Missing where it cannot be done here.
     """
@@ -61,15 +68,20 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
         from .turns import Turns
 
         return Turns(Job.calls, JOBS)
-    table, name = (TRAINING, "TRAINING") if kind == "train" else (KERNELS, "KERNELS")
+    table, name = {
+        "train": (TRAINING, "TRAINING"),
+        "loop": (LOOPS, "LOOPS"),
+        "kernels": (KERNELS, "KERNELS"),
+        "calls": (CALLS, "CALLS"),
+    }[kind]
     try:
         module = importlib.import_module(f"{__name__}.{table[contestant]}")
     except ModuleNotFoundError as error:
         raise Missing(f"{error.name} is not installed") from error
     makers = getattr(module, name)[contestant]
-    if kind == "train" and "case" in job:
+    if "case" in job:
         return makers(Case.of(job["case"]), threads)
-    if kind == "train":
+    if "cases" in job:
         from .turns import Turns
 
         return Turns(lambda case: makers(Case.of(case), threads), job["cases"])

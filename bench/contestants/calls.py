@@ -4,6 +4,7 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,9 @@ class Calls:
     wait: Callable[[], object] = lambda: None
 
     def run(self, times: int) -> None:
-        for _ in range(times):
-            self.call()
+        call = self.call
+        for _ in repeat(None, times):
+            call()
         self.wait()
 
     def verdict(self, op: str) -> Verdict:

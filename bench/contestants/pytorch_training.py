@@ -121,3 +121,4 @@ class Compiled(Torch):
 
 
 TRAINING = {"torch eager": Eager, "torch compile": Compiled}
+LOOPS = {"torch eager": Eager}

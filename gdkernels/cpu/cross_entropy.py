@@ -9,6 +9,7 @@ import numpy as np
 
 from ..check import INT64, labels_in_range
 from .cost import work
+from .loss import summed
 from .norm_rows import part, total
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Double, Doubles, Floats, Int, Ints, OptionalFloats
@@ -228,14 +229,14 @@ def rows(
         if not plain or 0 <= ignore_index < classes:
             counting = target[target != ignore_index]
         count = counting.size
-        mass = count if class_weight is None else float(class_weight[counting].sum(dtype=np.float64))
+        mass = count if class_weight is None else summed(class_weight[counting].astype(np.float64))
     scale = 1.0
     if reduction == "mean":
         scale = 1.0 / mass if mass else (math.nan if count else 0.0)
     terms = of_rows(logits, target, grad, scale, label_smoothing, class_weight, ignore_index)
     if reduction == "none":
         return terms.astype(logits.dtype)
-    total = float(np.add.reduce(terms))
+    total = summed(terms)
     if reduction == "sum":
         return total
     return total / mass if mass else math.nan

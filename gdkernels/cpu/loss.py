@@ -6,12 +6,13 @@ float64, so that a training step can change it without a new record. ``grad`` mu
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ..scalar.loss import ELEMENT_LOSSES
 from .cost import NS
-from .runtime.jit import Kernel, Op, kernel, native
+from .runtime.jit import Kernel, Native, Op, kernel, native
 from .runtime.layout import Doubles, Floats, Int, OptionalDoubles, OptionalFloats
 from .runtime.simd import address_of, noalias, offset, taken, typed
 from .runtime.team import run
@@ -35,8 +36,8 @@ def add_terms(terms, row_loss, rows, n):
         row_loss[r] += added
 
 
-def _kernel(name: str, loss, options: int) -> Kernel:
-    """The kernel of a loss of elements with this many options."""
+def _loop(name: str, loss, options: int) -> Native:
+    """The loop of a loss of elements with this many options."""
     given = taken(options)
 
     def elements(pred, target, grad, terms, count, scale, options):
@@ -48,7 +49,11 @@ def _kernel(name: str, loss, options: int) -> Kernel:
 
     elements.__name__ = f"{name}_elements"
     elements.__doc__ = f"terms = {name}, grad = scale times its slope."
-    of_elements = native("F*, F*, F*, F*, i8, F, f8*")(elements)
+    return native("F*, F*, F*, F*, i8, F, f8*")(elements)
+
+
+def _kernel(name: str, of_elements: Any) -> Kernel:
+    """The kernel of a loss of elements over its loop."""
 
     def rows(
         pred: Floats, target: Floats, grad: OptionalFloats, row_loss: Doubles, n: Int, scale: Doubles,
@@ -75,7 +80,8 @@ def _kernel(name: str, loss, options: int) -> Kernel:
     return kernel(rows)
 
 
-KERNELS = {name: _kernel(name, row.loss, len(row.options)) for name, row in ELEMENT_LOSSES.items()}
+LOOPS = {name: _loop(name, row.loss, len(row.options)) for name, row in ELEMENT_LOSSES.items()}
+KERNELS = {name: _kernel(name, loop) for name, loop in LOOPS.items()}
 
 # ---------------------------------------------------------------------------------------------- ops
 
@@ -126,7 +132,12 @@ def elements(name: str, pred, target, grad, reduction: str, options: tuple = ())
     terms = of_elements(name, pred, target, grad, scale, options, one_by_one)
     if one_by_one:
         return terms.astype(pred.dtype).reshape(pred.shape)
-    total = float(np.add.reduce(terms))
+    total = summed(terms)
     if reduction == "sum":
         return total
     return total / size if size else math.nan
+
+
+def summed(terms) -> float:
+    """Σ of float64 terms in their order, as doors add them up; 0.0 of none."""
+    return float(np.add.accumulate(terms)[-1]) if terms.size else 0.0

@@ -2,7 +2,8 @@
 
 from ..check import ABSENT, Array, array, choice, contiguous, dimensions, float_dtype, output
 from ..scalar.activation import SAVED
-from .wings import everywhere, wing
+from .entrance import everywhere
+from .wings import wing
 
 __all__ = ["activation", "activation_backward", "saved_for"]
 

@@ -1,26 +1,30 @@
 """Clipping by global norm: one bound for the length of the whole gradient, so that its direction stays."""
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
-from ..check import Array, address, array, float_dtype, number, overlap, writable
+from ..check import Array, apart, array, float_dtype, number, writable
 from ..ranges import Range
-from .wings import everywhere, wing
+from .entrance import everywhere
+from .wings import wing
 
 __all__ = ["clip_by_global_norm", "global_norm"]
 
 Norm = float | Array
+Arrays = Array | Sequence[Array]
 
 MAX_NORM = Range(0.0, math.inf, "a number ≥ 0")
 
 
 @everywhere
-def global_norm(*arrays: Array) -> Norm:
+def global_norm(*arrays: Arrays) -> Norm:
     """√(Σ g²) over all elements of all arrays, as if they were one vector; 0.0 for none.
 
     Parameters
     ----------
     *arrays : arrays
-        Of one dtype, float32 or float64, and of any shape and layout.
+        Of one dtype, float32 or float64, and of any shape and layout; or one list of them.
 
     Returns
     -------
@@ -32,13 +36,13 @@ def global_norm(*arrays: Array) -> Norm:
     TypeError
         Where an argument is neither a NumPy nor a CUDA array or the dtypes differ.
     """
-    flat = _checked("global_norm", arrays)
+    flat = _checked("global_norm", _unpacked(arrays))
     norm: Norm = wing(flat[0], "clip").norm(flat) if flat else 0.0
     return norm
 
 
 @everywhere
-def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
+def clip_by_global_norm(max_norm: float, *arrays: Arrays) -> Norm:
     """Scale all arrays by min(1, max_norm / (norm + 1e-6)), in place; return the norm before.
 
     Parameters
@@ -46,7 +50,7 @@ def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
     max_norm : float
         Not negative; infinity only measures.
     *arrays : arrays
-        The gradients: of one dtype, any shape and layout, no memory in common. They are changed.
+        The gradients, or one list of them: of one dtype, any shape and layout, no memory in common. They are changed.
 
     Returns
     -------
@@ -68,17 +72,25 @@ def clip_by_global_norm(max_norm: float, *arrays: Array) -> Norm:
     """
     op = "clip_by_global_norm"
     max_norm = number(op, "max_norm", max_norm, MAX_NORM)
-    flat = _checked(op, arrays)
-    for index, one in enumerate(arrays):
+    given = _unpacked(arrays)
+    flat = _checked(op, given)
+    for index, one in enumerate(given):
         writable(op, f"arrays[{index}]", one, one.dtype, one.shape)
-    _refuse_overlap(op, arrays)
+    apart(op, [f"arrays[{index}]" for index in range(len(given))], given)
     if not flat:
         return 0.0
     norm: Norm = wing(flat[0], "clip").clip(max_norm, flat)
-    for given, one in zip(arrays, flat, strict=True):
-        if one is not given:
-            given[...] = one
+    for target, one in zip(given, flat, strict=True):
+        if one is not target:
+            target[...] = one
     return norm
+
+
+def _unpacked(arrays: tuple[Arrays, ...]) -> tuple[Array, ...]:
+    """The arrays of a call, which may have come as one list."""
+    if len(arrays) == 1 and isinstance(arrays[0], list | tuple):
+        return tuple(arrays[0])
+    return cast("tuple[Array, ...]", arrays)
 
 
 def _checked(op: str, arrays: tuple[Array, ...]) -> list[Array]:
@@ -88,26 +100,3 @@ def _checked(op: str, arrays: tuple[Array, ...]) -> list[Array]:
     dtype = float_dtype(op, "arrays[0]", arrays[0])
     why = f"arrays[0] has {dtype}"
     return [array(op, f"arrays[{index}]", one, dtype, None, why) for index, one in enumerate(arrays)]
-
-
-def _bytes(one: Array) -> tuple[int, int]:
-    """Between which addresses an array's elements lie."""
-    start = address(one)
-    spans = [(n - 1) * stride for n, stride in zip(one.shape, one.strides, strict=True)]
-    below, above = sum(min(span, 0) for span in spans), sum(max(span, 0) for span in spans)
-    return start + below, start + above + one.itemsize
-
-
-def _refuse_overlap(op: str, arrays: tuple[Array, ...]) -> None:
-    """In the order of their addresses, an array can only overlap those that begin before its predecessors end."""
-    places = [(*_bytes(one), index) for index, one in enumerate(arrays) if one.size]
-    open_: list[tuple[int, int, int]] = []
-    for start, stop, index in sorted(places):
-        open_ = [place for place in open_ if place[1] > start]
-        for _, _, other in open_:
-            if overlap(arrays[index], arrays[other]):
-                first, second = sorted((index, other))
-                raise ValueError(
-                    f"{op}: arrays[{second}] overlaps arrays[{first}], expected memory of its own"
-                )
-        open_.append((start, stop, index))

@@ -16,8 +16,9 @@ from ..check import (
     whole,
 )
 from ..ranges import UNIT
+from .entrance import everywhere
 from .loss import REDUCTIONS, Loss
-from .wings import everywhere, wing
+from .wings import wing
 
 __all__ = ["softmax_cross_entropy"]
 

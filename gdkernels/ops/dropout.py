@@ -2,7 +2,8 @@
 
 from ..check import Array, contiguous, float_dtype, number, output, whole
 from ..ranges import PROBABILITY
-from .wings import everywhere, wing
+from .entrance import everywhere
+from .wings import wing
 
 __all__ = ["dropout", "dropout_backward"]
 

@@ -2,8 +2,9 @@
 
 from ..check import ABSENT, Array, array, choice, contiguous, dimensions, empty, float_dtype, output
 from ..scalar.activation import SAVED
+from .entrance import everywhere
 from .matmul import operand
-from .wings import everywhere, wing
+from .wings import wing
 
 __all__ = ["linear", "linear_backward"]
 

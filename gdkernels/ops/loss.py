@@ -2,7 +2,8 @@
 
 from ..check import ABSENT, Array, array, choice, contiguous, float_dtype, number, output
 from ..scalar.loss import ELEMENT_LOSSES
-from .wings import everywhere, wing
+from .entrance import everywhere
+from .wings import wing
 
 __all__ = ["binary_cross_entropy", "huber", "log_cosh", "mse"]
 

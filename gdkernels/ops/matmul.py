@@ -3,7 +3,8 @@
 import numpy as np
 
 from ..check import Array, copied, dimensions, float_dtype, output
-from .wings import everywhere, wing
+from .entrance import everywhere
+from .wings import wing
 
 __all__ = ["matmul"]
 

@@ -2,7 +2,8 @@
 
 from ..check import Array, array, contiguous, dimensions, float_dtype, number, output
 from ..ranges import NOT_NEGATIVE
-from .wings import everywhere, wing
+from .entrance import everywhere
+from .wings import wing
 
 __all__ = ["layernorm", "layernorm_backward", "rmsnorm", "rmsnorm_backward", "scale", "scale_backward"]
 

@@ -3,15 +3,20 @@
 The arrays of a call have one shape and dtype (float32 or float64), any layout, and no memory in common. States start
 at zero. L2 decay adds weight_decay · p to the gradient; decoupled decay (AdamW, Lion) multiplies p by
 1 − lr · weight_decay. Nothing is written unless every argument is right.
+
+Instead of one array of each kind a call takes lists of them, such as all parameters of a network: every one takes the
+same step, in one call.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
 
-from ..check import Array, apart, array, contiguous, float_dtype, number, whole, writable
+from ..check import Array, apart, array, contiguous, float_dtype, listed, number, whole, writable
 from ..ranges import NOT_NEGATIVE
 from ..scalar.optim import PLAIN, ROWS, RULES
-from .wings import everywhere, wing
+from .entrance import everywhere
+from .wings import wing
 
 __all__ = [
     "adagrad_step",
@@ -24,7 +29,7 @@ __all__ = [
     "sgd_step",
 ]
 
-_WHY = "p has it"
+Arrays = Array | Sequence[Array]
 # Of the last steps: usually every parameter of a network takes the same one.
 _ROWS = {name: lru_cache(maxsize=8)(row) for name, row in ROWS.items()}
 _OPTIONS = {
@@ -35,9 +40,9 @@ _OPTIONS = {
 
 @everywhere
 def sgd_step(
-    p: Array,
-    g: Array,
-    velocity: Array | None,
+    p: Arrays,
+    g: Arrays,
+    velocity: Arrays | None,
     lr: float,
     momentum: float = 0.0,
     nesterov: bool = False,
@@ -79,9 +84,9 @@ def sgd_step(
 
 @everywhere
 def rmsprop_step(
-    p: Array,
-    g: Array,
-    v: Array,
+    p: Arrays,
+    g: Arrays,
+    v: Arrays,
     lr: float,
     alpha: float = 0.99,
     eps: float = 1e-8,
@@ -113,7 +118,7 @@ def rmsprop_step(
 
 @everywhere
 def adagrad_step(
-    p: Array, g: Array, v: Array, lr: float, eps: float = 1e-10, weight_decay: float = 0.0
+    p: Arrays, g: Arrays, v: Arrays, lr: float, eps: float = 1e-10, weight_decay: float = 0.0
 ) -> None:
     """Adagrad: v += g²; p −= lr g / (√v + eps). Changes p, v.
 
@@ -139,10 +144,10 @@ def adagrad_step(
 
 @everywhere
 def adam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
     step: int,
     lr: float,
     beta1: float = 0.9,
@@ -183,10 +188,10 @@ def adam_step(
 
 @everywhere
 def adamw_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
     step: int,
     lr: float,
     beta1: float = 0.9,
@@ -208,11 +213,11 @@ def adamw_step(
 
 @everywhere
 def amsgrad_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
-    vmax: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
+    vmax: Arrays,
     step: int,
     lr: float,
     beta1: float = 0.9,
@@ -234,10 +239,10 @@ def amsgrad_step(
 
 @everywhere
 def nadam_step(
-    p: Array,
-    g: Array,
-    m: Array,
-    v: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
     step: int,
     lr: float,
     beta1: float = 0.9,
@@ -268,9 +273,9 @@ def nadam_step(
 
 @everywhere
 def lion_step(
-    p: Array,
-    g: Array,
-    m: Array,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
     lr: float,
     beta1: float = 0.9,
     beta2: float = 0.99,
@@ -309,18 +314,38 @@ def _row(op: str, name: str, step: int, lr: float, weight_decay: float, *options
     return _ROWS[name](float(count), rate, number(op, "weight_decay", weight_decay, NOT_NEGATIVE), given)
 
 
-def _step(op: str, name: str, p: Array, g: Array, states: dict[str, Array], row: tuple[float, ...]) -> None:
+def _step(
+    op: str, name: str, p: Arrays, g: Arrays, states: Mapping[str, Arrays], row: tuple[float, ...] | None
+) -> None:
     """Check the arrays and run the kernel on those of its rule; arrays that are not contiguous go through a copy."""
-    dtype = float_dtype(op, "p", p)
-    shape = p.shape
-    writable(op, "p", p, dtype, shape)
-    gradient = array(op, "g", g, dtype, shape, _WHY)
-    for key, state in states.items():
-        writable(op, key, state, dtype, shape, _WHY)
-    apart(op, ("p", "g", *states), (p, g, *states.values()))
-    given = p, *map(states.__getitem__, RULES[name].states)
-    flat = tuple(map(contiguous, given))
-    wing(p, "optim").step(name, flat[0], gradient, flat[1:], row)
-    for one, copy in zip(given, flat, strict=True):
-        if one is not copy:
-            one[...] = copy
+    if isinstance(p, list | tuple):
+        lists = [p, *(listed(op, key, one, "p", len(p)) for key, one in {"g": g, **states}.items())]
+        calls = [*zip(*lists, strict=True)]
+        marks = [f"[{index}]" for index in range(len(calls))]
+    else:
+        calls, marks = [(p, g, *states.values())], [""]
+    ready, names = [], []
+    for arrays, mark in zip(calls, marks, strict=True):
+        ready.append(_checked(op, arrays, [*states], mark))
+        names += [f"{key}{mark}" for key in ("p", "g", *states)]
+    gradients = range(1, len(names), 2 + len(states))
+    apart(op, names, [one for arrays in calls for one in arrays], gradients)
+    used = [2 + place for place, key in enumerate(states) if key in RULES[name].states]
+    for arrays, gradient in zip(calls, ready, strict=True):
+        given = [arrays[0], *(arrays[place] for place in used)]
+        flat = [*map(contiguous, given)]
+        wing(arrays[0], "optim").step(name, flat[0], gradient, tuple(flat[1:]), row)
+        for one, copy in zip(given, flat, strict=True):
+            if one is not copy:
+                one[...] = copy
+
+
+def _checked(op: str, arrays: Sequence[Array], states: list[str], mark: str) -> Array:
+    """The gradient as the kernel reads it, when all arrays of one parameter are as they should be."""
+    p, g, *kept = arrays
+    dtype, shape = float_dtype(op, f"p{mark}", p), p.shape
+    writable(op, f"p{mark}", p, dtype, shape)
+    gradient = array(op, f"g{mark}", g, dtype, shape, f"p{mark} has it")
+    for key, state in zip(states, kept, strict=True):
+        writable(op, f"{key}{mark}", state, dtype, shape, f"p{mark} has it")
+    return gradient

@@ -1,7 +1,8 @@
 """Softmax and its logarithm."""
 
 from ..check import Array, contiguous, float_dtype, output
-from .wings import everywhere, wing
+from .entrance import everywhere
+from .wings import wing
 
 __all__ = ["log_softmax", "softmax"]
 

@@ -1,15 +1,11 @@
 """Which wing an operation runs on: that of its arrays."""
 
-import functools
 import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 _CPU: dict[str, Any] = {}
 _CUDA: dict[str, Any] = {}
@@ -25,24 +21,48 @@ def wing(array: Any, family: str) -> Any:
     return module
 
 
-def everywhere(op: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let an operation take CUDA arrays too.
+def first_array(args: tuple[Any, ...]) -> Any:
+    """The first argument that is no number, or the first of its items where it is a list; None where there is none."""
+    for one in args:
+        if isinstance(one, list | tuple) and one:
+            return one[0]
+        if not isinstance(one, int | float):
+            return one
+    return None
 
-    The operation itself sees NumPy arrays, or all arrays as `cuda.runtime.arrays.Array`, which looks like one. What it
-    returns goes back to the library of the first array.
+
+def run(op: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """Call an operation with the arrays on whatever device they are, but not some there and some here.
+
+    It sees NumPy arrays, or all arrays as `cuda.runtime.arrays.Array`; what it returns goes back to their library.
     """
+    if type(first_array(args)) is np.ndarray:
+        try:
+            return op(*args)
+        except TypeError:
+            _refuse_mixture(op, args)
+            raise
+    if not any(_on_device(value) for _, value in _named(op, args)):
+        return op(*args)
+    _refuse_mixture(op, args)
+    from ..cuda.runtime import arrays
 
-    @functools.wraps(op)
-    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        if args and type(args[0]) is np.ndarray:
-            try:
-                return op(*args, **kwargs)
-            except TypeError:
-                _refuse_mixture(op, args, kwargs)
-                raise
-        return _wherever(op, args, kwargs)
+    read = []
 
-    return call
+    def seen(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [*map(seen, value)]
+        if not _on_device(value):
+            return value
+        read.append(arrays.read(value))
+        return read[-1]
+
+    args = tuple(map(seen, args))
+    with arrays.in_order(read):
+        result = op(*args)
+    if isinstance(result, tuple):
+        return tuple(map(arrays.release, result))
+    return arrays.release(result)
 
 
 def _on_device(value: object) -> bool:
@@ -57,19 +77,23 @@ def _on_device(value: object) -> bool:
     return value.__dlpack_device__()[0] in (2, 13)  # kDLCUDA, kDLCUDAManaged
 
 
-def _named(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The arguments with their names."""
+def _named(op: Callable[..., Any], args: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """The arguments with their names, and the items of those that are lists."""
     parameters = inspect.signature(op).parameters.values()
     names = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
     rest = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
     if rest:
         names += [f"{rest[0]}[{index}]" for index in range(len(args) - len(names))]
-    return [*zip(names, args, strict=False), *kwargs.items()]
+    for name, value in zip(names, args, strict=False):
+        if isinstance(value, list | tuple):
+            yield from ((f"{name}[{index}]", item) for index, item in enumerate(value))
+        else:
+            yield name, value
 
 
-def _refuse_mixture(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _refuse_mixture(op: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """TypeError where some arrays lie on the GPU and others do not."""
-    named = _named(op, args, kwargs)
+    named = [*_named(op, args)]
     there = [name for name, value in named if _on_device(value)]
     here = [name for name, value in named if isinstance(value, np.ndarray)]
     if there and here:
@@ -77,26 +101,3 @@ def _refuse_mixture(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
             f"{op.__name__}: {' and '.join(there)} on the GPU but {' and '.join(here)} in NumPy, "
             "expected all arrays on one device"
         )
-
-
-def _wherever(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call an operation whose first argument is not a NumPy array."""
-    if not any(map(_on_device, args)) and not any(map(_on_device, kwargs.values())):
-        return op(*args, **kwargs)
-    _refuse_mixture(op, args, kwargs)
-    from ..cuda.runtime import arrays
-
-    read = []
-
-    def seen(value: Any) -> Any:
-        if not _on_device(value):
-            return value
-        read.append(arrays.read(value))
-        return read[-1]
-
-    args, kwargs = tuple(map(seen, args)), {name: seen(value) for name, value in kwargs.items()}
-    with arrays.in_order(read):
-        result = op(*args, **kwargs)
-    if isinstance(result, tuple):
-        return tuple(map(arrays.release, result))
-    return arrays.release(result)

@@ -98,6 +98,30 @@ def test_the_kernels_furthest_below_their_limit_come_first():
     assert table("kernels, shape by shape", found)[1].startswith("relu")
 
 
+def test_calls_tell_both_peers_and_whether_ours_is_slower():
+    *lines, last = table("calls from Python", results())[1:]
+    assert last == "slower than the better of both: 0 of 2 calls"
+    assert [line.split() for line in lines] == [
+        ["softmax", "1×10", "given", "1T", "2.00", "6.00", "1.60", "3.00", "0.80", "no,", "within", "0.7", "µs", "1.20"],
+        ["softmax", "32×10", "given", "1T", "2.00", "6.00", "3.00", "3.00", "1.50", "no", "1.20"],
+    ]  # fmt: skip
+
+
+def test_a_call_that_is_slower_or_wrong_is_marked():
+    found = results()
+    row(found, "calls", operation="softmax", contestant="gdkernels").update(slower=True, always=True)
+    row(found, "calls", operation="softmax", contestant="numpy").update(ok=False)
+    *lines, last = table("calls from Python", found)
+    (line,) = [line for line in lines if "SLOWER" in line]
+    assert line.endswith("WRONG: numpy") and last.endswith("1 of 2 calls")
+
+
+def test_the_loop_of_the_readme_has_a_line_for_each_case():
+    assert table("the README's loop", results())[1].split() == [
+        "a", "1T", "40.0", "120.0", "300.0", "3.00", "7.50", "right"
+    ]  # fmt: skip
+
+
 def test_growth_tells_ours_beside_the_best_peer():
     assert table("growth", results())[1].split() == [
         "batch", "8", "2T", "13.0", "jax", "scan", "20.8", "1.60", "right"
@@ -199,6 +223,19 @@ def test_memory_and_start_are_better_where_they_are_smaller():
     assert found["startup installed size gdkernels"].slower
 
 
+def test_a_call_is_compared_by_its_peers():
+    """And the loop alone, which is nobody's, not at all."""
+    new = results()
+    for each in new["sections"]["calls"]["rows"]:
+        if each["contestant"] in ("numpy", "torch") and each.get("shape") == [32, 10]:
+            each["ratio"] = around(each["ratio"]["median"] / 2)
+    found = changes(results(), new)
+    assert {name for name in found if name.startswith("calls")} == {
+        "calls softmax 1×10 given 1 gdkernels", "calls softmax 32×10 given 1 gdkernels", "calls a 1 gdkernels"
+    }  # fmt: skip
+    assert [change.slower for name, change in found.items() if "32×10" in name] == [True]
+
+
 def test_a_time_that_was_taken_once_is_not_compared():
     new = results()
     row(new, "startup", what="import").update(seconds=around(0.2), repeats=1)
@@ -264,10 +301,16 @@ def test_pictures_are_drawn_from_a_file_alone(tmp_path, capsys):
     path = tmp_path / "run.json"
     assert plots.main([write(path, results())]) == 0
     drawn = sorted(each.name for each in tmp_path.glob("*.png"))
-    assert drawn == ["run-growth.png", "run-roofline-products.png", "run-roofline.png", "run-training.png"]
+    assert drawn == [
+        "run-calls.png",
+        "run-growth.png",
+        "run-roofline-products.png",
+        "run-roofline.png",
+        "run-training.png",
+    ]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
     assert capsys.readouterr().out.split() == [str(tmp_path / f"run-{name}.png") for name in
-                                               ("roofline", "roofline-products", "training", "growth")]  # fmt: skip
+                                               ("roofline", "roofline-products", "calls", "training", "growth")]  # fmt: skip
 
 
 def test_only_what_was_measured_is_drawn(tmp_path):

@@ -72,6 +72,20 @@ def typed(typingctx, address, like):
     return like(types.int64, like), generate
 
 
+def stack(count: int):
+    """stack(count)(): a pointer to `count` int64 that live as long as the function being compiled runs."""
+
+    @intrinsic
+    def words(typingctx):
+        def generate(context, builder, signature, arguments):
+            memory = cgutils.alloca_once(builder, I64, size=I64(count))
+            return builder.bitcast(memory, context.get_value_type(signature.return_type))
+
+        return types.CPointer(types.int64)(), generate
+
+    return words
+
+
 @intrinsic
 def address_of_bytes(typingctx, memory):
     """Where the contents of a `bytes` object are, as int64."""

@@ -8,6 +8,7 @@ stops it.
 """
 
 import ctypes
+import math
 import os
 import threading
 
@@ -275,6 +276,7 @@ def _threads_at_first() -> int:
 
 _team = Team()
 _threads = _threads_at_first()
+MOST_WORK = np.empty(1)  # nanoseconds of an operation that is not shared
 _local = threading.local()
 
 
@@ -300,6 +302,10 @@ def set_threads(count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_WORKERS:
         raise ValueError(f"set_threads: count is {count!r}, expected an integer in [1, {MOST_WORKERS}]")
     _threads = count
+    MOST_WORK[0] = WORTH_SHARING if count > 1 else math.inf
+
+
+set_threads(_threads)
 
 
 def _own_scratch() -> int:

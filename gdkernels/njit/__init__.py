@@ -1,0 +1,37 @@
+"""The operations inside the functions that users compile with ``@njit``: by the same names, with the same arguments.
+
+Numba asks for `init` when it compiles for the first time (the entry point `numba_extensions`); nothing of this package is
+imported then unless the program uses it. `register` teaches Numba the operations, once.
+"""
+
+import importlib
+import sys
+
+FAMILIES = (
+    "activation", "clip", "cross_entropy", "dropout", "linear", "loss", "matmul", "norm", "optim", "schedules", "softmax",
+)  # fmt: skip
+_registered = False
+
+
+def init() -> None:
+    """Teach Numba the operations where a program has already taken one of them; else that is done when it does."""
+    if any(name.startswith(("gdkernels.ops.", "gdkernels.train.schedules")) for name in sys.modules):
+        register()
+
+
+def register() -> None:
+    """Teach Numba the operations, each under the function that Python calls."""
+    global _registered
+    if _registered:
+        return
+    _registered = True
+    try:
+        for family in FAMILIES:
+            importlib.import_module(f".{family}", __name__)
+    except BaseException:
+        _registered = False
+        raise
+    from numba.core.registry import cpu_target
+
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()

@@ -1,0 +1,439 @@
+"""One call of a door from a compiled function: types are checked when it is compiled, everything else when it runs.
+
+An overload makes a `Call` of the types of its arguments. What is wrong with these is said at once, in the words that the
+same call from Python has. ``call.run(arguments)`` is then a function for compiled code that hands the arguments to
+`cpu.doors.admission.perform` and raises ValueError where that finds a fault.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.errors import TypingError
+from numba.core.typing.templates import infer, infer_global, make_overload_template
+from numba.extending import intrinsic, models, register_model
+
+from .. import cache as disk
+from ..cpu import doors
+from ..cpu.doors import words as at
+from ..cpu.doors.admission import perform
+from ..cpu.doors.arguments import Name, Number, Tensor, Truth, Whole
+from ..cpu.doors.clip import perform_norm
+from ..cpu.doors.door import Door
+from ..cpu.doors.lists import ITEM_FAULTS, perform_all
+from ..ranges import integers
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+FLOATS = {types.float32: np.dtype(np.float32), types.float64: np.dtype(np.float64)}
+OUR_KIND = "an array of float32 or float64"
+
+
+# ---------------------------------------------------------------------------------------------- arguments as types
+
+
+def is_absent(kind: Any) -> bool:
+    """Whether an argument is None, given or left out."""
+    return (
+        kind is None
+        or isinstance(kind, types.NoneType)
+        or (isinstance(kind, types.Omitted) and kind.value is None)
+    )
+
+
+def constant(kind: Any) -> Any:
+    """What is known of an argument when the call is compiled: its value, or `UNKNOWN`."""
+    if isinstance(kind, types.Omitted):
+        return kind.value
+    if isinstance(kind, types.Literal):
+        return kind.literal_value
+    return UNKNOWN if isinstance(kind, types.Type) else kind  # a default comes as it is
+
+
+UNKNOWN = object()
+
+
+def told(kind: Any) -> str:
+    """An argument as a message shows it."""
+    value = constant(kind)
+    if value is not UNKNOWN:
+        return f"is {value!r}"
+    if isinstance(kind, types.Array):
+        return f"has dtype {kind.dtype}" if kind.ndim else f"is an array of {kind.dtype} without dimensions"
+    return f"is of type {kind}"
+
+
+class Refused(Exception):
+    """What is wrong with the types of a call."""
+
+
+class _Operation(types.Function):
+    """The type of an operation. What is wrong with a call is said alone, not in Numba's report on all candidates."""
+
+    def __init__(self, template: Any, name: str):
+        super().__init__(template)
+        self.name = name
+
+    def get_call_type(self, context, args, kws):
+        try:
+            return super().get_call_type(context, args, kws)
+        except Refused as reason:
+            raise TypingError(str(reason)) from None
+
+
+register_model(_Operation)(models.OpaqueModel)
+
+
+def inside(op: Any) -> Any:
+    """Teach Numba an operation: the function that is decorated gives the implementation for types of arguments.
+
+    It is what `numba.extending.overload` takes.
+    """
+
+    def decorate(typing: Any) -> Any:
+        options = {"nopython": True, "no_cpython_wrapper": True}
+        template = make_overload_template(
+            op, typing, options, strict=True, inline="never", prefer_literal=True
+        )
+        infer(template)
+        infer_global(op, _Operation(template, f"gdkernels.{op.__name__}"))
+        return typing
+
+    return decorate
+
+
+# ---------------------------------------------------------------------------------------------- marks of cached code
+
+
+def _load(name: str, dtype: str, words: tuple[tuple[int, str], ...], fingerprint: str) -> "Loaded":
+    """Make a door ready for code that Numba is loading from a user's cache.
+
+    Code that was compiled with other sources of this package is refused by an OSError, which Numba takes for a file that it
+    could not read: it then compiles the function again.
+    """
+    if fingerprint != disk.fingerprint():
+        raise OSError("gdkernels has changed since this function was compiled")
+    return ready(name, dtype, words)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Kept with the code of a function that calls a door, so that the door is ready wherever that code is loaded."""
+
+    name: str
+    dtype: str
+    words: tuple[tuple[int, str], ...]
+
+    def __call__(self) -> None:
+        """What Numba does with it when the code was loaded: nothing more."""
+
+    def __reduce__(self):
+        return _load, (self.name, self.dtype, self.words, disk.fingerprint())
+
+
+def ready(name: str, dtype: str, words: tuple[tuple[int, str], ...]) -> Loaded:
+    """Compile a door, and what names among its arguments stand for, and publish the symbol under which code finds it."""
+    door: Any = doors.find(name)
+    table = door.table(dtype)
+    for place, word in words:
+        door.choose(dtype, place, word)
+    llvm.add_symbol(symbol(name, dtype), table.ctypes.data)
+    for one in (perform, perform_all, perform_norm):
+        llvm.add_symbol(one.symbol("any"), one.address())
+    return Loaded(name, dtype, words)
+
+
+def native(builder, function, arguments):
+    """The result, an int64, of `perform` or one of its kind, as code finds it."""
+    kind = ir.FunctionType(I64, [argument.type for argument in arguments])
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, function.symbol("any")), arguments
+    )
+
+
+def table(builder, door, dtype: str):
+    """A door's table, as code finds it."""
+    name, known = symbol(door.name, dtype), builder.module.globals
+    return known[name] if name in known else ir.GlobalVariable(builder.module, I64, name)
+
+
+def symbol(name: str, dtype: str) -> str:
+    """Of a door's table."""
+    return f"gdkernels.table.{name}.{dtype}"
+
+
+# ---------------------------------------------------------------------------------------------- calls
+
+
+class Call:
+    """A call of a door with arguments of these types, by name; the first array decides the element type.
+
+    Raises `Refused` when an argument cannot be right, whatever its value.
+    """
+
+    def __init__(self, name: str, **kinds: Any):
+        found: Any = doors.find(name)
+        self.door: Door = found
+        self.op = name.partition(".")[0]
+        self.kinds = kinds
+        first, kind = next(iter(kinds.items()))
+        if not isinstance(kind, types.Array) or kind.dtype not in FLOATS:
+            raise Refused(f"{self.op}: {first} {told(kind)}, expected {OUR_KIND}")
+        self.first, self.dtype = first, FLOATS[kind.dtype]
+        self._numbers: dict[str, int] = {}  # of names, among the values of their argument
+        for name, asked in self.door.arguments.items():
+            self._check(name, asked, kinds[name])
+
+    def given(self, name: str) -> bool:
+        """Whether an argument is there."""
+        return not is_absent(self.kinds[name])
+
+    def _check(self, name: str, asked: Any, kind: Any) -> None:
+        match asked:
+            case Tensor():
+                self._check_array(name, asked, kind)
+            case Name(values):
+                value = constant(kind)
+                if value is UNKNOWN:
+                    raise Refused(
+                        f"{self.op}: {name} {told(kind)}, expected a name that stands in the call itself"
+                    )
+                if value not in values:
+                    raise Refused(f"{self.op}: {name} is {value!r}, expected one of {', '.join(values)}")
+                self._numbers[name] = [*values].index(value)
+            case Number(among):
+                if not is_number(kind, types.Number):
+                    raise Refused(f"{self.op}: {name} {told(kind)}, expected {among.words}")
+            case Whole(least):
+                if not is_number(kind, types.Integer):
+                    raise Refused(
+                        f"{self.op}: {name} {told(kind)}, expected {integers(least if least > 0 else None)}"
+                    )
+            case Truth():
+                if constant(kind) not in (True, False) and not isinstance(kind, types.Boolean):
+                    raise Refused(f"{self.op}: {name} {told(kind)}, expected True or False")
+
+    def _check_array(self, name: str, asked: Tensor, kind: Any) -> None:
+        if is_absent(kind):
+            if not asked.optional or (asked.needed_if and constant(self.kinds[asked.needed_if]) is True):
+                raise Refused(f"{self.op}: {name} is None, expected an array")
+            return
+        if not isinstance(kind, types.Array):
+            raise Refused(f"{self.op}: {name} {told(kind)}, expected an array")
+        expected = np.dtype(np.int64) if asked.labels else self.dtype
+        if str(kind.dtype) != expected.name:
+            raise Refused(
+                f"{self.op}: {name} has dtype {kind.dtype}, expected {expected}"
+                + ("" if asked.labels else f" because {self.first} has {self.dtype}")
+            )
+        if asked.dims and kind.ndim != len(asked.dims):
+            raise Refused(
+                f"{self.op}: {name} has {kind.ndim} dimensions, expected {len(asked.dims)}: {shape(asked)}"
+            )
+        if asked.written and not kind.mutable:
+            raise Refused(f"{self.op}: {name} is read-only, expected a writable array")
+
+    # ------------------------------------------------------------------------------------------ native code
+
+    @property
+    def words(self) -> tuple[tuple[int, str], ...]:
+        """The names among the arguments, by their places."""
+        return tuple(
+            (place, [*asked.values][self._numbers[name]])
+            for place, (name, asked) in enumerate(self.door.arguments.items())
+            if isinstance(asked, Name)
+        )
+
+    @cached_property
+    def run(self) -> Any:
+        """A function of the arguments as one tuple, in their order: None, or the float64 that the door gives."""
+        mark = ready(self.door.name, self.dtype.name, self.words)
+        gives = types.float64 if self.door.gives == at.LOSS else types.none
+
+        @intrinsic
+        def run(typingctx, arguments):
+            def generate(context, builder, signature, given):
+                context.active_code_library._reload_init.add(mark)
+                values = cgutils.unpack_tuple(builder, given[0])
+                return self._generate(context, builder, signature.args[0].types, values)
+
+            return gives(arguments), generate
+
+        return run
+
+    def _generate(self, context, builder, kinds, values):
+        views = cgutils.alloca_once(builder, I64, size=I64(len(self.door.arguments) * at.VIEW_WORDS))
+        outcome = cgutils.alloca_once(builder, I64, size=I64(2))
+        self.put_views(context, builder, views, kinds, values)
+        fault = native(builder, perform, [table(builder, self.door, self.dtype.name), views, outcome])
+        self.answer(context, builder, fault)
+        if self.door.gives != at.LOSS:
+            return context.get_dummy_value()
+        return builder.bitcast(builder.load(outcome), ir.DoubleType())
+
+    def put_views(self, context, builder, views, kinds, values) -> None:
+        """Fill the views of the arguments, which are of these types and have these values."""
+        for place, (name, asked) in enumerate(self.door.arguments.items()):
+            put = putter(builder, builder.gep(views, [I64(place * at.VIEW_WORDS)]))
+            kind, value = kinds[place], values[place]
+            if isinstance(asked, Tensor):
+                put_array(context, builder, put, kind, value, asked.labels)
+            elif isinstance(asked, Name):
+                put(at.VALUE, I64(self._numbers[name]))
+            elif isinstance(asked, Number):
+                number = context.cast(builder, value, kind, types.float64)
+                put(at.VALUE, builder.bitcast(number, I64))
+            else:
+                put(at.VALUE, context.cast(builder, value, kind, types.int64))
+
+    def answer(self, context, builder, fault) -> None:
+        """Raise ValueError where there is a fault of an argument, MemoryError where there is no memory."""
+        wrong = builder.icmp_unsigned("!=", fault, I64(0))
+        with builder.if_then(wrong, likely=False):
+            for code, text in self._faults():
+                with builder.if_then(builder.icmp_unsigned("==", fault, I64(code))):
+                    context.call_conv.return_user_exc(builder, ValueError, (text,))
+            context.call_conv.return_user_exc(builder, MemoryError, (f"{self.op}: out of memory",))
+
+    def _faults(self):
+        """What can be wrong when the call runs, with the message for each."""
+        for place, (name, asked) in enumerate(self.door.arguments.items()):
+            for what, text in self._said(name, asked):
+                yield place * at.FAULTS + what, f"{self.op}: {name} {text}"
+
+    def _said(self, name: str, asked: Any):
+        match asked:
+            case Tensor():
+                if is_absent(self.kinds[name]):
+                    yield at.MISSING, "is None, expected an array"
+                    return
+                if asked.labels:
+                    yield at.VALUE_RANGE, "holds a label that is not a class"
+                yield at.DIMENSION, f"has a shape that does not fit, expected {self._shape(name, asked)}"
+                yield at.LAYOUT, "has strides that are not whole elements"
+                if asked.written:
+                    yield at.OVERLAP, "overlaps another argument, expected memory of its own"
+            case Number(among):
+                yield at.VALUE_RANGE, f"is out of range, expected {among.words}"
+            case Whole(least):
+                yield at.VALUE_RANGE, f"is out of range, expected {integers(least if least > 0 else None)}"
+            case _:
+                return
+
+    def _shape(self, name: str, asked: Tensor) -> str:
+        """What is asked of a shape, and what the letters are."""
+        first: Any = self.door.arguments[self.first]
+        if name == self.first or not asked.dims:
+            return shape(asked, self.first)
+        return f"{shape(asked)} where {self.first} is {shape(first)}"
+
+
+class Calls:
+    """A call of a door for tuples of arrays, such as all parameters of a network; what is no tuple holds for all items.
+
+    Raises `Refused` as `Call` does, and where tuples are of different lengths or hold arrays with strides.
+    """
+
+    def __init__(self, name: str, **kinds: Any):
+        first, kind = next(iter(kinds.items()))
+        self._count = len(kind)
+        for key, one in kinds.items():
+            if isinstance(one, types.BaseTuple) and len(one) != self._count:
+                raise Refused(f"{name}: {key} has {len(one)} arrays, expected {self._count} like {first}")
+            if isinstance(doors.find(name).arguments[key], Tensor) and not isinstance(
+                one, types.BaseTuple | types.NoneType
+            ):
+                raise Refused(f"{name}: {key} {told(one)}, expected a tuple like {first}")
+        self._several = [isinstance(one, types.BaseTuple) for one in kinds.values()]
+        self._calls = [
+            Call(name, **{key: _item(one, index) for key, one in kinds.items()})
+            for index in range(self._count)
+        ]
+        for key, one in kinds.items():
+            if isinstance(one, types.BaseTuple) and any(item.layout != "C" for item in one.types):
+                raise Refused(f"{name}: {key} holds an array with strides, expected C-contiguous arrays")
+
+    @cached_property
+    def run(self) -> Any:
+        """A function of the arguments as one tuple, in their order."""
+        marks = [ready(call.door.name, call.dtype.name, call.words) for call in self._calls[:1]]
+
+        @intrinsic
+        def run(typingctx, arguments):
+            def generate(context, builder, signature, given):
+                context.active_code_library._reload_init.update(marks)
+                values = cgutils.unpack_tuple(builder, given[0])
+                self._generate(context, builder, signature.args[0].types, values)
+                return context.get_dummy_value()
+
+            return types.none(arguments), generate
+
+        return run
+
+    def _generate(self, context, builder, kinds, values) -> None:
+        each = len(kinds) * at.VIEW_WORDS
+        views = cgutils.alloca_once(builder, I64, size=I64(each * self._count))
+        for index, call in enumerate(self._calls):
+            here = [_item(kind, index) for kind in kinds]
+            items = [
+                builder.extract_value(value, index) if several else value
+                for value, several in zip(values, self._several, strict=True)
+            ]
+            call.put_views(context, builder, builder.gep(views, [I64(index * each)]), here, items)
+        call = self._calls[0]
+        here = table(builder, call.door, call.dtype.name)
+        fault = native(builder, perform_all, [here, views, I64(self._count)])
+        none = builder.icmp_signed("<", fault, I64(0))
+        call.answer(context, builder, builder.select(none, fault, builder.urem(fault, I64(ITEM_FAULTS))))
+
+
+def _item(kind: Any, index: int) -> Any:
+    """The type of an item of a tuple, or of what holds for all items."""
+    return kind.types[index] if isinstance(kind, types.BaseTuple) else kind
+
+
+def is_number(kind: Any, wanted: Any) -> bool:
+    """Whether an argument is a number of this kind of Numba types, or a default that is one."""
+    value = constant(kind)
+    if value is not UNKNOWN:
+        real = int if wanted is types.Integer else (int, float)
+        return isinstance(value, real) and not isinstance(value, bool)
+    return isinstance(kind, wanted) and not isinstance(kind, types.Boolean | types.Complex)
+
+
+def shape(asked: Tensor, first: str = "") -> str:
+    """What is asked of a shape, in letters."""
+    if not asked.dims:
+        return f"that of {first}" if first else "any"
+    return f"({', '.join(map(str, asked.dims))}{',' * (len(asked.dims) == 1)})"
+
+
+def putter(builder, view):
+    """A function (word, value) that fills a view."""
+
+    def put(word, value):
+        builder.store(value, builder.gep(view, [I64(word)]))
+
+    return put
+
+
+def put_array(context, builder, put, kind, value, labels: bool = False) -> None:
+    """The view of an array, or of None."""
+    if not isinstance(kind, types.Array):
+        put(at.PRESENT, I64(0))
+        return
+    array = context.make_array(kind)(context, builder, value)
+    put(at.PRESENT, I64(1))
+    put(at.DATA, builder.ptrtoint(array.data, I64))
+    put(at.DIMENSIONS, I64(kind.ndim))
+    for word, numbers in ((at.SHAPE, array.shape), (at.STRIDES, array.strides)):
+        place = cgutils.alloca_once(builder, numbers.type)
+        builder.store(numbers, place)
+        put(word, builder.ptrtoint(place, I64))
+    seen = at.OF_LABELS if labels else at.OF_ELEMENTS
+    seen |= at.IN_ORDER * (kind.layout == "C") | at.IN_PLACE * kind.aligned | at.MAY_WRITE * kind.mutable
+    put(at.IS, I64(seen))
