@@ -3,11 +3,10 @@
     python tools/views.py
 
 First a 4-64-64-2 network in float32 at batch 1 and more, in microseconds: `predict`; of that the kernels of its layers, run
-by themselves; `vjp`; `vjp` and an update by Adam that is written as a loop; `step` with Adam. Then `step` against the
+by themselves; `vjp`; `vjp` and `gd.adam_step`; `step` with Adam. Then `step` against the
 engine's own steps, an epoch of them in one call, for cases a and d of the benchmark: the ratio of times, measured in turns.
 """
 
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -45,22 +44,11 @@ def goes_back(view, x, dy, dx, times):
         view.vjp(x, dy, dx)
 
 
-@njit(error_model="numpy", fastmath={"contract", "nsz"})
-def adam(p, g, m, v, step, lr):
-    """An update as a user would write it."""
-    one, beta1, beta2 = np.float32(1), np.float32(0.9), np.float32(0.999)
-    rate = np.float32(lr * math.sqrt(1 - 0.999**step) / (1 - 0.9**step))
-    for i in range(len(p)):
-        m[i] = beta1 * m[i] + (one - beta1) * g[i]
-        v[i] = beta2 * v[i] + (one - beta2) * g[i] * g[i]
-        p[i] -= rate * m[i] / (np.sqrt(v[i]) + np.float32(1e-8))
-
-
 @njit
 def goes_back_and_updates(view, x, dy, dx, p, g, m, v, times):
     for step in range(1, times + 1):
         view.vjp(x, dy, dx)
-        adam(p, g, m, v, step, 1e-6)
+        gd.adam_step(p, g, m, v, step, 1e-6)
 
 
 @njit
@@ -94,7 +82,7 @@ def microseconds(run: Callable[..., Any], *given: Any, times: int = LOOP) -> flo
 
 def small() -> None:
     """The first table."""
-    print("rows  predict  of that kernels    vjp  vjp, Adam   step")
+    print("rows  predict  of that kernels    vjp  vjp, adam_step   step")
     for rows in (1, 2, 8, 32):
         net = gd.mlp([4, 64, 64, 2], activation="tanh")
         view, training = net.jitted(), gd.Trainer(net, "mse", gd.Adam(lr=1e-6)).jitted()
@@ -109,7 +97,7 @@ def small() -> None:
             microseconds(goes_back_and_updates, view, x, out, dx, *flat, *states),
             microseconds(steps, training, x, out),
         ]
-        print(f"{rows:4d} {found[0]:8.2f} {found[1]:16.2f} {found[2]:6.2f} {found[3]:10.2f} {found[4]:6.2f}")
+        print(f"{rows:4d} {found[0]:8.2f} {found[1]:16.2f} {found[2]:6.2f} {found[3]:15.2f} {found[4]:6.2f}")
 
 
 def calls() -> None:

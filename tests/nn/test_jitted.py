@@ -270,6 +270,18 @@ def test_copies_compute_side_by_side_what_one_view_computes_alone(rng):
         np.testing.assert_array_equal(dx_now, dx)
 
 
+def test_copies_grow_side_by_side(rng):
+    """Each asks Python for room, from threads that Python does not know, while the one that it knows waits for them."""
+    net = mlp([3, 16, 2], "tanh")
+    alone, copies = net.jitted(), net.jitted(copies=3)
+    x = values(rng, 3, 9_000, 3)
+    y, dx = np.empty((3, 9_000, 2), np.float32), np.empty_like(x)
+    shared_out(copies, x, y, dx)
+    for i in range(len(x)):
+        np.testing.assert_array_equal(predict(alone, x[i]), y[i])
+        np.testing.assert_array_equal(vjp(alone, x[i], y[i]), dx[i])
+
+
 def test_copies_have_gradients_of_their_own(rng):
     net = mlp([3, 8, 2])
     x, dy = values(rng, 6, 3), values(rng, 6, 2)
@@ -435,6 +447,21 @@ def test_arguments_of_predict_are_checked(rng):
     frozen = out.copy()
     frozen.flags.writeable = False
     refuses(TypeError, f"{op}out is read-only, expected a writable array", predict_into, view, x, frozen)
+
+
+@njit
+def through_another(view, x):
+    return predict(view, x)
+
+
+def test_complaints_are_the_same_through_other_functions(rng):
+    view, x = Network(LAYERS).jitted(), values(rng, 5, 3)
+    op = "Network.jitted().predict: "
+    refuses(
+        TypeError, f"{op}x has dtype float64, expected float32 like the network",
+        through_another, view, x.astype(float),
+    )  # fmt: skip
+    refuses(ValueError, f"{op}x has shape (5, 2), expected (n, 3)", through_another, view, x[:, :2].copy())
 
 
 def test_arguments_of_vjp_are_checked(rng):

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import njit, prange
 from numba.core.runtime import _nrt_python, rtsys
 
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
@@ -174,6 +174,24 @@ def test_a_schedule_that_ends_is_good_for_the_steps_that_it_has(rng):
             step(view, x, y)
         np.testing.assert_array_equal(trainer.net._flat_params, params)
         assert trainer.steps == 3
+
+
+@njit(parallel=True)
+def population(views, x, y, times):
+    for member in prange(len(views)):
+        for _ in range(times):
+            views[member].step(x, y)
+
+
+def test_trainers_side_by_side_are_those_that_train_alone(rng):
+    """With schedules that are asked from threads of Numba, and batches that need more room."""
+    x, y = rng.standard_normal((9_000, 4)).astype("f4"), rng.standard_normal((9_000, 3)).astype("f4")
+    pairs = [twins("mse", schedule=StepDecay(rate, 10)) for rate in (1e-2, 3e-3, 1e-3)]
+    population(tuple(viewed.jitted() for _, viewed in pairs), x, y, 40)
+    for alone, viewed in pairs:
+        for _ in range(40):
+            alone.step(x, y)
+        assert same(alone, viewed)
 
 
 def test_a_step_allocates_nothing(rng):
