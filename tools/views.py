@@ -45,10 +45,10 @@ def goes_back(view, x, dy, dx, times):
 
 
 @njit
-def goes_back_and_updates(view, x, dy, dx, p, g, m, v, times):
+def goes_back_and_updates(view, x, dy, dx, m, v, times):
     for step in range(1, times + 1):
         view.vjp(x, dy, dx)
-        gd.adam_step(p, g, m, v, step, 1e-6)
+        gd.adam_step(view.flat_params, view.flat_grads, m, v, step, 1e-6)
 
 
 @njit
@@ -88,13 +88,12 @@ def small() -> None:
         view, training = net.jitted(), gd.Trainer(net, "mse", gd.Adam(lr=1e-6)).jitted()
         x = np.random.default_rng(0).standard_normal((rows, 4)).astype(np.float32)
         out, dx = np.empty((rows, 2), np.float32), np.empty_like(x)
-        flat = [net._flat_params, net._flat_grads]
-        states = [np.zeros_like(flat[0]) for _ in range(2)]
+        states = [np.zeros_like(view.flat_params) for _ in range(2)]
         found = [
             microseconds(predicts, view, x, out),
             microseconds(kernels, view),
             microseconds(goes_back, view, x, out, dx),
-            microseconds(goes_back_and_updates, view, x, out, dx, *flat, *states),
+            microseconds(goes_back_and_updates, view, x, out, dx, *states),
             microseconds(steps, training, x, out),
         ]
         print(f"{rows:4d} {found[0]:8.2f} {found[1]:16.2f} {found[2]:6.2f} {found[3]:15.2f} {found[4]:6.2f}")

@@ -183,8 +183,9 @@ class Network:
 
         There ``view.predict(x, out=None)`` is `predict`, and ``view.vjp(x, dy, dx=None)``, which gives dL/dx, is
         ``forward(x, train=True)`` and `backward`: on one thread, with the same bits. x is (n, n_in), or (n_in,) for one
-        sample. Nothing is allocated where `out` or `dx` is given. Nothing is compiled for a network: a function that takes
-        its view takes that of every network of this dtype, and ``cache=True`` keeps it.
+        sample. ``view.flat_params`` and ``view.flat_grads`` are all parameters and gradients, for a step of an optimizer.
+        Nothing is allocated where `out` or `dx` is given. Nothing is compiled for a network: a function that takes its view
+        takes that of every network of this dtype, and ``cache=True`` keeps it.
 
         The view shares the parameters, until `to` moves them. It serves one thread at a time.
 

@@ -192,14 +192,15 @@ class Trainer:
         else:
             y, weights = self._targets("Trainer.step", y, rows)
         training = self._trainings.get(y.ndim) or self._training(y)
+        seen = net.samples
         rate = self.optimizer.lr if self.schedule is None else float(self._rates(1)[0])
-        loss, reason = training.step(x, place.targets(y), rate, scale_of(weights, rows), net.samples)
+        loss, reason = training.step(x, place.targets(y), rate, scale_of(weights, rows), seen)
         if reason == "label":  # which is to be ignored, or else refused by name
             y, weights = self._targets("Trainer.step", y, rows)
             loss = self._step_without_ignored(training, x, y, rate, scale_of(weights, rows))
         if math.isnan(loss):
             raise self._not_finite("Trainer.step")
-        net.samples += rows
+        net.samples = seen + rows
         return loss
 
     def jitted(self) -> Any:

@@ -28,9 +28,9 @@ from .epoch import run_section
 
 # Words of a view: where its network's lease is (1, or 0 when the parameters have moved), how many columns go in and out, the
 # largest batch there is room for and what makes room for a larger one; then the entry of each call and the address of its
-# record, 0 where there is none.
+# record, 0 where there is none; then of each flat buffer the address, the elements, and what counts the arrays over it.
 LEASE, N_IN, N_OUT, MOST, GROW, PREDICT, VJP, STEP_LABELS, STEP_VALUES = 0, 1, 2, 3, 4, 6, 8, 10, 12
-WORDS = 14
+FLAT_PARAMS, FLAT_GRADS, WORDS = 14, 17, 20
 
 # How a step went; what is wrong stands behind it in `status`, and a number in `value`.
 DONE, NOT_A_CLASS, NOT_A_TARGET, NOT_A_RATE, NOT_FINITE = range(5)

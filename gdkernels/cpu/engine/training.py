@@ -243,14 +243,14 @@ class Training(Uncopied):
         if single is None or single.good_for != (self._arena.version, rows, get_threads()):
             single = self._single = self._single_step(rows, y.dtype == np.int64)
         _, workers, entry, place, loss, _ = single
-        update = self._update
-        if not set_step(place, address(x), address(y), update.step, rate, scale, samples):
+        done = self._update.step
+        if not set_step(place, address(x), address(y), done, rate, scale, samples):
             return math.nan, "label"
         run_job(entry, place, workers)
         value = loss.item()
         if value != value:
             return value, "not finite"
-        update.step += 1
+        self._update.step = done + 1
         return value, ""
 
     def _single_step(self, rows: int, labels: bool) -> _Single:

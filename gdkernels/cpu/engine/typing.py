@@ -19,11 +19,13 @@ from numba.core.imputils import lower_constant
 from numba.extending import (
     NativeValue,
     intrinsic,
+    overload_attribute,
     overload_method,
     register_jitable,
     register_model,
     unbox,
 )
+from numba.np.arrayobj import populate_array
 
 from ... import cache
 from ..runtime.jit import Kernel
@@ -31,6 +33,8 @@ from ..runtime.simd import I64, apply, float64_at, int64_at, invoke
 from . import calls
 from .calls import (
     DONE,
+    FLAT_GRADS,
+    FLAT_PARAMS,
     GROW,
     LEASE,
     MOST,
@@ -132,6 +136,45 @@ def words_of(typingctx, view):
         return builder.inttoptr(arguments[0], I64.as_pointer())
 
     return types.CPointer(types.int64)(view), generate
+
+
+def _flat(slot: int):
+    """flat(view): a flat buffer, as an array that keeps it alive."""
+
+    @intrinsic
+    def flat(typingctx, view):
+        kind = types.Array(view.dtype, 1, "C")
+
+        def generate(context, builder, signature, arguments):
+            words = builder.inttoptr(arguments[0], I64.as_pointer())
+            place, count, held = (builder.load(builder.gep(words, [I64(slot + word)])) for word in range(3))
+            size = I64(view.dtype.bitwidth // 8)
+            array = context.make_array(kind)(context, builder)
+            populate_array(
+                array, data=builder.inttoptr(place, array.data.type), shape=[count], strides=[size], itemsize=size,
+                meminfo=builder.inttoptr(held, cgutils.voidptr_t),
+            )  # fmt: skip
+            context.nrt.incref(builder, kind, array._getvalue())
+            return array._getvalue()
+
+        return kind(view), generate
+
+    return flat
+
+
+_params, _grads = _flat(FLAT_PARAMS), _flat(FLAT_GRADS)
+
+
+@overload_attribute(NetworkViewType, "flat_params")
+def flat_params(view):
+    """All parameters, in the order and with the gaps of the flat buffer."""
+    return lambda view: _params(view)
+
+
+@overload_attribute(NetworkViewType, "flat_grads")
+def flat_grads(view):
+    """Their gradients, likewise."""
+    return lambda view: _grads(view)
 
 
 # ---------------------------------------------------------------------------------------------- checks of types

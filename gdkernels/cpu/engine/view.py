@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numba.core.runtime import _nrt_python
+from numba.core.runtime.nrt import MemInfo
 from numpy.typing import NDArray
 
 from ...engine import Shared, Targets
@@ -22,6 +24,8 @@ from ..runtime.layout import FLOATS
 from ..runtime.team import team
 from .arena import Arena
 from .calls import (
+    FLAT_GRADS,
+    FLAT_PARAMS,
     GROW,
     LEASE,
     MOST,
@@ -135,11 +139,29 @@ def _entry(callback: Any) -> int:
 
 
 class NetworkView(View):
-    """A network in compiled code: ``view.predict(x, out=None)`` and ``view.vjp(x, dy, dx=None)``; see `Network.jitted`."""
+    """A network in compiled code: ``view.predict(x, out=None)`` and ``view.vjp(x, dy, dx=None)``; see `Network.jitted`.
+
+    Attributes
+    ----------
+    flat_params, flat_grads : all parameters, and the gradients that `vjp` writes, as arrays in one dimension, which may have
+        gaps of zeros; also in compiled code
+    """
 
     def __init__(self, plan: Plan, shared: Shared):
+        self.flat_params, self.flat_grads = shared.params, shared.flat_grads
         self._numba_type_ = NetworkViewType(FLOATS[shared.params.dtype.name])
         super().__init__(Arena(plan, shared.params, shared.flat_grads), shared)
+        self._held = [
+            self._lend(slot, flat)
+            for slot, flat in ((FLAT_PARAMS, self.flat_params), (FLAT_GRADS, self.flat_grads))
+        ]
+
+    def _lend(self, slot: int, flat: NDArray[Any]) -> Any:
+        """Let compiled code make arrays of a buffer; what counts them holds the buffer."""
+        place = address(flat)
+        held = _nrt_python.meminfo_new(place, flat)
+        self._words[slot : slot + 3] = place, flat.size, held
+        return MemInfo(held)
 
     def _bind(self, most: int) -> None:
         arena, plan = self._arena, self._plan
