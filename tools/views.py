@@ -102,12 +102,18 @@ def small() -> None:
 def calls() -> None:
     """What it costs to get a view into compiled code."""
 
-    def repeat(times: int) -> None:
-        for _ in range(times):
-            nothing(view)
+    def repeat(call: Callable[..., Any], *given: Any) -> float:
+        def run(times: int) -> None:
+            for _ in range(times):
+                call(*given)
 
-    view = gd.mlp([4, 64, 64, 2]).jitted()
-    print(f"a call from Python with a view: {microseconds(repeat):.2f} µs")
+        return microseconds(run)
+
+    net = gd.mlp([4, 64, 64, 2])
+    view, x, out = net.jitted(), np.ones((1, 4), np.float32), np.empty((1, 2), np.float32)
+    print(f"a call from Python with a view: {repeat(nothing, view):.2f} µs", end="; ")
+    print(f"that predicts one row: {repeat(predicts, view, x, out, 1):.2f} µs", end="; ")
+    print(f"net.predict: {repeat(net.predict, x):.2f} µs")
 
 
 def against_the_engine(name: str, sizes: list[int], activation: str, batch: int, loss: str) -> None:

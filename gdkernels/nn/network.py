@@ -42,9 +42,8 @@ FORMAT = "gdkernels.network.1"
 # 40 % faster than in one go, since a chunk stays in the cache; 784-1024-1024-10 is 3 % slower.
 CHUNK_ELEMENTS = 1 << 21
 
-APART = (
-    1 << 32
-)  # samples between those that two copies of a view count, which dropout then never has in common
+# Samples between those that two copies of a view count, so that dropout never draws the same for both.
+APART = 1 << 32
 
 
 class Network:
@@ -96,7 +95,8 @@ class Network:
         flat_params = place.zeros(self._plan.size, self.dtype, line=0)
         flat_grads = place.zeros(self._plan.size, self.dtype, line=12)
         self.place, self._flat_params, self._flat_grads = place, flat_params, flat_grads
-        self._lease[0] = 0  # views of the parameters before are good no more
+        # Views of the parameters that there were before are good no more.
+        self._lease[0] = 0
         self._lease = np.ones(1, np.int64)
         self.params = _views(self._plan, self._flat_params)
         self.grads = _views(self._plan, self._flat_grads)

@@ -176,6 +176,23 @@ def test_a_schedule_that_ends_is_good_for_the_steps_that_it_has(rng):
         assert trainer.steps == 3
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_question_for_rates_that_is_interrupted_ends_the_call(monkeypatch, rng):
+    """Ctrl-C while Python is asked: the step is refused, and the next call goes on."""
+    alone, viewed = twins("mse", schedule=StepDecay(1e-3, 2))
+    view, (x, y) = viewed.jitted(), next(batches(rng, "values"))
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(view, "_ask_rates", interrupted)
+    with pytest.raises(ValueError, match=r"^Trainer\.jitted\(\)\.step: schedule\(0\) is nan"):
+        step(view, x, y)
+    monkeypatch.undo()
+    assert step(view, x, y) == alone.step(x, y)
+    assert same(alone, viewed)
+
+
 @njit(parallel=True)
 def population(views, x, y, times):
     for member in prange(len(views)):

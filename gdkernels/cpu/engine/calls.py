@@ -35,9 +35,8 @@ FLAT_PARAMS, FLAT_GRADS, WORDS = 14, 17, 20
 # How a step went; what is wrong stands behind it in `status`, and a number in `value`.
 DONE, NOT_A_CLASS, NOT_A_TARGET, NOT_A_RATE, NOT_FINITE = range(5)
 STATUS_WORDS = 3
-RATE_FROM, RATE_TO, RATES = range(
-    3
-)  # words about the rates that are known: of steps [from, to), and where they are
+# Words about the rates that are known: of steps [from, to), and where they are.
+RATE_FROM, RATE_TO, RATES = range(3)
 RATE_WORDS = 3
 
 _FIRST, _BATCH, _SAMPLES, _X, _Y = (TRAIN[name] for name in ("first", "batch", "samples", "x", "y"))
@@ -169,7 +168,9 @@ def step(
     now = steps[0]
     if not rates[RATE_FROM] <= now < rates[RATE_TO]:
         apply(ask_rates)
-    rate = float64_at(rates[RATES])[now - rates[RATE_FROM]]
+    rate = math.nan  # which it stays where the answer was interrupted
+    if rates[RATE_FROM] <= now < rates[RATE_TO]:
+        rate = float64_at(rates[RATES])[now - rates[RATE_FROM]]
     if not 0.0 <= rate < math.inf:
         status[0], status[1], value[0] = NOT_A_RATE, now, rate
         return

@@ -97,7 +97,7 @@ class View:
 
     def _grow_to(self, rows: int) -> None:
         """Make room for this many rows, and then some, for the next time."""
-        most = max(rows, int(self._words[MOST]) * 3 // 2)
+        most = max(rows, self._most_predicted, int(self._words[MOST]) * 3 // 2)
         self._words[MOST] = 0  # what is interrupted now is done again before the next call
         self._arena.reserve(most)
         self._bind(most)
