@@ -1,11 +1,13 @@
 """What both engines promise to the network and the trainer above them: passes for a loop of the user's own, and training."""
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .plan import LossCall, Plan, Update
+from .ranges import Range
 
 Numbers = NDArray[np.float64]
 
@@ -35,6 +37,39 @@ class Engine(Protocol):
     def forward(self, x: Any, train: bool = False, samples: int = 0) -> Any: ...
     def backward(self, dy: Any, accumulate: bool = False) -> Any: ...
     def training(self, loss: LossCall, update: Update, clip_norm: float | None = None) -> Training: ...
+
+
+class Shared(NamedTuple):
+    """What a view in compiled code has in common with its network, on the CPU.
+
+    params, flat_grads : the flat buffers
+    grads : the gradients by the names of their parameters
+    seen : one int64, the samples seen in training
+    lease : one int64, 1 while the parameters are where they are, then 0
+    """
+
+    params: NDArray[Any]
+    flat_grads: NDArray[Any]
+    grads: Mapping[str, NDArray[Any]]
+    seen: NDArray[np.int64]
+    lease: NDArray[np.int64]
+
+
+class Targets(NamedTuple):
+    """What a loss reads of one kind of targets, labels or values.
+
+    row_weight : of a row of values in the mean
+    class_weight : of labels, where they do not all weigh the same
+    ignored : the label of samples that do not count
+    among : the range of the values, or None for any
+    """
+
+    call: LossCall
+    labels: bool
+    row_weight: float = 1.0
+    class_weight: NDArray[np.float64] | None = None
+    ignored: int = -1
+    among: Range | None = None
 
 
 class Uncopied:

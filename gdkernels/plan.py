@@ -8,9 +8,10 @@ Calls come in families: each has a file of its name in both wings, where a call 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -296,11 +297,21 @@ LossCall = ElementLoss | CrossEntropy
 class Update:
     """An optimizer at work: its rule, the rule's options in their order (`scalar.optim`), state buffers, steps done.
 
-    `decay` lists (start, stop, weight_decay): segments of the flat parameter buffer, in elements.
+    `decay` lists (start, stop, weight_decay): segments of the flat parameter buffer, in elements. `counter` holds the number
+    of steps, one int64 in memory, where native code that takes steps counts them.
     """
 
     name: str
     options: tuple[float, ...]
     states: list[Any]
-    step: int
     decay: list[tuple[int, int, float]]
+    counter: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.counter.item()
+
+    @step.setter
+    def step(self, done: int) -> None:
+        self.counter[0] = done

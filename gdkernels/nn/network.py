@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..check import Array, choice, whole
-from ..engine import Engine
+from ..engine import Engine, Shared
 from ..files import replacing
 from ..plan import Plan
 from . import init
@@ -41,6 +41,9 @@ FORMAT = "gdkernels.network.1"
 # Of the matrices that one chunk of `predict` fills: 8 MB in float32. Measured on Zen 4: narrow networks are
 # 40 % faster than in one go, since a chunk stays in the cache; 784-1024-1024-10 is 3 % slower.
 CHUNK_ELEMENTS = 1 << 21
+
+# Samples between those that two copies of a view count, so that dropout never draws the same for both.
+APART = 1 << 32
 
 
 class Network:
@@ -83,7 +86,8 @@ class Network:
         self.dtype = np.dtype("float32" if self.storage == "bfloat16" else self.storage)
         self._plan = lower(self.layers, input_gradient=True, seed=self.seed)
         self.n_in, self.n_out = self._plan.input.columns, self._plan.output.columns
-        self.samples = 0
+        self._samples = np.zeros(1, np.int64)
+        self._lease = np.ones(1, np.int64)
         self._settle(CPU)
 
     def _settle(self, place: Place) -> None:
@@ -91,6 +95,9 @@ class Network:
         flat_params = place.zeros(self._plan.size, self.dtype, line=0)
         flat_grads = place.zeros(self._plan.size, self.dtype, line=12)
         self.place, self._flat_params, self._flat_grads = place, flat_params, flat_grads
+        # Views of the parameters that there were before are good no more.
+        self._lease[0] = 0
+        self._lease = np.ones(1, np.int64)
         self.params = _views(self._plan, self._flat_params)
         self.grads = _views(self._plan, self._flat_grads)
         self._engine: Engine | None = None
@@ -161,6 +168,59 @@ class Network:
             batch_size = whole("Network.predict", "batch_size", batch_size, at_least=1)
         self._rows = None
         return self.place.give(in_chunks(self._own_engine(), rows, batch_size), x)
+
+    @property
+    def samples(self) -> int:
+        """How many samples were seen in training."""
+        return self._samples.item()
+
+    @samples.setter
+    def samples(self, seen: int) -> None:
+        self._samples[0] = seen
+
+    def jitted(self, copies: int | None = None) -> Any:
+        """The network in functions of yours that ``numba.njit`` compiles, which take the view as an argument or a global.
+
+        There ``view.predict(x, out=None)`` is `predict`, and ``view.vjp(x, dy, dx=None)``, which gives dL/dx, is
+        ``forward(x, train=True)`` and `backward`: on one thread, with the same bits. x is (n, n_in), or (n_in,) for one
+        sample. ``view.flat_params`` and ``view.flat_grads`` are all parameters and gradients, for a step of an optimizer.
+        Nothing is allocated where `out` or `dx` is given. Nothing is compiled for a network: a function that takes its view
+        takes that of every network of this dtype, and ``cache=True`` keeps it.
+
+        The view shares the parameters, until `to` moves them. It serves one thread at a time.
+
+        Parameters
+        ----------
+        copies : None for one view, which writes gradients into `grads` of the network. A number for a tuple of so many that
+            can be used at once, as in ``numba.prange``: each has its own ``view.grads`` and its own sequence of dropout
+
+        Raises RuntimeError where the network is on the GPU.
+
+        >>> view = net.jitted()
+        >>> @numba.njit
+        ... def rollout(view, state, steps):
+        ...     for _ in range(steps):
+        ...         state += 0.01 * view.predict(state)
+        ...     return state
+        """
+        op = "Network.jitted"
+        if copies is None:
+            return self.place.network_view(op, self._plan, self.shared(), self.storage)
+        copies = whole(op, "copies", copies, at_least=1)
+        return tuple(
+            self.place.network_view(op, self._plan, self._apart(number), self.storage)
+            for number in range(copies)
+        )
+
+    def shared(self) -> Shared:
+        """What a view has in common with the network."""
+        return Shared(self._flat_params, self._flat_grads, self.grads, self._samples, self._lease)
+
+    def _apart(self, number: int) -> Shared:
+        """What copy number `number` of a view has in common with the network: not the gradients, nor what it has seen."""
+        flat_grads = self.place.zeros(self._plan.size, self.dtype, line=12)
+        seen = np.full(1, self.samples + (number + 1) * APART, np.int64)
+        return Shared(self._flat_params, flat_grads, _views(self._plan, flat_grads), seen, self._lease)
 
     @property
     def device(self) -> str:

@@ -8,7 +8,7 @@ from ..check import Array, matrix
 from ..cpu.runtime.memory import aligned_zeros
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ..engine import Engine, Shared
     from ..plan import Plan
 
 
@@ -62,6 +62,26 @@ class Cpu:
                 "Network: a bfloat16 network computes on the GPU only; call net.to('cuda') first"
             )
         return Engine(plan, params, grads, threads)
+
+    def network_view(self, op: str, plan: "Plan", shared: "Shared", storage: str) -> Any:
+        """A network in compiled code."""
+        self._refuse_bfloat16(op, storage)
+        from ..cpu.engine.view import NetworkView
+
+        return NetworkView(plan, shared)
+
+    def trainer_view(self, op: str, plan: "Plan", shared: "Shared", storage: str, *training: Any) -> Any:
+        """Training in compiled code."""
+        self._refuse_bfloat16(op, storage)
+        from ..cpu.engine.view import TrainerView
+
+        return TrainerView(plan, shared, *training)
+
+    def _refuse_bfloat16(self, op: str, storage: str) -> None:
+        if storage == "bfloat16":
+            raise RuntimeError(
+                f"{op}: a bfloat16 network computes on the GPU only, expected float32 or float64"
+            )
 
 
 class Cuda:
@@ -131,6 +151,13 @@ class Cuda:
         from ..cuda.engine.engine import Engine
 
         return Engine(plan, self._arrays.read(params), self._arrays.read(grads), storage)
+
+    def network_view(self, op: str, *_: Any) -> Any:
+        raise RuntimeError(
+            f"{op}: the network is on the GPU, expected it on the CPU; call net.to('cpu') first"
+        )
+
+    trainer_view = network_view
 
 
 Place = Cpu | Cuda

@@ -38,7 +38,8 @@ def totals(weights: Weights, order: NDArray[np.int64], batch: int) -> NDArray[np
 
 def scale_of(weights: Weights, rows: int) -> float:
     """1 / Σ weights of a batch; 0 where nothing counts, for loss and gradient 0."""
-    total = rows * weights if type(weights) is float else float(np.sum(weights))
+    # One after the other, as compiled code that takes a step adds them up.
+    total = rows * weights if type(weights) is float else float(np.add.accumulate(weights)[-1])
     return 1.0 / total if total else 0.0
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import INT64, Array, labels_in_range, matrix, number, whole
+from ..engine import Targets
 from ..ops.cross_entropy import softmax_cross_entropy
 from ..ops.loss import binary_cross_entropy, huber, log_cosh, mse
 from ..plan import CrossEntropy, ElementLoss, LossCall
@@ -68,6 +69,11 @@ class Loss:
     def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> LossCall:
         """The kernel for such targets, with its options."""
         return ElementLoss(self.name, self._options())
+
+    def kinds(self, n_out: int, dtype: np.dtype[Any]) -> list[Targets]:
+        """The kinds of targets that there are, for what checks and weighs them in compiled code as `target` does here."""
+        call = ElementLoss(self.name, self._options())
+        return [Targets(call, False, float(n_out), among=ELEMENT_LOSSES[self.name].targets)]
 
     def _options(self) -> tuple[float, ...]:
         return tuple(getattr(self, name) for name in ELEMENT_LOSSES[self.name].options)
@@ -190,6 +196,14 @@ class SoftmaxCrossEntropy(Loss):
     def call(self, target: Array, n_out: int, dtype: np.dtype[Any]) -> LossCall:
         smoothing, weight, ignored = self._op_options(dtype).values()
         return CrossEntropy(target.ndim == 1, smoothing, weight, ignored)
+
+    def kinds(self, n_out: int, dtype: np.dtype[Any]) -> list[Targets]:
+        options = self._op_options(dtype).values()
+        weight = None if self.class_weight is None else np.asarray(self.class_weight, np.float64)
+        return [
+            Targets(CrossEntropy(True, *options), True, class_weight=weight, ignored=self.ignore_index),
+            Targets(CrossEntropy(False, *options), False),
+        ]
 
     def _op_options(self, dtype: np.dtype[Any]) -> dict[str, Any]:
         return {

@@ -54,7 +54,6 @@ class Optimizer:
                 place.zeros(plan.size, dtype, line=24 + 12 * state)
                 for state in range(len(RULES[name].states))
             ],
-            step=0,
             decay=_segments(plan, self.weight_decay, decay),
         )
 

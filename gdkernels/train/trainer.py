@@ -192,15 +192,39 @@ class Trainer:
         else:
             y, weights = self._targets("Trainer.step", y, rows)
         training = self._trainings.get(y.ndim) or self._training(y)
+        seen = net.samples
         rate = self.optimizer.lr if self.schedule is None else float(self._rates(1)[0])
-        loss, reason = training.step(x, place.targets(y), rate, scale_of(weights, rows), net.samples)
+        loss, reason = training.step(x, place.targets(y), rate, scale_of(weights, rows), seen)
         if reason == "label":  # which is to be ignored, or else refused by name
             y, weights = self._targets("Trainer.step", y, rows)
             loss = self._step_without_ignored(training, x, y, rate, scale_of(weights, rows))
         if math.isnan(loss):
             raise self._not_finite("Trainer.step")
-        net.samples += rows
+        net.samples = seen + rows
         return loss
+
+    def jitted(self) -> Any:
+        """The trainer in functions of yours that ``numba.njit`` compiles; `Network.jitted` says what a view is.
+
+        There ``view.step(x, y)`` is `step`, on one thread: with the same bits, counts and errors, whichever of the two takes
+        which step. x is (n, n_in), or (n_in,) for one sample. Nothing is allocated. The schedule is asked for up to 4096
+        rates ahead.
+
+        Raises RuntimeError where the network is on the GPU.
+
+        >>> view = trainer.jitted()
+        >>> @numba.njit
+        ... def train(view, x, y, batch):
+        ...     for start in range(0, len(x), batch):
+        ...         loss = view.step(x[start : start + batch], y[start : start + batch])
+        ...     return loss
+        """
+        self._follow()
+        net = self.net
+        return net.place.trainer_view(
+            "Trainer.jitted", self._plan, net.shared(), net.storage, self.loss.kinds(net.n_out, net.dtype), self._update,
+            self.clip_norm, self._scheduled, lambda: (self.schedule, self.optimizer.lr),
+        )  # fmt: skip
 
     def _step_without_ignored(
         self, training: Training, x: Array, y: Array, rate: float, scale: float
@@ -382,17 +406,21 @@ class Trainer:
 
     def _rates(self, count: int) -> NDArray[np.float64]:
         """The learning rates of the next steps."""
-        if self.schedule is None:
-            return np.full(count, self.optimizer.lr)
-        steps = range(self.steps, self.steps + count)
-        rates = np.fromiter(map(self.schedule, steps), np.float64, count)
+        rates = self._scheduled(count)
         wrong = ~((rates >= 0.0) & (rates < math.inf))
         if wrong.any():
             place = int(wrong.argmax())
             raise ValueError(
-                f"Trainer: schedule({steps[place]}) is {rates[place]}, expected a finite number ≥ 0"
+                f"Trainer: schedule({self.steps + place}) is {rates[place]}, expected a finite number ≥ 0"
             )
         return rates
+
+    def _scheduled(self, count: int) -> NDArray[np.float64]:
+        """The same, as the schedule gives them."""
+        if self.schedule is None:
+            return np.full(count, self.optimizer.lr)
+        steps = range(self.steps, self.steps + count)
+        return np.fromiter(map(self.schedule, steps), np.float64, count)
 
     def _not_finite(self, op: str) -> FloatingPointError:
         return FloatingPointError(

@@ -108,7 +108,7 @@ def update_of(name, plan, dtype, weight_decay=0.0, segments=1):
     states = [aligned_zeros(plan.size, dtype) for _ in RULES[name].states]
     bounds = [0, *(p.offset for p in plan.parameters[1:segments]), plan.size]
     decay = [(a, b, weight_decay * (i % 2 == 0)) for i, (a, b) in enumerate(pairwise(bounds))]
-    return Update(name, tuple(map(float, OPTIONS[name].values())), states, 0, decay)
+    return Update(name, tuple(map(float, OPTIONS[name].values())), states, decay)
 
 
 def trained(

@@ -9,6 +9,7 @@ import pytest
 
 import gdkernels as gd
 from gdkernels.nn.plan import lower
+from tests import jitted
 from tests.nn.networks import NETWORKS
 
 OPTIMIZERS = {
@@ -197,6 +198,28 @@ def test_a_trainer_follows_its_network(device):
         trainer.fit(x, y, epochs=1, batch_size=8, progress=False)
     assert_close(parameters(alone.net), parameters(moved.net), 1e-4)
     assert moved.steps == 12 and moved.net.samples == 96
+
+
+def test_views_for_compiled_code_are_of_the_cpu_and_refuse_when_their_network_leaves(device):
+    net = gd.mlp([5, 7, 3], seed=2)
+    trainer = gd.Trainer(net, "mse")
+    view, training = net.jitted(), trainer.jitted()
+    x, y = np.ones((4, 5), "f4"), np.ones((4, 3), "f4")
+    before = jitted.predict(view, x)
+    net.to("cuda")
+    for make, op in ((net.jitted, "Network.jitted"), (trainer.jitted, "Trainer.jitted")):
+        with pytest.raises(
+            RuntimeError, match=rf"^{op}: the network is on the GPU, expected it on the CPU; call net"
+        ):
+            make()
+    trainer.step(x, y)
+    net.to("cpu")
+    for run in (lambda: jitted.predict(view, x), lambda: jitted.step(training, x, y)):
+        with pytest.raises(RuntimeError, match="the parameters have moved since the view was made"):
+            run()
+    assert (jitted.predict(net.jitted(), x) != before).any()
+    np.testing.assert_array_equal(jitted.predict(net.jitted(), x), net.predict(x))
+    assert jitted.step(trainer.jitted(), x, y) > 0 and trainer.steps == 2
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_parameters(device):

@@ -41,14 +41,16 @@ class Arena:
         if rows <= self._rows:
             return False
         line = LINE // self.dtype.itemsize
-        self._starts, at = {}, 0
+        starts, at = {}, 0
         for buffer in self.plan.buffers:
-            self._starts[buffer.name] = at
+            starts[buffer.name] = at
             at += -(-rows * buffer.columns // line) * line
-        self._memory = aligned_zeros(at, self.dtype)
-        self.target = aligned_zeros(rows * self.plan.output.columns, np.float64)
-        self.row_loss = aligned_zeros(rows, np.float64)
-        self._rows = rows
+        memory = aligned_zeros(at, self.dtype)
+        target = aligned_zeros(rows * self.plan.output.columns, np.float64)
+        row_loss = aligned_zeros(rows, np.float64)
+        # All at once: where there is no memory, everything stays as it was.
+        self._starts, self._memory, self._rows = starts, memory, rows
+        self.target, self.row_loss = target, row_loss
         self.version += 1
         return True
 

@@ -17,6 +17,7 @@ from ..runtime.jit import Op
 from ..runtime.memory import QUANTUM, aligned_zeros
 from ..runtime.team import get_threads, run_job, team
 from .arena import PROGRAMS_KEPT, Programs
+from .elastic import Elastic, stretch
 from .epoch import SLOTS, set_step, train
 from .pace import Pace
 from .program import Program, bind
@@ -33,6 +34,7 @@ _SET_BY_TRAIN = [
     SLOTS[name]
     for name in ("first", "steps", "samples", "x", "y", "order", "rates", "scales", "losses", "norms")
 ]
+_PROGRAMS = [SLOTS["program"], SLOTS["last_program"]]
 
 
 class _Job(NamedTuple):
@@ -241,25 +243,37 @@ class Training(Uncopied):
         if single is None or single.good_for != (self._arena.version, rows, get_threads()):
             single = self._single = self._single_step(rows, y.dtype == np.int64)
         _, workers, entry, place, loss, _ = single
-        update = self._update
-        if not set_step(place, address(x), address(y), update.step, rate, scale, samples):
+        done = self._update.step
+        if not set_step(place, address(x), address(y), done, rate, scale, samples):
             return math.nan, "label"
         run_job(entry, place, workers)
         value = loss.item()
         if value != value:
             return value, "not finite"
-        update.step += 1
+        self._update.step = done + 1
         return value, ""
 
     def _single_step(self, rows: int, labels: bool) -> _Single:
         """What `step` needs for batches of this many rows."""
         self._engine.reserve(rows)
         workers = self._engine.workers(rows, True)
+        record, loss, keeps = self._record_of_one(rows, workers, labels)
+        good_for = self._arena.version, rows, get_threads()
+        return _Single(good_for, workers, train.address(self.dtype), address(record), loss, (record, *keeps))
+
+    def _record_of_one(self, rows: int, workers: int, labels: bool) -> tuple[np.ndarray, np.ndarray, tuple]:
+        """The record of the job of one step, where its loss will be, and what it points to."""
         order, rate, loss, scale = np.arange(rows), np.zeros(1), np.zeros(1), np.zeros(1)
         job = self._job(rows, rows, workers, labels)
         record = job.record.copy()
         places = (address(order), address(rate), address(scale), address(loss))
         record[_SET_BY_TRAIN] = (0, 1, rows, 0, 0, *places, 0)
-        good_for = self._arena.version, rows, get_threads()
-        entry, keeps = train.address(self.dtype), (record, order, rate, scale, job.programs)
-        return _Single(good_for, workers, entry, address(record), loss, keeps)
+        return record, loss, (order, rate, scale, job.programs)
+
+    def elastic_step(self, most: int, labels: bool) -> tuple[Elastic, np.ndarray, tuple]:
+        """A step by one worker on any number of rows up to `most`, for which there is room: its program, the record of its
+        job, in which the batch is yet to be filled in, and what it points to."""
+        program = stretch(lambda rows: self._sections(rows, False), most)
+        record, loss, keeps = self._record_of_one(most, 1, labels)
+        record[_PROGRAMS] = address(program.table)
+        return program, record, (program, loss, keeps)
