@@ -57,7 +57,7 @@ def test_a_second_process_compiles_nothing_and_an_edit_of_any_file_compiles_agai
     edited.write_text(edited.read_text() + "\n# edited\n")
     assert compilations(copy) > 0
     assert compilations(copy) == 0
-    kernels = list((copy / "home").rglob("*clip.square_sums.float32*"))
+    kernels = list((copy / "home").rglob("*clip.add_squares.float32*"))
     assert len(kernels) == 1, "the code of older sources is deleted"
 
 
@@ -109,7 +109,7 @@ def test_another_cpu_has_code_of_its_own(copy):
 @pytest.mark.parametrize("damage", [lambda old: old[:100], lambda old: b"\x80N" + old], ids=["cut", "other"])
 def test_a_damaged_file_is_compiled_again(copy, damage):
     compilations(copy)
-    for path in (copy / "home").rglob("*clip.square_sums.float32*"):
+    for path in (copy / "home").rglob("*clip.add_squares.float32*"):
         path.write_bytes(damage(path.read_bytes()))
     assert compilations(copy) == 1
     assert compilations(copy) == 0

@@ -22,6 +22,7 @@ PACKAGE = "gdkernels"
 FLOORS = (("cli",), ("package",), ("train", "njit"), ("ops", "nn"), ("cpu", "cuda"), ("scalar",), ("ground",))
 WINGS = ("cpu", "cuda")
 ROOMS = ("hall", "doors", "engine", "operations", "gemm", "runtime")  # of a wing, from top to bottom
+LACKING = {"cuda.doors"}  # what is no room: calls of CUDA arrays go the way of `ops`
 # Files that stand elsewhere than their folder says: budgets looks at every kernel of its wing.
 ELSEWHERE = {
     f"{PACKAGE}.__init__": "package",
@@ -128,6 +129,7 @@ def rooms() -> list[str]:
         for row in FLOORS
         for floor in row
         for place in ([f"{floor}.{one}" for one in ROOMS] if floor in WINGS else [floor])
+        if place not in LACKING
     ]
 
 
@@ -197,6 +199,8 @@ def floors(files: Counter[str]) -> Iterator[str]:
 
 
 def _cell(floor: str, place: str, files: Counter[str]) -> str:
+    if f"{floor}.{place}" in LACKING:
+        return ""
     count = files[f"{floor}.{place}" if place else floor]
     name = f"{floor if place == ROOMS[0] else '':6}{place}" if place else floor
     return f"  {name:18}{count:3} {'file' if count == 1 else 'files'}"

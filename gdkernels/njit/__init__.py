@@ -6,7 +6,6 @@ imported then unless the program uses it. `register` teaches Numba the operation
 
 import importlib
 import sys
-from typing import Any
 
 FAMILIES = (
     "activation", "clip", "cross_entropy", "dropout", "linear", "loss", "matmul", "norm", "optim", "schedules", "softmax",
@@ -40,18 +39,3 @@ def register() -> None:
     # A function is being compiled that has just met the first operation.
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()
-
-
-def load(fingerprint: str, *rest: Any) -> Any:
-    """Make a door ready for code that Numba is loading from a user's cache, where this function stands by its name.
-
-    Code that was compiled with other sources of this package is refused by an OSError, which Numba takes for a file that it
-    could not read: it then compiles the function again. So this name and the first argument must stay as they are.
-    """
-    from .. import cache
-
-    if fingerprint != cache.fingerprint():
-        raise OSError("gdkernels has changed since this function was compiled")
-    from .call import ready
-
-    return ready(*rest)

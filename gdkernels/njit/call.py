@@ -5,11 +5,9 @@ same call from Python has. ``call.run(arguments)`` is then a function for compil
 `cpu.doors.admission.perform` and raises ValueError where that finds a fault.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -18,14 +16,12 @@ from numba.core.errors import TypingError
 from numba.core.typing.templates import infer, infer_global, make_overload_template
 from numba.extending import intrinsic, models, register_model
 
-from .. import cache as disk
 from ..cpu import doors
 from ..cpu.doors import words as at
 from ..cpu.doors.arguments import Name, Number, Tensor, Truth, Whole
 from ..ranges import integers
-from . import load
+from .mark import I64, perform, ready, table
 
-I32, I64 = ir.IntType(32), ir.IntType(64)
 FLOATS = {types.float32: np.dtype(np.float32), types.float64: np.dtype(np.float64)}
 OUR_KIND = "an array of float32 or float64"
 
@@ -101,64 +97,6 @@ def inside(op: Any) -> Any:
         return typing
 
     return decorate
-
-
-# ---------------------------------------------------------------------------------------------- marks of cached code
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Kept with the code of a function that calls a door, so that the door is ready wherever that code is loaded."""
-
-    name: str
-    dtype: str
-    words: tuple[tuple[int, str], ...]
-    performer: str
-
-    def __call__(self) -> None:
-        """What Numba does with it when the code was loaded: nothing more."""
-
-    def __reduce__(self):
-        return load, (disk.fingerprint(), self.name, self.dtype, self.words, self.performer)
-
-
-def performer_of(word: str) -> Any:
-    """The native function that code calls with a door's table and views: for one item, for all, or for a norm."""
-    from ..cpu.doors import admission, clip, lists
-
-    return {"one": admission.perform, "all": lists.perform_all, "norm": clip.perform_norm}[word]
-
-
-def ready(name: str, dtype: str, words: tuple[tuple[int, str], ...] = (), performer: str = "one") -> Loaded:
-    """Compile a door, and what names among its arguments stand for, and publish the symbol under which code finds it.
-
-    `performer` says which native function the code calls with it.
-    """
-    door: Any = doors.find(name)
-    table = door.table(dtype)
-    for place, word in words:
-        door.choose(dtype, place, word)
-    llvm.add_symbol(symbol(name, dtype), table.ctypes.data)
-    performer_of(performer).address()  # which publishes it
-    return Loaded(name, dtype, words, performer)
-
-
-def perform(builder, performer: str, arguments):
-    """The result, an int64, of a native function (`performer_of`) as code finds it."""
-    kind = ir.FunctionType(I64, [argument.type for argument in arguments])
-    name = performer_of(performer).symbol("any")
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
-
-
-def table(builder, door, dtype: str):
-    """A door's table, as code finds it."""
-    name, known = symbol(door.name, dtype), builder.module.globals
-    return known[name] if name in known else ir.GlobalVariable(builder.module, I64, name)
-
-
-def symbol(name: str, dtype: str) -> str:
-    """Of a door's table."""
-    return f"gdkernels.table.{name}.{dtype}"
 
 
 # ---------------------------------------------------------------------------------------------- calls

@@ -10,7 +10,8 @@ from numba.extending import intrinsic
 from ..cpu import doors
 from ..cpu.doors import words as at
 from ..ops import clip as ops
-from .call import FLOATS, I64, Refused, inside, is_number, perform, put_array, putter, ready, table, told
+from .call import FLOATS, Refused, inside, is_number, put_array, putter, told
+from .mark import I64, perform, ready, table
 
 
 @inside(ops.global_norm)

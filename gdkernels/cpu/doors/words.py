@@ -12,24 +12,8 @@ LETTER_SLOTS = 16  # where the record wants the dimensions, by letter
 HEAD_WORDS = 32
 
 # The words of an argument. A slot is a place in the record, or NOWHERE.
-(
-    KIND,
-    SLOT,
-    ROW_SLOT,
-    COLUMN_SLOT,
-    NDIM,
-    FIRST_DIM,
-    SECOND_DIM,
-    ASKS,
-    LIKE,
-    SWAPPED_BY,
-    LOW,
-    HIGH,
-    CHOICES,
-    UNLESS,
-    NEEDED_IF,
-    NUMBER_SLOT,
-) = range(16)
+KIND, SLOT, ROW_SLOT, COLUMN_SLOT, NDIM, FIRST_DIM = range(6)  # and behind the first dimension the second
+ASKS, LIKE, SWAPPED_BY, LOW, HIGH, CHOICES, UNLESS, NEEDED_IF, NUMBER_SLOT = range(7, 16)
 ARGUMENT_WORDS = 16
 ARRAY, NUMBER, WHOLE, TRUTH, NAME = range(5)  # KIND
 OPTIONAL, STRIDED, WRITTEN, ALLOCATED, LABELS = 1, 2, 4, 8, 16  # bits of ASKS
