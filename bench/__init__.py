@@ -12,6 +12,7 @@ SECTIONS = {
     "training": 52,
     "kernels": 20,
     "calls": 16,
+    "njit": 4,
     "growth": 10,
     "startup": 9,
     "contention": 6,

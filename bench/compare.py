@@ -23,6 +23,7 @@ KEYS = {
     "training": ("case", "threads", "contestant"),
     "kernels": ("kernel", "shape", "form", "threads", "contestant"),
     "calls": ("case", "operation", "shape", "form", "threads", "contestant"),
+    "njit": ("case", "threads", "contestant"),
     "growth": ("axis", "value", "threads", "contestant"),
     "startup": ("what", "contestant"),
 }

@@ -26,6 +26,7 @@ def tables(results: dict[str, Any]) -> Iterator[str]:
         ("kernels, shape by shape", "kernels", kernel_summary),
         ("calls from Python", "calls", calls),
         ("the README's loop", "calls", loops),
+        ("inside @njit", "njit", njit),
         ("growth", "growth", growth),
         ("start-up, memory, size", "startup", startup),
         ("a busy machine", "contention", contention),
@@ -274,6 +275,23 @@ def loops(rows: list[Row]) -> Iterator[str]:
         ))  # fmt: skip
     header = ("case", "", "ours µs/step", "numpy µs", f"{FUSED} µs", "ours × numpy", f"× {FUSED}", "result")
     yield from layout(header, lines, 2)
+
+
+def njit(rows: list[Row]) -> Iterator[str]:
+    """A line for each case: a step of ours in array operations, by a view and by the engine, and the peers from Python."""
+    others = ("gdkernels view", "gdkernels epoch", "numpy", FUSED, "jax jit")
+    lines = []
+    for (case,), contestants in grouped(rows, "case").items():
+        ours, *rest = (contestants.get(name, {}) for name in (NATIVE, *others))
+        view, epoch = rest[:2]
+        of_engine = epoch["microseconds"] / view["microseconds"] if view and epoch else None
+        lines.append((
+            case, number(ours.get("microseconds"), ".2f"), *(number(row.get("microseconds"), ".2f") for row in rest),
+            number(of_engine, ".2f"), *(number(row.get("ratio"), ".1f") for row in rest[2:]), verdict(ours),
+        ))  # fmt: skip
+    header = ("case", "ops µs/step", "view µs", "engine µs", "numpy µs", f"{FUSED} µs", "jax jit µs", "view × engine",
+              "ops × numpy", f"× {FUSED}", "× jax jit", "result")  # fmt: skip
+    yield from layout(header, lines, 1)
 
 
 # ---------------------------------------------------------------------------------------------- growth

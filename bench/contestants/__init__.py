@@ -14,6 +14,9 @@ A file offers what its library can do:
 ``LOOPS = {contestant: make(case, threads)}``
     As `TRAINING`: a loop over steps that is written out in such operations.
 
+``NJIT = {contestant: make(case, threads)}``
+    As `TRAINING`: the same steps inside a function that the user compiles, or however a peer is called.
+
 Nothing is imported before it is needed: each contestant lives in a process of its own (`bench.worker`).
 """
 
@@ -32,6 +35,14 @@ TRAINING = {
     "scikit-learn": "sklearn_training",
 }
 LOOPS = {"gdkernels": "ours_loop", "numpy": "numpy_loop", "torch eager": "pytorch_training"}
+NJIT = {
+    "gdkernels": "ours_njit",
+    "gdkernels view": "ours_njit",
+    "gdkernels epoch": "ours_njit",
+    "numpy": "numpy_loop",
+    "torch eager": "pytorch_training",
+    "jax jit": "jax_training",
+}
 CALLS = {"gdkernels": "ours_calls", "numpy": "numpy_calls", "torch": "pytorch_calls"}
 KERNELS = {
     "gdkernels": "ours_kernels",
@@ -41,7 +52,7 @@ KERNELS = {
     "numpy": "numpy_kernels",
 }
 
-OURS = ("gdkernels", "gdkernels step")
+OURS = ("gdkernels", "gdkernels step", "gdkernels view", "gdkernels epoch")
 LIBRARIES = ("torch", "jax", "tinygrad", "scikit-learn", "numpy")
 
 
@@ -50,7 +61,8 @@ class Missing(Exception):
 
 
 def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
-    """What a contestant makes of a job: {"kind": "train" or "loop", "case": {…}}, the same with "cases": [{…}, …] (`turns`),
+    """What a contestant makes of a job: {"kind": "train", "loop" or "njit", "case": {…}}, the same with "cases": [{…}, …]
+    (`turns`),
     {"kind": "kernels" or "calls", "items": [(op, shape, form), …]}, {"kind": "costs"} (`ours_costs`) or
     {"kind": "limit", "op": …}.
 
@@ -71,6 +83,7 @@ def build(contestant: str, job: dict[str, Any], threads: int) -> Any:
     table, name = {
         "train": (TRAINING, "TRAINING"),
         "loop": (LOOPS, "LOOPS"),
+        "njit": (NJIT, "NJIT"),
         "kernels": (KERNELS, "KERNELS"),
         "calls": (CALLS, "CALLS"),
     }[kind]

@@ -100,3 +100,4 @@ def _small(y: np.ndarray) -> np.ndarray:
 
 
 TRAINING = {"jax jit": Jit, "jax scan": Scan}
+NJIT = {"jax jit": Jit}

@@ -76,4 +76,4 @@ class NumPy(Loop):
             p -= s
 
 
-LOOPS = {"numpy": NumPy}
+LOOPS = NJIT = {"numpy": NumPy}

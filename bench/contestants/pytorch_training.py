@@ -121,4 +121,4 @@ class Compiled(Torch):
 
 
 TRAINING = {"torch eager": Eager, "torch compile": Compiled}
-LOOPS = {"torch eager": Eager}
+LOOPS = NJIT = {"torch eager": Eager}
