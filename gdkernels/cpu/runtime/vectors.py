@@ -276,6 +276,37 @@ def add_some(typingctx, source, total, rows, stride, live):
     return types.void(source, source, types.int64, types.int64, types.int64), generate
 
 
+SQUARES = 8  # sums that run side by side where squares are added: two products a cycle, each ready after four
+
+
+@intrinsic
+def square_vectors(typingctx, source, count):
+    """Σ source², in float64, over `count` times `SQUARES` vectors of float64; LLVM would take half vectors for float32."""
+
+    def generate(context, builder, signature, arguments):
+        source, count = arguments
+        emit, element = Emitter(context, builder, types.float64), signature.args[0].dtype
+        narrow = ir.VectorType(context.get_value_type(element), emit.lanes)
+
+        def squares(places, sums):
+            added = []
+            for chain, total in enumerate(sums):
+                place = builder.bitcast(emit.at(places[0], I64(chain * emit.lanes)), narrow.as_pointer())
+                vector = builder.load(place, align=element.bitwidth // 8)
+                if element != types.float64:
+                    vector = builder.fpext(vector, emit.vector)
+                added.append(emit.multiply_add(vector, vector, total))
+            return added
+
+        step = I64(SQUARES * emit.lanes)
+        sums = emit.repeat(count, [source], [step], [emit.zero] * SQUARES, squares)
+        while len(sums) > 1:
+            sums = [builder.fadd(a, b) for a, b in zip(sums[::2], sums[1::2], strict=True)]
+        return emit.total(sums[0])
+
+    return types.float64(source, types.int64), generate
+
+
 @native("F*, i8")
 def clear(values, count):
     """values = 0."""
