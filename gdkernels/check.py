@@ -189,15 +189,17 @@ def apart(op: str, names: Sequence[str], arrays: Sequence[Array], only_read: Col
     # In the order of their addresses, an array can only overlap those that begin before its predecessors end.
     places = sorted((*_bytes(one), index) for index, one in enumerate(arrays) if one.size)
     open_: list[tuple[int, int, int]] = []
+    wrong = []
     for start, stop, index in places:
         open_ = [place for place in open_ if place[1] > start]
         for _, _, other in open_:
-            if index in only_read and other in only_read:
-                continue
-            if overlap(arrays[index], arrays[other]):
-                first, second = sorted((index, other))
-                raise ValueError(f"{op}: {names[second]} overlaps {names[first]}, expected memory of its own")
+            both_read = index in only_read and other in only_read
+            if not both_read and overlap(arrays[index], arrays[other]):
+                wrong.append((max(index, other), min(index, other)))
         open_.append((start, stop, index))
+    if wrong:
+        second, first = min(wrong)
+        raise ValueError(f"{op}: {names[second]} overlaps {names[first]}, expected memory of its own")
 
 
 def _bytes(one: Array) -> tuple[int, int]:

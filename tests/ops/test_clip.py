@@ -139,7 +139,10 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(rng):
         (lambda a: gd.clip_by_global_norm(1.0, a, a.astype("f4")), TypeError, r"arrays\[1\] has dtype float32"),
         (lambda a: gd.global_norm(a, a.astype("f4")), TypeError, r"arrays\[1\] has dtype float32, expected float64"),
         (lambda a: gd.global_norm(a.astype("i8")), TypeError, r"arrays\[0\] has dtype int64, expected float32 or float64"),
-        (lambda a: gd.global_norm([1.0]), TypeError, r"arrays\[0\] is of type list, expected a NumPy or CUDA array"),
+        (lambda a: gd.global_norm(1.0), TypeError, r"arrays\[0\] is of type float, expected a NumPy or CUDA array"),
+        (lambda a: gd.global_norm([1.0]), TypeError, r"arrays\[0\] is of type float, expected a NumPy or CUDA array"),
+        (lambda a: gd.global_norm([a], a), TypeError, r"arrays\[0\] is of type list, expected a NumPy or CUDA array"),
+        (lambda a: gd.clip_by_global_norm(1.0, [a, a]), ValueError, r"arrays\[1\] overlaps arrays\[0\], expected memory of"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named_and_nothing_is_written(call, error, words):
@@ -163,3 +166,14 @@ def test_one_lost_element_would_be_caught(lost, rng):
     (g,) = arrays_of(rng, "float32", (3 * clip.BLOCK_ELEMENTS + 5,))
     with pytest.raises(AssertionError):
         assert_norm(gd.global_norm(np.delete(g, lost)), [g])
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_one_list_is_the_same_as_all_its_arrays(kind, dtype, rng):
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in ((20, 64), (64,), (), (0, 3), (9000,))]
+    mine = [array.copy() for array in arrays]
+    assert gd.global_norm(kind(arrays)) == gd.global_norm(*arrays)
+    assert gd.clip_by_global_norm(1.5, kind(mine)) == gd.clip_by_global_norm(1.5, *arrays)
+    for one, other in zip(mine, arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert gd.global_norm(kind()) == gd.global_norm() == 0.0

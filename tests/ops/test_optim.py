@@ -182,6 +182,60 @@ def test_every_layout_gives_the_same_bits(name, layout, rng):
         np.testing.assert_array_equal(other, state)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("name", NAMES)
+def test_lists_take_the_step_of_each_of_their_arrays(name, kind, dtype, rng):
+    options = {"momentum": 0.9} if name == "sgd" else {}
+    shapes = ((20, 64), (64,), (), (0, 3), (7, 1))
+    together = [problem(name, shape, dtype, rng) for shape in shapes]
+    alone = [(p.copy(), g, [state.copy() for state in states]) for p, g, states in together]
+    p, g = (kind(one[place] for one in together) for place in range(2))
+    states = [kind(one[2][place] for one in together) for place in range(len(RULES[name].states))]
+    step(name, p, g, states, 0.1, **options)
+    for (p_one, g_one, states_one), (p_all, _, states_all) in zip(alone, together, strict=True):
+        step(name, p_one, g_one, states_one, 0.1, **options)
+        for one, other in zip((p_one, *states_one), (p_all, *states_all), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_arrays_with_strides_in_lists_take_the_same_step(rng):
+    p, g, (m, v) = problem("adam", (6, 4), np.float32, rng)
+    expected = [array.copy() for array in (p, m, v)]
+    gd.adam_step(expected[0], g, *expected[1:], 5, 0.1)
+    turned = [np.asfortranarray(array) for array in (p, m, v)]
+    gd.adam_step([turned[0]], [g], [turned[1]], [turned[2]], 5, 0.1)
+    for one, other in zip(turned, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_of_sgd_without_momentum_a_list_needs_no_velocity(rng):
+    arrays = [rng.standard_normal(5), rng.standard_normal((2, 3))]
+    before = [array.copy() for array in arrays]
+    gd.sgd_step(arrays, [array.copy() for array in arrays], None, 0.5)
+    for one, other in zip(arrays, before, strict=True):
+        np.testing.assert_allclose(one, 0.5 * other)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda p, g, m, v: (p, g[:1], m, v), ValueError, "adam_step: g has 1 arrays, expected 2 like p"),
+        (lambda p, g, m, v: (p, g[0], m, v), TypeError, "adam_step: g is of type ndarray, expected a list like p"),
+        (lambda p, g, m, v: (p, g, [m[0], v[1]], v), ValueError, r"adam_step: v\[1\] overlaps m\[1\], expected memory"),
+        (lambda p, g, m, v: ([p[0], p[0]], [g[0], g[0]], [m[0], m[0]], [v[0], v[0]]), ValueError, r"p\[1\] overlaps p\[0\]"),
+        (lambda p, g, m, v: (p, g, m, [v[0], v[1].astype("f4")]), TypeError, r"adam_step: v\[1\] has dtype float32"),
+        (lambda p, g, m, v: (p, g, [m[0], m[1][:2]], v), ValueError, r"adam_step: m\[1\] has shape \(2,\), expected \(3,\)"),
+        (lambda p, g, m, v: (p, [g[0], None], m, v), TypeError, r"adam_step: g\[1\] is of type NoneType, expected a NumPy"),
+    ],
+)  # fmt: skip
+def test_of_lists_the_array_that_is_wrong_is_named_and_nothing_is_written(change, error, words):
+    lists = [[np.full(3, 1.0 + place), np.full(3, 2.0 + place)] for place in range(4)]
+    with pytest.raises(error, match=words):
+        gd.adam_step(*change(*lists), 1, 0.1)
+    for place, arrays in enumerate(lists):
+        assert (arrays[0] == 1.0 + place).all() and (arrays[1] == 2.0 + place).all()
+
+
 def test_sgd_without_momentum_needs_no_velocity_and_leaves_it_alone(rng):
     p, g, (velocity,) = problem("sgd", (30,), "float32", rng)
     kept, other = velocity.copy(), p.copy()
