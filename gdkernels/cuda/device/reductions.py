@@ -32,18 +32,19 @@ def thread_count():
     return cuda.blockDim.x * cuda.blockDim.y * cuda.blockDim.z
 
 
-def _of_warp(combine):
+def _of_warp(combine, what: str):
+    """(value) → `what` over the lanes of a warp."""
     reduce = warp_reduction(combine)
 
-    @device
     def of_warp(value):
         return reduce(value, 5)
 
-    return of_warp
+    of_warp.__doc__ = f"{what} over the 32 lanes of a warp, in each of them; every lane must call."
+    return device(of_warp)
 
 
 def _of_last_warp(combine):
-    """As `_of_warp`, of the first `lanes` lanes, which are all that there are."""
+    """(value, lane, lanes) → as `_of_warp` in the first lane, of the first `lanes` lanes, which are all that there are."""
 
     @device
     def of_last_warp(value, lane, lanes):
@@ -58,10 +59,10 @@ def _of_last_warp(combine):
     return of_last_warp
 
 
-def _of_block(combine):
-    of_warp, of_last_warp = _of_warp(combine), _of_last_warp(combine)
+def _of_block(combine, what: str):
+    """(value) → `what` over the threads of a block."""
+    of_warp, of_last_warp = _of_warp(combine, what), _of_last_warp(combine)
 
-    @device
     def of_block(value):
         number, count = thread_number(), thread_count()
         lane, lanes = number & 31, count - (number & ~31)
@@ -79,10 +80,9 @@ def _of_block(combine):
             value = cuda.shfl_sync(FULL >> (32 - count), value, 0)
         return value
 
-    return of_block
+    of_block.__doc__ = f"{what} over the threads of a block, in each of them; every thread must call."
+    return device(of_block)
 
 
-# (value) -> Σ, or the largest, over the 32 lanes of a warp, in each of them; every lane must call.
-warp_sum, warp_max = _of_warp(plus), _of_warp(_largest)
-# (value) -> Σ, or the largest, over the threads of a block, in each of them; every thread must call.
-block_sum, block_max = _of_block(plus), _of_block(_largest)
+warp_sum, block_sum = _of_warp(plus, "The sum"), _of_block(plus, "The sum")
+warp_max, block_max = _of_warp(_largest, "The largest number"), _of_block(_largest, "The largest number")
