@@ -25,6 +25,7 @@ from . import (
     rows,
     softmax,
 )
+from .device import specimens
 from .engine import epoch
 from .gemm import epilogue, simt, tensorcore
 from .gemm.simt import TILE_64, TILE_64_FLOAT64, TILE_128
@@ -246,6 +247,20 @@ STRIDED = (
            40, routines=("div_s64", "rem_s64")),
     Budget("labels of 32 bits", (strided.widen_integers,), "one element a thread", 16),
 )
+
+# ---------------------------------------------------------------------------------------------- in the user's kernels
+
+# The gradients of 8-32-32-1 in one thread are left out: the compiler has so many loads on their way that it spills a dozen
+# registers.
+DEVICE = (
+    Budget("device elements", (specimens.elements,), "gelu, huber, AdamW and Philox at once", 64, 96),
+    Budget("device reductions", (specimens.reduced,), "two sums of warps; a warp that is not whole shuffles by a routine",
+           48, 48, shared=256, routines=("shflsync",)),
+    Budget("device thread 4-16-2", (*specimens.SMALL,), "every weight is on its way at once", 168, 255, loads=None),
+    Budget("device thread 8-16-16-1", (*specimens.MIDDLE,), "as above", 255, 255),
+    Budget("device thread 8-32-32-1", (specimens.LARGE.predict,), "as above", 255, 255),
+    Budget("device block", specimens.TRAINED, "16 sums a thread, one block of 256", 128, 168, shared=40960),
+)
 # fmt: on
 
-BUDGETS = (*GEMM, *ACTIVATION, *NORM, *LOSS, *SOFTMAX, *OPTIM, *DROPOUT, *EPOCH, *STRIDED)
+BUDGETS = (*GEMM, *ACTIVATION, *NORM, *LOSS, *SOFTMAX, *OPTIM, *DROPOUT, *EPOCH, *STRIDED, *DEVICE)

@@ -20,7 +20,7 @@ from ..runtime.target import cuda, device
 from ..runtime.widths import FOUR
 from .elements import MOVED, row_of_type
 from .layout import Layer, columns_of, layers_of, pitch_of
-from .reductions import thread_count, thread_number
+from .reductions import thread_count, thread_number, turns
 
 # By outputs, or weights, of a layer: how many of them a thread has at a time. Many have fewer loads for each product, few
 # leave work for every thread.
@@ -37,6 +37,13 @@ def _at_a_time(count: int, table: tuple[tuple[int, int], ...]) -> int:
 @device
 def _zero(i, sums):
     sums[i] = real(sums, 0)
+
+
+@device
+def _fill_up(i, tile, at, count):
+    """Zeros, at most `count` of them."""
+    if i < count:
+        tile[at + i] = real(tile, 0)
 
 
 @device
@@ -115,15 +122,18 @@ def _forward(layer: Layer, kind: str, source: int, target: int, kept: int) -> An
     @device
     def forward(p, tile, rows, pitch):
         quads, item = (rows + 3) >> 2, thread_number()
-        while item < quads * groups:
+        left = turns(quads * groups)
+        while left > 0:
             number, quad = divided(item, quads)
             first, row = width * number, 4 * quad
             sums = registers(p, numbers)
             repeat(begin, width, (p, first, sums))
-            for k in range(n_in):
-                add(p, at_w + n_out * k, first, load4(tile, pitch * (source + k) + row), sums)
+            weight, place, last = at_w, pitch * source + row, at_w + n_in * n_out
+            while weight < last:
+                add(p, weight, first, load4(tile, place), sums)
+                weight, place = weight + n_out, place + pitch
             repeat(end, width, (tile, pitch, first, row, rows, sums))
-            item += thread_count()
+            item, left = item + thread_count(), left - 1
 
     return forward
 
@@ -154,18 +164,20 @@ def _input_gradient(layer: Layer, kind: str, dz: int, output: int, target: int) 
 
     @device
     def each_column(p, tile, at, pitch, first, sums):
-        for k in range(n_out):
-            repeat(one, width, (p, at_w + k, first, load4(tile, at + pitch * k), sums))
+        weight = at_w
+        while weight < at_w + n_out:
+            repeat(one, width, (p, weight, first, load4(tile, at), sums))
+            weight, at = weight + 1, at + pitch
 
     @device
     def four_columns(p, tile, at, pitch, first, sums):
-        for k in range(0, n_out, 4):
-            place = at + pitch * k
+        weight = at_w
+        while weight < at_w + n_out:
             columns = (
-                load4(tile, place), load4(tile, place + pitch),
-                load4(tile, place + 2 * pitch), load4(tile, place + 3 * pitch),
+                load4(tile, at), load4(tile, at + pitch), load4(tile, at + 2 * pitch), load4(tile, at + 3 * pitch),
             )  # fmt: skip
-            repeat(four, width, (p, at_w + k, first, columns, sums))
+            repeat(four, width, (p, weight, first, columns, sums))
+            weight, at = weight + 4, at + 4 * pitch
 
     add_columns = four_columns if is_wide else each_column
 
@@ -179,14 +191,15 @@ def _input_gradient(layer: Layer, kind: str, dz: int, output: int, target: int) 
     @device
     def input_gradient(p, tile, rows, pitch):
         quads, item = (rows + 3) >> 2, thread_number()
-        while item < quads * groups:
+        left = turns(quads * groups)
+        while left > 0:
             number, quad = divided(item, quads)
             first, row = width * number, 4 * quad
             sums = registers(p, numbers)
             repeat(_zero, numbers, (sums,))
             add_columns(p, tile, pitch * dz + row, pitch, first, sums)
             repeat(end, width, (tile, pitch, first, row, rows, sums))
-            item += thread_count()
+            item, left = item + thread_count(), left - 1
 
     return input_gradient
 
@@ -196,15 +209,16 @@ def _gradients(layer: Layer, source: int, dz: int) -> Any:
     n_in, n_out, at_w, at_b, _ = layer
     width = _at_a_time(n_in * n_out, WEIGHTS)
     numbers, down, across = width * width, -(-n_in // width), -(-n_out // width)
-    products = FOUR.each(times, 2)
 
     @device
     def one(number, tile, at, k, j, sums):
         a, b = number // width, number % width
         inputs = load4(tile, at[0] + at[2] * min(k + down * a, n_in - 1))
         outputs = load4(tile, at[1] + at[2] * min(j + across * b, n_out - 1))
-        terms = products(inputs, outputs)
-        sums[number] += (terms[0] + terms[1]) + (terms[2] + terms[3])
+        sums[number] += inputs[0] * outputs[0]
+        sums[number] += inputs[1] * outputs[1]
+        sums[number] += inputs[2] * outputs[2]
+        sums[number] += inputs[3] * outputs[3]
 
     @device
     def end(number, g, k, j, sums):
@@ -214,24 +228,30 @@ def _gradients(layer: Layer, source: int, dz: int) -> Any:
 
     @device
     def gradients(g, tile, rows, pitch):
-        quads, item, threads = (rows + 3) >> 2, thread_number(), thread_count()
-        j = threads - 1 - item
-        while item < down * across:
+        item, threads = thread_number(), thread_count()
+        left = turns(down * across)
+        while left > 0:
             k, first = divided(item, across)
             sums = registers(g, numbers)
             repeat(_zero, numbers, (sums,))
-            for quad in range(quads):
-                at = pitch * source + 4 * quad, pitch * dz + 4 * quad, pitch
+            row = 0
+            while row < rows:
+                at = pitch * source + row, pitch * dz + row, pitch
                 repeat(one, numbers, (tile, at, k, first, sums))
+                row += 4
             repeat(end, numbers, (g, k, first, sums))
-            item += threads
-        while j < n_out:
+            item, left = item + threads, left - 1
+        j = thread_number()
+        left = turns(n_out)
+        while left > 0:
             total = real(g, 0)
-            for quad in range(quads):
-                group = load4(tile, pitch * (dz + j) + 4 * quad)
+            row = 0
+            while row < rows:
+                group = load4(tile, pitch * (dz + j) + row)
                 total += (group[0] + group[1]) + (group[2] + group[3])
+                row += 4
             g[at_b + j] += total
-            j += threads
+            j, left = j + threads, left - 1
 
     return gradients
 
@@ -280,7 +300,8 @@ def _update(size: int, name: str) -> Any:
         one = real(p, 1)
         numbers = row_of_type(one, row)
         i = 4 * thread_number()
-        while i < size:
+        left = turns(size // 4)
+        while left > 0:
             old = load4(p, i)
             a = load4(pointer(states_of[0]), i) if states > 0 else old
             b = load4(pointer(states_of[1]), i) if states > 1 else old
@@ -295,7 +316,7 @@ def _update(size: int, name: str) -> Any:
                 store4(pointer(states_of[2]), i, c)
             zero = real(p, 0)
             store4(g, i, (zero, zero, zero, zero))
-            i += 4 * thread_count()
+            i, left = i + 4 * thread_count(), left - 1
 
     return block_update
 
@@ -334,10 +355,10 @@ def functions_of(sizes: tuple[int, ...], kind: str, optimizer: str) -> dict[str,
         pitch, filled = pitch_in_kernel(rows), (rows + 3) & ~3
         t = pointer(tile)
         column = thread_number()
-        while column < n_in:
-            for row in range(rows, filled):
-                t[pitch * column + row] = real(t, 0)
-            column += thread_count()
+        left = turns(n_in)
+        while left > 0:
+            repeat(_fill_up, 3, (t, pitch * column + rows, filled - rows))
+            column, left = column + thread_count(), left - 1
         all_forward(pointer(params), t, rows, pitch)
 
     @device

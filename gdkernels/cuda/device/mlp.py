@@ -123,6 +123,11 @@ class MlpType(types.Type):
         }
         super().__init__(name=f"Mlp({sizes}, {activation}, {optimizer})")
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes two types the same."""
+        return self.name, *self.functions.values()
+
 
 @cache
 def _type(sizes: tuple[int, ...], activation: str, optimizer: str) -> MlpType:

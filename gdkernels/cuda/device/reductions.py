@@ -7,7 +7,7 @@ A block may have any number of threads, in one, two or three dimensions. What is
 in a warp pairs at a distance of 16, 8, 4, 2, 1 are added. The largest number of some of which one is NaN is NaN.
 """
 
-from ..runtime.intrinsics import FULL, plus, warp_reduction
+from ..runtime.intrinsics import FULL, divided, plus, warp_reduction
 from ..runtime.pointer import shared
 from ..runtime.target import cuda, device
 
@@ -30,6 +30,16 @@ def thread_number():
 def thread_count():
     """The number of threads of this block."""
     return cuda.blockDim.x * cuda.blockDim.y * cuda.blockDim.z
+
+
+@device
+def turns(count):
+    """How many of `count` numbers this thread has: its own, and one every `thread_count()` from there on.
+
+    A loop over them with a step that only the launch knows would let the compiler divide integers of 64 bits.
+    """
+    threads = thread_count()
+    return divided(count + threads - 1 - thread_number(), threads)[0]
 
 
 def _of_warp(combine, what: str):
