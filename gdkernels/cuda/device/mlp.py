@@ -50,7 +50,7 @@ class Mlp:
         y = the network's output for x.
     ``vjp(params, x, dy, dx, grads)``
         dx = dL/dx from dy = dL/dy; this sample's dL/dparams is added to `grads`, which must belong to this thread alone.
-        `dx` may be None. The forward pass is computed again, so that y need not be known.
+        `dx` or `grads` may be None. The forward pass is computed again, so that y need not be known.
 
     Of a whole block, for a tile of rows; every thread of the block must call, with the same arguments, which cannot be
     checked. `tile` is shared memory of ``tile_size(rows)`` elements; a function sees what was written before it was called:

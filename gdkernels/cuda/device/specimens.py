@@ -9,10 +9,11 @@ from ..runtime.target import cuda
 from .elements import FUNCTIONS
 from .mlp import Mlp
 from .philox import is_kept
-from .reductions import block_max, block_sum, thread_count, thread_number
+from .reductions import block_max, block_sum, thread_count, thread_number, turns
 
 THREADS = 256  # of a block that trains
 TILE = 32  # rows that it takes at a time
+SINGLE = ("float32",)  # where float64 would need more registers, or shared memory, than there are
 
 
 @kernel("F*, F*, i8", variants=REALS)
@@ -64,12 +65,12 @@ def by_thread(sizes: list[int], activation: str) -> ByThread:
 
     predict.__name__, vjp.__name__ = f"predict_{name}_{activation}", f"vjp_{name}_{activation}"
     return ByThread(
-        kernel("F*, F*, F*, i8", variants=REALS)(predict),
-        kernel("F*, F*, F*, F*, F*, i8", variants=REALS)(vjp),
+        kernel("F*, F*, F*, i8", variants=SINGLE)(predict),
+        kernel("F*, F*, F*, F*, F*, i8", variants=SINGLE)(vjp),
     )
 
 
-def by_block(sizes: list[int], activation: str) -> Kernel:
+def by_block(sizes: list[int], activation: str, variants: tuple[str, ...] = REALS) -> Kernel:
     """A kernel: each block trains a network of its own with Adam and the squared error, in shared memory."""
     mlp, name = Mlp(sizes, activation, "adam"), "_".join(map(str, sizes))
     n_in, n_out, size = mlp.n_in, mlp.n_out, mlp.size
@@ -81,42 +82,42 @@ def by_block(sizes: list[int], activation: str) -> Kernel:
         params, grads, m, v = memory, offset(memory, size), offset(memory, 2 * size), offset(memory, 3 * size)
         tile, mine = offset(memory, 4 * size), offset(flat, size * cuda.blockIdx.x)
         thread, threads = thread_number(), thread_count()
-        i = thread
-        while i < size:
+        i, left = thread, turns(size)
+        while left > 0:
             params[i], grads[i], m[i], v[i] = mine[i], real(flat, 0), real(flat, 0), real(flat, 0)
-            i += threads
+            i, left = i + threads, left - 1
         scale = real(flat, 1) / real(flat, rows * n_out)
         step = 0
         while step < steps:
             start = 0
             while start < rows:
                 taken = min(TILE, rows - start)
-                row = thread
-                while row < taken:
+                row, left = thread, turns(taken)
+                while left > 0:
                     for column in range(n_in):
                         tile[mlp.block_x(row, column, taken)] = x[n_in * (start + row) + column]
-                    row += threads
+                    row, left = row + threads, left - 1
                 mlp.block_forward(params, tile, taken)
-                row = thread
-                while row < taken:
+                row, left = thread, turns(taken)
+                while left > 0:
                     for column in range(n_out):
                         at = mlp.block_y(row, column, taken)
                         _, slope = mse(tile[at], target[n_out * (start + row) + column])
                         tile[at] = scale * slope
-                    row += threads
+                    row, left = row + threads, left - 1
                 mlp.block_backward(params, grads, tile, taken)
                 start += taken
             mlp.block_update(params, grads, (m, v), offset(rows_of_steps, 8 * step))
             step += 1
         cuda.syncthreads()
-        i = thread
-        while i < size:
+        i, left = thread, turns(size)
+        while left > 0:
             mine[i] = params[i]
-            i += threads
+            i, left = i + threads, left - 1
 
     train.__name__ = f"train_{name}_{activation}"
-    return kernel("F*, F*, F*, R*, i8, i8", threads=THREADS, variants=REALS)(train)
+    return kernel("F*, F*, F*, R*, i8, i8", threads=THREADS, variants=variants)(train)
 
 
-SMALL, MIDDLE, LARGE = by_thread([4, 16, 2], "tanh"), by_thread([8, 16, 16, 1], "tanh"), by_thread([8, 32, 32, 1], "tanh")
-TRAINED = by_block([13, 32, 3], "tanh"), by_block([8, 32, 32, 1], "relu")
+SMALL, MIDDLE, LARGE = (by_thread(sizes, "tanh") for sizes in ([4, 16, 2], [8, 16, 16, 1], [8, 32, 32, 1]))
+TRAINED = by_block([13, 32, 3], "tanh"), by_block([8, 32, 32, 1], "relu", SINGLE)

@@ -101,12 +101,45 @@ def _block_of_outputs(layer: Layer, width: int) -> Any:
     return block if width else nothing
 
 
-def _backward(layer: Layer) -> Any:
-    """dh = w dz, dw += h dz, db += dz: a function of (parameters, gradients, h, dz, dh).
+def _input_gradient(layer: Layer) -> Any:
+    """dh = w dz: a function of (parameters, dz, dh)."""
+    n_in, n_out, at_w, _, _ = layer
+    weights, groups = n_in * n_out, -(-n_in * n_out // 4)
 
-    A weight and its gradient are visited together, so that of h and dh about one row is alive at a time. What pads a
-    parameter stays as it is.
-    """
+    @device
+    def begin(i, dh):
+        dh[i] = real(dh, 0)
+
+    @device
+    def four(group, p, dz, dh):
+        w0, w1, w2, w3 = load4(p, at_w + 4 * group)
+        first = 4 * group
+        dh[first // n_out] += w0 * dz[first % n_out]
+        if first + 1 < weights:
+            dh[(first + 1) // n_out] += w1 * dz[(first + 1) % n_out]
+        if first + 2 < weights:
+            dh[(first + 2) // n_out] += w2 * dz[(first + 2) % n_out]
+        if first + 3 < weights:
+            dh[(first + 3) // n_out] += w3 * dz[(first + 3) % n_out]
+
+    @device
+    def written_out(p, dz, dh):
+        repeat(begin, n_in, (dh,))
+        repeat(four, groups, (p, dz, dh))
+
+    @device
+    def in_a_loop(p, dz, dh):
+        for i in range(n_in):
+            total = real(p, 0)
+            for j in range(n_out):
+                total += p[at_w + i * n_out + j] * dz[j]
+            dh[i] = total
+
+    return written_out if weights <= WRITTEN_OUT else in_a_loop
+
+
+def _gradients(layer: Layer) -> Any:
+    """dw += h dz, db += dz: a function of (gradients, h, dz). What pads a parameter stays as it is."""
     n_in, n_out, at_w, at_b, _ = layer
     weights, groups = n_in * n_out, -(-n_in * n_out // 4)
 
@@ -115,43 +148,40 @@ def _backward(layer: Layer) -> Any:
         g[at_b + j] += dz[j]
 
     @device
-    def one(at, w, h, dz, dh):
-        """The term of the gradient of a weight; what the weight adds to dh."""
-        if at >= weights:
-            return real(h, 0)
-        i, j = at // n_out, at % n_out
-        dh[i] = w * dz[j] if j == 0 else dh[i] + w * dz[j]
-        return h[i] * dz[j]
+    def term(at, h, dz):
+        return h[at // n_out] * dz[at % n_out] if at < weights else real(h, 0)
 
     @device
-    def four(group, p, g, h, dz, dh):
-        at = 4 * group
-        w0, w1, w2, w3 = load4(p, at_w + at)
-        g0, g1, g2, g3 = load4(g, at_w + at)
-        g0 += one(at, w0, h, dz, dh)
-        g1 += one(at + 1, w1, h, dz, dh)
-        g2 += one(at + 2, w2, h, dz, dh)
-        g3 += one(at + 3, w3, h, dz, dh)
-        store4(g, at_w + at, (g0, g1, g2, g3))
+    def four(group, g, h, dz):
+        first = 4 * group
+        g0, g1, g2, g3 = load4(g, at_w + first)
+        sums = (
+            g0 + term(first, h, dz),
+            g1 + term(first + 1, h, dz),
+            g2 + term(first + 2, h, dz),
+            g3 + term(first + 3, h, dz),
+        )
+        store4(g, at_w + first, sums)
 
     @device
-    def written_out(p, g, h, dz, dh):
+    def written_out(g, h, dz):
+        repeat(four, groups, (g, h, dz))
         repeat(bias, n_out, (g, dz))
-        repeat(four, groups, (p, g, h, dz, dh))
 
     @device
-    def in_a_loop(p, g, h, dz, dh):
+    def in_a_loop(g, h, dz):
+        for i in range(n_in):
+            for j in range(n_out):
+                g[at_w + i * n_out + j] += h[i] * dz[j]
         for j in range(n_out):
             g[at_b + j] += dz[j]
-        for i in range(n_in):
-            total, factor = real(p, 0), h[i]
-            for j in range(n_out):
-                at = at_w + i * n_out + j
-                total += p[at] * dz[j]
-                g[at] += factor * dz[j]
-            dh[i] = total
 
     return written_out if weights <= WRITTEN_OUT else in_a_loop
+
+
+@device
+def _no_gradients(g, h, dz):
+    """Where only dx is asked for."""
 
 
 def _each(function: Any, count: int, is_constant: bool) -> Any:
@@ -238,20 +268,22 @@ def vjp_of(layers: list[Layer], kind: str) -> Any:
     def through_act(j, z, a, d):
         d[j] *= slope(z[j] if reads_z else a[j])
 
-    def from_layer(number: int) -> Any:
+    def from_layer(number: int, with_gradients: bool) -> Any:
         """dh from the input h of this layer and from dy, as a function of (parameters, h, dy, dh, gradients)."""
         layer = layers[number]
-        product, through_layer = _product(layer), _backward(layer)
+        product, to_input = _product(layer), _input_gradient(layer)
+        to_parameters = _gradients(layer) if with_gradients else _no_gradients
         n_out = layer.n_out
         forward, backward = _each(activate, n_out, small), _each(through_act, n_out, small)
         take = _each(_copy, n_out, small)
-        rest = None if layer.is_last else from_layer(number + 1)
+        rest = None if layer.is_last else from_layer(number + 1, with_gradients)
 
         @device
         def last(p, h, dy, dh, g):
             dz = registers(p, n_out)
             take((dy, dz))
-            through_layer(p, g, h, dz, dh)
+            to_input(p, dz, dh)
+            to_parameters(g, h, dz)
 
         @device
         def hidden(p, h, dy, dh, g):
@@ -260,19 +292,23 @@ def vjp_of(layers: list[Layer], kind: str) -> Any:
             forward((z, a))
             rest(p, a, dy, d, g)
             backward((z, a, d))
-            through_layer(p, g, h, d, dh)
+            to_input(p, d, dh)
+            to_parameters(g, h, d)
 
         return last if layer.is_last else hidden
 
     n_in = layers[0].n_in
-    run, copy = from_layer(0), _each(_copy, n_in, small)
+    run, run_without, copy = from_layer(0, True), from_layer(0, False), _each(_copy, n_in, small)
 
     @device
     def vjp(params, x, dy, dx, grads):
-        p, g = pointer(params), pointer(grads)
+        p = pointer(params)
         h, dh = registers(p, n_in), registers(p, n_in)
         copy((x, h))
-        run(p, h, dy, dh, g)
+        if grads is None:
+            run_without(p, h, dy, dh, p)
+        else:
+            run(p, h, dy, dh, pointer(grads))
         if dx is not None:
             copy((dh, dx))
 
