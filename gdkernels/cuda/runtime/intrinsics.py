@@ -169,7 +169,10 @@ def bfloat16_bits(typing, x):
 
 @intrinsic
 def divided(typing, number, by):
-    """(number // by, number % by) of two integers from 0 to 2^32 − 1. There is no instruction for those of 64 bits."""
+    """(number // by, number % by) of two integers from 0 to 2^32 − 1.
+
+    There is no instruction for those of 64 bits. It is PTX, because the compiler may move an ordinary division to 64 bits.
+    """
 
     def code(context, builder, signature, arguments):
         word, wide = ir.IntType(32), ir.IntType(64)
@@ -177,11 +180,11 @@ def divided(typing, number, by):
             context.cast(builder, argument, kind, types.uint32)
             for argument, kind in zip(arguments, signature.args, strict=True)
         )
-        quotient = builder.udiv(above, below)
-        rest = builder.sub(above, builder.mul(quotient, below))
-        assert quotient.type == word
+        divide = ir.InlineAsm(ir.FunctionType(word, [word, word]), "div.u32 $0, $1, $2;", "=r,r,r")
+        quotient = builder.call(divide, [above, below])
+        parts = [quotient, builder.sub(above, builder.mul(quotient, below))]
         return context.make_tuple(
-            builder, signature.return_type, [builder.zext(quotient, wide), builder.zext(rest, wide)]
+            builder, signature.return_type, [builder.zext(part, wide) for part in parts]
         )
 
     return types.UniTuple(types.int64, 2)(number, by), code
