@@ -27,7 +27,7 @@ GROUPS = [
     BENCH,
     ["test_activation.py", "test_arrays.py", "test_dropout.py"],
     ["test_gemm.py", "test_gemm_choice.py", "test_gemm_tensorcore.py", "test_linear.py"],
-    ["test_device.py", "test_device_block.py", "test_device_mlp.py"],
+    ["test_device.py", "test_device_block.py", "test_device_examples.py", "test_device_mlp.py"],
 ]
 GROUPS.append(sorted(FILES.difference(*GROUPS)))
 HALVES = [GROUPS[0] + GROUPS[3] + GROUPS[6], GROUPS[1] + GROUPS[2] + GROUPS[4] + GROUPS[5]]
