@@ -1,7 +1,7 @@
 """Each block of one launch trains a network of its own: which learning rate tells three wines apart, and how surely?
 
-Networks of 13-16-3, parameters, gradients, Adam's states and activations in the shared memory of a block, learn the 178 wines
-of scikit-learn. One launch trains them all, every rate from as many seeds; the table tells what a single run would hide.
+Networks of 13-16-3, parameters, gradients, Adam's states and activations in the shared memory of a block, learn the 178
+wines of scikit-learn. One launch trains them all, every rate from as many seeds; the table tells what one run would hide.
 
 Run ``python examples/every_block_trains.py`` where there is a GPU; without one, put ``tools/ptxemu/run`` before it.
 """

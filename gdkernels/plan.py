@@ -13,7 +13,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-
 ALIGNMENT = 16  # elements; in float32 a cache line and the widest vector
 
 

@@ -23,7 +23,7 @@ def test_every_module_of_the_package_has_its_room():
     found = {imports.room(module) for module in imports.modules(ROOT)}
     assert found <= set(imports.rooms())
     for wing in imports.WINGS:
-        assert {f"{wing}.{room}" for room in imports.ROOMS} <= found
+        assert {f"{wing}.{room}" for room in imports.ROOMS} - imports.LACKING <= found
 
 
 def test_imports_go_down():

@@ -21,7 +21,8 @@ PACKAGE = "gdkernels"
 # From top to bottom. The door is the package itself, whose names the command line uses like anybody else.
 FLOORS = (("cli",), ("door",), ("train",), ("ops", "nn"), ("cpu", "cuda"), ("scalar",), ("ground",))
 WINGS = ("cpu", "cuda")
-ROOMS = ("hall", "engine", "operations", "gemm", "runtime")  # of a wing, from top to bottom
+ROOMS = ("hall", "engine", "operations", "gemm", "device", "runtime")  # of a wing, from top to bottom
+LACKING = {"cpu.device"}  # what is no room: the CPU has no functions for the user's kernels
 # Files that stand elsewhere than their folder says: budgets looks at every kernel of its wing.
 ELSEWHERE = {
     f"{PACKAGE}.__init__": "door",
@@ -128,6 +129,7 @@ def rooms() -> list[str]:
         for row in FLOORS
         for floor in row
         for place in ([f"{floor}.{one}" for one in ROOMS] if floor in WINGS else [floor])
+        if place not in LACKING
     ]
 
 
@@ -197,6 +199,8 @@ def floors(files: Counter[str]) -> Iterator[str]:
 
 
 def _cell(floor: str, place: str, files: Counter[str]) -> str:
+    if f"{floor}.{place}" in LACKING:
+        return ""
     count = files[f"{floor}.{place}" if place else floor]
     name = f"{floor if place == ROOMS[0] else '':6}{place}" if place else floor
     return f"  {name:18}{count:3} {'file' if count == 1 else 'files'}"

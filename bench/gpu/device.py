@@ -1,11 +1,12 @@
 """The device functions inside kernels: every thread evaluates a network, and each block trains one of its own.
 
 The kernels are those that the static gate reads (`gdkernels.cuda.device.specimens`). Beside them stands what a PyTorch user
-would do: the same network over all rows, eagerly and compiled; networks of one shape as batched products with autograd and the
-fused Adam, eagerly and as a captured graph. A copy of the rows' bytes is the limit of the first: a thread reads its row and
-writes its output, and whatever the arithmetic adds to that shows. Before, both are held against the networks of the library.
+would do: the same network over all rows, eagerly and compiled; networks of one shape as batched products with autograd and
+the fused Adam, eagerly and as a captured graph. A copy of the rows' bytes is the limit of the first: a thread reads its row
+and writes its output, and whatever the arithmetic adds to that shows. Before, both are held against the library's networks.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -35,14 +36,16 @@ WARM_UPS = 3  # steps before a capture
 
 def items(lab: Lab) -> list[tuple[str, Callable[[], Iterator[rows.Row]]]]:
     """Networks by thread, networks by block."""
-    evaluated = [(f"every thread, {name}", partial(by_thread, lab, name, *row)) for name, row in EVALUATED.items()]
+    evaluated = [
+        (f"every thread, {name}", partial(by_thread, lab, name, *row)) for name, row in EVALUATED.items()
+    ]
     trained = [(f"every block, {name}", partial(by_block, lab, name, *row)) for name, row in TRAINED.items()]
     return evaluated + (trained[:1] if lab.tiny else trained)
 
 
 def flops(sizes: list[int]) -> int:
     """Multiplications and additions of a sample, forward."""
-    return 2 * sum(n_in * n_out for n_in, n_out in zip(sizes, sizes[1:], strict=False))
+    return 2 * sum(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
 
 
 # ---------------------------------------------------------------------------------------------- by thread
@@ -65,7 +68,9 @@ def by_thread(lab: Lab, name: str, sizes: list[int], kernels: specimens.ByThread
     given = x[some].to_numpy()
     right = exact.forward(given.astype("f8"), train=True)
     allowed = bound("float32", 4 * len(sizes) * (8 + max(sizes) ** 0.5))
-    yield rows.check(f"predict by thread, {name}", "float32", str(count), deviation(y[some].to_numpy(), right), allowed)
+    yield rows.check(
+        f"predict by thread, {name}", "float32", str(count), deviation(y[some].to_numpy(), right), allowed
+    )
     yield from _gradients(lab, name, net, exact, kernels.vjp, given, right, params, allowed)
 
     moved = 4 * count * (sizes[0] + sizes[-1])
@@ -154,7 +159,9 @@ def by_block(lab: Lab, name: str, sizes: list[int], kind: str, train: Kernel) ->
     samples = lab.clock.compare({"gdkernels": lambda: lab.run([launch])} | peers, lab.seconds)
     if samples:
         shape = f"{networks} networks"
-        yield rows.measurement(f"train by block, {name}", "float32", shape, samples, "steps/s", networks * steps)
+        yield rows.measurement(
+            f"train by block, {name}", "float32", shape, samples, "steps/s", networks * steps
+        )
 
 
 def _training(

@@ -119,7 +119,11 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
         ("µs", ["gdkernels"], partial(launches.from_python, lab)),
         ("µs", ["gdkernels"], partial(launches.replays, lab, 10)),
         ("steps/s", ["gdkernels"], partial(training.race, lab, "labels", case, "float32", False)),
-        ("TFLOP/s", ["gdkernels", "copy"], partial(in_kernels.by_thread, lab, "4-16-2", *in_kernels.EVALUATED["4-16-2"])),
+        (
+            "TFLOP/s",
+            ["gdkernels", "copy"],
+            partial(in_kernels.by_thread, lab, "4-16-2", *in_kernels.EVALUATED["4-16-2"]),
+        ),
         ("steps/s", ["gdkernels"], in_kernels.items(lab)[-1][1]),
     ]
     for unit, contestants, examine in measured:

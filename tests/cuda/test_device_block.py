@@ -171,6 +171,38 @@ def test_a_block_trains_as_a_trainer_does(device, name):
     assert np.abs(flat[0] - net.flat).max() <= 1e-11
 
 
+def test_parameters_may_stay_in_global_memory(device):
+    """A layer too wide for shared memory: only the tile lies there."""
+    room, cuda = functions()
+    from numba import float32
+
+    sizes, rows = [20, 300, 7], 6
+    mlp, net = room.Mlp(sizes, "gelu", PLAIN), network(sizes, "gelu", "float32")
+    assert mlp.shared_bytes(rows, 1) > 32 * 1024 > mlp.shared_bytes(rows)
+
+    @cuda.jit
+    def kernel(params, grads, x, y, dy, row):
+        tile = cuda.shared.array(0, float32, alignment=16)
+        for i in range(room.thread_number(), rows * 20, room.thread_count()):
+            tile[mlp.block_x(i // 20, i % 20, rows)] = x[i // 20, i % 20]
+        mlp.block_forward(params, tile, rows)
+        for i in range(room.thread_number(), rows * 7, room.thread_count()):
+            at = mlp.block_y(i // 7, i % 7, rows)
+            y[i // 7, i % 7], tile[at] = tile[at], dy[i // 7, i % 7]
+        mlp.block_backward(params, grads, tile, rows)
+        mlp.block_update(params, grads, (), row)
+
+    x, dy = problem(sizes, rows, "float32")
+    params, grads, y = device.put(net.flat), device.put(np.zeros(mlp.size, "f4")), device.empty(dy.shape, "float32")
+    kernel[1, 128, 0, mlp.shared_bytes(rows)](
+        params.owner, grads.owner, device.put(x).owner, y.owner, device.put(dy).owner, room.descent_row(1, LR)
+    )
+    exact_y, _, exact_grads = exact_passes(net, x, dy)
+    assert_near(y.to_numpy(), exact_y, "float32", sizes, "y")
+    assert_near(params.to_numpy(), net.flat - LR * exact_grads, "float32", sizes, "params")
+    assert not grads.to_numpy().any()
+
+
 def test_more_shared_memory_must_be_asked_for(device):
     room, cuda = functions()
     kernel = cuda.jit(lambda out: None)
@@ -202,7 +234,14 @@ def test_a_missing_barrier_is_caught(device, monkeypatch, missing):
     network_of, net = mlp.Mlp(sizes, "tanh", PLAIN), network(sizes, "tanh", "float32")
     kernel = trainer(network_of, cuda, room, "float32", 0, 8)
     x, target = problem(sizes, 8, "float32")
-    arrays = net.flat[None].copy(), x, target, table_of(PLAIN, 2), np.zeros((1, 8, 2), "f4"), np.zeros((1, 80), "f4")
+    arrays = (
+        net.flat[None].copy(),
+        x,
+        target,
+        table_of(PLAIN, 2),
+        np.zeros((1, 8, 2), "f4"),
+        np.zeros((1, 80), "f4"),
+    )
     assert network_of.size == 80
     shared = network_of.shared_bytes(8, 2)
     try:

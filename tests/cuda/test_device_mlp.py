@@ -107,10 +107,10 @@ def test_the_matrices_of_a_tile_lie_apart(sizes, rows):
         )
         for column in range(start, start + width)
     ]
-    assert sorted(taken) == list(range(columns.count))
+    assert sorted(taken) == list(range(columns.total))
     assert rows <= pitch_of(rows) <= rows + 7 and pitch_of(rows) % 8 == 4
     mlp = functions()[0].Mlp(sizes)
-    assert mlp.shared_bytes(rows, 3, 8) == 8 * (3 * mlp.size + columns.count * pitch_of(rows))
+    assert mlp.shared_bytes(rows, 3, 8) == 8 * (3 * mlp.size + columns.total * pitch_of(rows))
 
 
 # ---------------------------------------------------------------------------------------------- by thread
@@ -130,7 +130,7 @@ def by_thread(mlp, cuda):
 
 
 def assert_thread(device, mlp, sizes, kind, dtype, count=5):
-    room, cuda = functions()
+    _, cuda = functions()
     net, rng = network(sizes, kind, dtype), np.random.default_rng(3)
     x, dy = (rng.standard_normal((count, n)).astype(dtype) for n in (sizes[0], sizes[-1]))
     y, dx = device.empty(dy.shape, dtype), device.empty(x.shape, dtype)
@@ -209,7 +209,10 @@ def test_parameters_of_another_kind_are_refused(device):
     room, cuda = functions()
     mlp = room.Mlp([2, 3])
     x, y = device.empty((1, 2), "float32").owner, device.empty((1, 3), "float32").owner
-    for params in (device.empty((mlp.size,), np.int32).owner, device.empty((2 * mlp.size,), "float32").owner[::2]):
+    for params in (
+        device.empty((mlp.size,), np.int32).owner,
+        device.empty((2 * mlp.size,), "float32").owner[::2],
+    ):
 
         @cuda.jit
         def kernel(params, x, y):

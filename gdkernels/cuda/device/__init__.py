@@ -1,8 +1,8 @@
 """Device functions for your own ``@cuda.jit`` kernels: ``from gdkernels.cuda import device``.
 
 Of one element, in float32 and float64, by the names of the tables of `gdkernels.scalar` (`elements`): activations and their
-derivatives (``relu``, ``relu_grad``, …), losses (``mse``, …), steps of optimizers (``adam_row``, ``adam_step``, …). Random words
-and dropout by a counter (`philox`). Sums and largest numbers of a warp or block (`reductions`). Networks (`Mlp`).
+derivatives (``relu``, ``relu_grad``, …), losses (``mse``, …), steps of optimizers (``adam_row``, ``adam_step``, …). Random
+words and dropout by a counter (`philox`). Sums and largest numbers of a warp or block (`reductions`). Networks (`Mlp`).
 
 They are compiled into the kernel that calls them, where they take no time of their own.
 """

@@ -142,7 +142,7 @@ def _forward(layer: Layer, kind: str, source: int, target: int, kept: int) -> An
 
 
 def _input_gradient(layer: Layer, kind: str, dz: int, output: int, target: int) -> Any:
-    """The columns from `target` on become act′ · (w · those from `dz` on): dL/dz of the layer whose output is at `output`."""
+    """The columns from `target` on become act′ · (w · those from `dz` on), where act gave those from `output` on."""
     n_in, n_out, at_w, _, _ = layer
     _, slope, saved, _ = ACTIVATIONS[kind]
     read = target if saved == "preactivation" else output

@@ -8,8 +8,8 @@
 ``adam_step(…)``       of each optimizer of `RULES`: an element one step further
 =====================  =======================================================================================
 
-What a function gives has the type of what it is given, float32 or float64: ``float32(0.5)``, not 0.5, where it is a constant.
-All but the steps of optimizers may be called on the host, too, where they take Python's numbers.
+What a function gives has the type of what it is given, float32 or float64: a constant is ``float32(0.5)``, not 0.5. All but
+the steps of optimizers may be called on the host, too, where they take Python's numbers.
 """
 
 from typing import Any
@@ -99,7 +99,9 @@ def _step(name: str, rule: Rule):
 
     step = (without_state, with_one, with_two, with_three)[len(rule.states)]
     states = "".join(f"{state}, " for state in rule.states)
-    step.__doc__ = f"({f'p, {states}'[:-2]}) of an element after a step of {name}: ``{name}_step(p, g, {states}row)``."
+    step.__doc__ = (
+        f"({f'p, {states}'[:-2]}) of an element after a step of {name}: ``{name}_step(p, g, {states}row)``."
+    )
     step.__name__ = step.__qualname__ = f"{name}_step"
     return device(step)
 

@@ -32,12 +32,12 @@ class Columns(NamedTuple):
     outputs : of the input and of the output of each layer; of the last one, y and then dL/dy
     slopes : of each hidden layer, where the backward pass reads what act′ is a function of and leaves dL/dz: the
         pre-activation, where that is what it reads
-    count : of all columns
+    total : the number of columns
     """
 
     outputs: tuple[int, ...]
     slopes: tuple[int, ...]
-    count: int
+    total: int
 
 
 def columns_of(sizes: tuple[int, ...]) -> Columns:

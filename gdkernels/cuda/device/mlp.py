@@ -95,7 +95,7 @@ class Mlp:
     def tile_size(self, rows: int) -> int:
         """The elements of a tile for so many rows: what is between the layers, forward and backward."""
         rows = whole("Mlp.tile_size", "rows", rows, at_least=1)
-        return columns_of(self.sizes).count * pitch_of(rows)
+        return columns_of(self.sizes).total * pitch_of(rows)
 
     def shared_bytes(self, rows: int, buffers: int = 0, itemsize: int = 4) -> int:
         """The bytes of shared memory for a tile of so many rows, and for `buffers` flat buffers beside it.

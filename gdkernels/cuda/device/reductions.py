@@ -3,8 +3,8 @@
 Every thread of the warp, or of the block, must call, and as often as the others: none may have returned, and none may be in
 the other branch of an ``if``. That cannot be checked. A GPU may hang, or give anything; the emulator tells.
 
-A block may have any number of threads, in one, two or three dimensions. What is added is what its threads have, warp by warp;
-in a warp pairs at a distance of 16, 8, 4, 2, 1 are added. The largest number of some of which one is NaN is NaN.
+A block may have any number of threads, in one, two or three dimensions. In a warp pairs at a distance of 16, 8, 4, 2, 1 are
+added, then what the warps have, in their order. The largest of numbers of which one is NaN is NaN.
 """
 
 from ..runtime.intrinsics import FULL, divided, plus, warp_reduction

@@ -19,11 +19,15 @@ def allow_shared(kernel: Any, size: int, *arguments: Any) -> None:
     """
     size = whole("allow_shared", "size", size, at_least=0)
     if not hasattr(kernel, "overloads"):
-        raise TypeError(f"allow_shared: kernel is of type {type(kernel).__name__}, expected what @cuda.jit gives")
+        raise TypeError(
+            f"allow_shared: kernel is of type {type(kernel).__name__}, expected what @cuda.jit gives"
+        )
     driver.use()
     if arguments:
         kernel.compile(tuple(map(kernel.typeof_pyval, arguments)))
     if not kernel.overloads:
-        raise ValueError("allow_shared: kernel is not compiled, expected the arguments that it will be launched with")
+        raise ValueError(
+            "allow_shared: kernel is not compiled, expected the arguments that it will be launched with"
+        )
     for compiled in kernel.overloads.values():
         driver.allow_shared(compiled._codelibrary.get_cufunc().handle, size)
