@@ -1,5 +1,7 @@
 """`gd.cuda.device.Mlp` by block: a block trains a network as a Trainer does; ragged tiles, wide layers, one row."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -74,11 +76,18 @@ def trainer(mlp, cuda, room, dtype, states, tile_rows):
     return kernel
 
 
+@cache
+def compiled(mlp, dtype, tile_rows):
+    """The kernel of `trainer`, once for launches of several sizes."""
+    room, cuda = functions()
+    return cuda.jit(trainer(mlp, cuda, room, dtype, len(RULES[mlp.optimizer].states), tile_rows))
+
+
 def trained(device, mlp, net, x, target, tile_rows, table, threads=THREADS, blocks=1):
     """(flat, y, gradients) of `blocks` blocks that begin with the same network."""
-    room, cuda = functions()
+    room, _ = functions()
     dtype = net.dtype.name
-    kernel = cuda.jit(trainer(mlp, cuda, room, dtype, len(RULES[mlp.optimizer].states), tile_rows))
+    kernel = compiled(mlp, dtype, tile_rows)
     flat = device.put(np.tile(net.flat, (blocks, 1)))
     y, grads = device.empty((blocks, *target.shape), dtype), device.empty((blocks, mlp.size), dtype)
     arguments = [
@@ -155,8 +164,13 @@ def test_any_number_of_threads_gives_the_same_bits(device, threads):
         np.testing.assert_array_equal(one, other)
 
 
+ONE_OF_EACH = "sgd", "adam", "amsgrad"  # one, two and three states
+
+
 @pytest.mark.every_kernel
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ONE_OF_EACH else pytest.mark.slow) for name in OPTIMIZERS]
+)
 def test_a_block_trains_as_a_trainer_does(device, name):
     """Five steps in float64, where training magnifies no rounding beyond what is allowed."""
     sizes, steps = [3, 8, 2], 5
@@ -193,7 +207,11 @@ def test_parameters_may_stay_in_global_memory(device):
         mlp.block_update(params, grads, (), row)
 
     x, dy = problem(sizes, rows, "float32")
-    params, grads, y = device.put(net.flat), device.put(np.zeros(mlp.size, "f4")), device.empty(dy.shape, "float32")
+    params, grads, y = (
+        device.put(net.flat),
+        device.put(np.zeros(mlp.size, "f4")),
+        device.empty(dy.shape, "float32"),
+    )
     kernel[1, 128, 0, mlp.shared_bytes(rows)](
         params.owner, grads.owner, device.put(x).owner, y.owner, device.put(dy).owner, room.descent_row(1, LR)
     )
