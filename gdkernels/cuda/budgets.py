@@ -263,7 +263,9 @@ DEVICE = (
            architectures=USUAL),
     Budget("device thread backward", (specimens.MIDDLE.vjp, specimens.LARGE.vjp), "as above", 255, spilled=320,
            architectures=USUAL),
-    Budget("device block", specimens.TRAINED, "16 sums a thread, one block of 256", 144, 168, shared=42240),
+    Budget("device block", specimens.TRAINED, "four rows by one or two outputs a thread, a block of 256", 144,
+           shared=42240, hot="FFMA", share=0.40, storages=("float32",)),
+    Budget("device block, float64", specimens.TRAINED[:1], "as above", double=168, shared=20480, storages=("float64",)),
 )
 # fmt: on
 

@@ -1,5 +1,9 @@
 """Device functions in kernels of numba-cuda: elements, random words, reductions, each against the reference."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -20,6 +24,7 @@ from tests.within import assert_within
 pytestmark = pytest.mark.filterwarnings("ignore:Grid size")
 pytest.importorskip("numba.cuda", reason="device functions need numba-cuda")
 
+ROOT = Path(__file__).resolve().parents[2]
 LR, DECAY, STEP = 0.01, 0.1, 5
 LOSS_OPTIONS = {"huber": (0.7,), "binary_cross_entropy": (3.0,)}
 
@@ -50,7 +55,16 @@ def in_turn(cuda, calls):
 # ---------------------------------------------------------------------------------------------- elements
 
 
-def test_every_name_of_the_tables_is_there(device):
+def test_the_room_is_entered_when_it_is_needed():
+    code = (
+        "import sys, gdkernels as gd\ngd.cuda\nbefore = 'numba' in sys.modules\n"
+        "print(before, gd.cuda.device.relu(-1.0), hasattr(gd.cuda, 'devices'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "0.0", "False"]
+
+
+def test_every_name_of_the_tables_is_there():
     room, _ = functions()
     expected = {
         *KINDS, *(f"{kind}_grad" for kind in KINDS), *ELEMENT_LOSSES,

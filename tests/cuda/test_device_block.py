@@ -185,17 +185,18 @@ def test_a_block_trains_as_a_trainer_does(device, name):
     assert np.abs(flat[0] - net.flat).max() <= 1e-11
 
 
-def test_parameters_may_stay_in_global_memory(device):
-    """A layer too wide for shared memory: only the tile lies there."""
+@pytest.mark.every_kernel
+@pytest.mark.parametrize("sizes", [[20, 300, 7], [20, 7]], ids=str)
+def test_parameters_may_stay_in_global_memory(device, sizes):
+    """A layer may be too wide for shared memory: only the tile lies there. The input has a gradient, too."""
     room, cuda = functions()
     from numba import float32
 
-    sizes, rows = [20, 300, 7], 6
+    rows = 6
     mlp, net = room.Mlp(sizes, "gelu", PLAIN), network(sizes, "gelu", "float32")
-    assert mlp.shared_bytes(rows, 1) > 32 * 1024 > mlp.shared_bytes(rows)
 
     @cuda.jit
-    def kernel(params, grads, x, y, dy, row):
+    def kernel(params, grads, x, y, dy, dx, row):
         tile = cuda.shared.array(0, float32, alignment=16)
         for i in range(room.thread_number(), rows * 20, room.thread_count()):
             tile[mlp.block_x(i // 20, i % 20, rows)] = x[i // 20, i % 20]
@@ -204,19 +205,21 @@ def test_parameters_may_stay_in_global_memory(device):
             at = mlp.block_y(i // 7, i % 7, rows)
             y[i // 7, i % 7], tile[at] = tile[at], dy[i // 7, i % 7]
         mlp.block_backward(params, grads, tile, rows)
+        mlp.block_input_gradient(params, tile, rows)
         mlp.block_update(params, grads, (), row)
+        for i in range(room.thread_number(), rows * 20, room.thread_count()):
+            dx[i // 20, i % 20] = tile[mlp.block_x(i // 20, i % 20, rows)]
 
     x, dy = problem(sizes, rows, "float32")
-    params, grads, y = (
-        device.put(net.flat),
-        device.put(np.zeros(mlp.size, "f4")),
-        device.empty(dy.shape, "float32"),
-    )
+    params, grads = device.put(net.flat), device.put(np.zeros(mlp.size, "f4"))
+    y, dx = device.empty(dy.shape, "float32"), device.empty(x.shape, "float32")
     kernel[1, 128, 0, mlp.shared_bytes(rows)](
-        params.owner, grads.owner, device.put(x).owner, y.owner, device.put(dy).owner, room.descent_row(1, LR)
-    )
-    exact_y, _, exact_grads = exact_passes(net, x, dy)
+        params.owner, grads.owner, device.put(x).owner, y.owner, device.put(dy).owner, dx.owner,
+        room.descent_row(1, LR),
+    )  # fmt: skip
+    exact_y, exact_dx, exact_grads = exact_passes(net, x, dy)
     assert_near(y.to_numpy(), exact_y, "float32", sizes, "y")
+    assert_near(dx.to_numpy(), exact_dx, "float32", sizes, "dx")
     assert_near(params.to_numpy(), net.flat - LR * exact_grads, "float32", sizes, "params")
     assert not grads.to_numpy().any()
 

@@ -341,6 +341,7 @@ def functions_of(sizes: tuple[int, ...], kind: str, optimizer: str) -> dict[str,
         )
         backward.append(_both(to_parameters, to_input))
     all_forward, all_backward = _in_turn(forward), _in_turn(backward)
+    to_x = _input_gradient(layers[0], "identity", slopes[0], outputs[0], outputs[0])
 
     @device
     def block_x(row, column, rows):
@@ -365,11 +366,17 @@ def functions_of(sizes: tuple[int, ...], kind: str, optimizer: str) -> dict[str,
     def block_backward(params, grads, tile, rows):
         all_backward(pointer(params), pointer(grads), pointer(tile), rows, pitch_in_kernel(rows))
 
+    @device
+    def block_input_gradient(params, tile, rows):
+        to_x(pointer(params), pointer(tile), rows, pitch_in_kernel(rows))
+        cuda.syncthreads()
+
     return {
         "block_x": block_x,
         "block_y": block_y,
         "block_forward": block_forward,
         "block_backward": block_backward,
+        "block_input_gradient": block_input_gradient,
         "block_update": _update(size, optimizer),
     }
 

@@ -62,10 +62,12 @@ class Mlp:
     ``block_backward(params, grads, tile, rows)``
         From dL/dy, which the threads have written in the place of y after `block_forward`: dL/dparams, summed over the
         rows, is added to `grads`. `tile` may be filled again when it returns.
+    ``block_input_gradient(params, tile, rows)``
+        After `block_backward` and before `block_update`: dL/dx takes the place of x in `tile`.
     ``block_update(params, grads, states, row)``
         A step of the optimizer. `states` is a tuple of its states' buffers, `row` what ``adam_row(step, lr)`` gives;
         `grads` is zero afterwards, for the next step. The next `block_forward` sees the new parameters; to read them
-        otherwise, call ``cuda.syncthreads()`` first.
+        otherwise, call ``cuda.syncthreads()`` first, and likewise after changing `grads` before this function.
 
     `params`, `grads` and each state are C-contiguous arrays of `size` elements, float32 or float64, in global or shared
     memory, which begin at a multiple of 16 bytes: ``cuda.shared.array(0, float32, alignment=16)``. `rows` is any number from
