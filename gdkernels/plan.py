@@ -14,6 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+ALIGNMENT = 16  # elements; in float32 a cache line and the widest vector
+
+
+def room_of(count: int) -> int:
+    """The elements that a parameter of `count` elements takes up in the flat buffer: each begins at a multiple of 16."""
+    return (count + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
 
 @dataclass(frozen=True)
 class Buffer:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEARCHED = ("tools/gate/*.py", "gdkernels/**/*.py", "bench/**/*.py", "reference/*.py", "tools/*.py")
 USING = (*SEARCHED, "examples/*.py")
 # Decorators by which Numba finds what nobody calls by its name.
-REGISTRY = re.compile(r"(\w+\.)*(register|lower|infer|overload|unbox)\w*\(")
+REGISTRY = re.compile(r"(\w+\.)*(register|lower|infer|overload|unbox)\w*(\(|$)")
 
 
 class Module:

@@ -27,9 +27,11 @@ GROUPS = [
     BENCH,
     ["test_activation.py", "test_arrays.py", "test_dropout.py"],
     ["test_gemm.py", "test_gemm_choice.py", "test_gemm_tensorcore.py", "test_linear.py"],
+    ["test_device_block.py", "test_device_examples.py"],
+    ["test_device.py", "test_device_mlp.py"],
 ]
 GROUPS.append(sorted(FILES.difference(*GROUPS)))
-HALVES = [GROUPS[0] + GROUPS[3] + GROUPS[5], GROUPS[1] + GROUPS[2] + GROUPS[4]]
+HALVES = [GROUPS[0] + GROUPS[3] + GROUPS[6] + GROUPS[7], GROUPS[1] + GROUPS[2] + GROUPS[4] + GROUPS[5]]
 EACH_KERNEL = ["-m", "every_kernel"]
 WATCHED = {"PTXEMU_RACE": "1", "PTXEMU_UNINIT": "1"}
 REVERSE, RANDOM = {"PTXEMU_ORDER": "reverse"}, {"PTXEMU_ORDER": "random", "PTXEMU_SEED": "1"}

@@ -13,6 +13,7 @@ SECTIONS = {
     "kernels": 18,
     "gemm": 24,
     "launches": 3,
+    "device": 8,
     "training": 26,
     "tilings": 24,
 }

@@ -1,5 +1,10 @@
-"""The CUDA backend: the same operations as `gdkernels.cpu`, over CUDA arrays."""
+"""The CUDA backend: the same operations as `gdkernels.cpu`, over CUDA arrays.
 
+`gd.cuda.device` has the functions for your own ``@cuda.jit`` kernels; it is imported when it is first used, and needs
+numba-cuda.
+"""
+
+import importlib
 import importlib.util
 from typing import Any
 
@@ -9,6 +14,12 @@ from numpy.typing import NDArray
 from .gemm.choice import get_gemm_engine, set_gemm_engine
 
 __all__ = ["describe", "get_gemm_engine", "is_available", "set_gemm_engine", "to_device", "to_numpy"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "device":
+        return importlib.import_module(f"{__name__}.device")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def describe() -> str:

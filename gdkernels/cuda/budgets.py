@@ -3,10 +3,10 @@
 `python -m tools.gate` compiles every kernel that is named here for every architecture and prints what it uses;
 tests/cuda/test_static_gate.py fails where that exceeds its budget, and where a kernel has none. No GPU takes part.
 
-For all kernels: nothing spilled, no stack, no local memory, no access through generic addresses, no atomics, copies to
-shared memory of 16 bytes only, and no float64 instruction where the storage is not float64. No call either, except that
-of the compiler's own routines for float64 division and roots, which every float64 kernel may use, and those that a
-budget names.
+For all kernels: no access through generic addresses, no atomics, copies to shared memory of 16 bytes only, and no float64
+instruction where the storage is not float64. Nothing spilled, no stack and no local memory, but for the bytes of spilled
+registers that a budget names. No call either, except that of the compiler's own routines for float64 division and roots,
+which every float64 kernel may use, and those that a budget names.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,7 @@ from . import (
     rows,
     softmax,
 )
+from .device import specimens
 from .engine import epoch
 from .gemm import epilogue, simt, tensorcore
 from .gemm.simt import TILE_64, TILE_64_FLOAT64, TILE_128
@@ -58,6 +59,7 @@ class Budget:
     shared : bytes of shared memory of a block, at most, twice as many for float64
     loads, stores : how many from and to global memory are not of four elements (16 bytes at most); None: any number
     routines : of the compiler that may be called (how the names begin)
+    spilled : bytes of registers that may be spilled, where the compiler does so for the sake of more loads on their way
     hot, share : the instruction that the innermost loop is there for, and the part of that loop that it makes up, at least
     architectures : that are compiled for
     left_out : storage types that are not compiled, since they differ from another one in conversions alone
@@ -73,6 +75,7 @@ class Budget:
     loads: int | None = None
     stores: int | None = None
     routines: tuple[str, ...] = ()
+    spilled: int = 0
     hot: str = ""
     share: float = 0.0
     architectures: tuple[str, ...] = ALL
@@ -246,6 +249,24 @@ STRIDED = (
            40, routines=("div_s64", "rem_s64")),
     Budget("labels of 32 bits", (strided.widen_integers,), "one element a thread", 16),
 )
+
+# ---------------------------------------------------------------------------------------------- in the user's kernels
+
+# Written out, a network in one thread is one block of instructions, of which the compiler starts as many loads as there are
+# registers for; where stores stand among them, it spills a few, with any number of registers.
+DEVICE = (
+    Budget("device elements", (specimens.elements,), "gelu, huber, AdamW and Philox at once", 48, 64),
+    Budget("device reductions", (specimens.reduced,), "two sums of warps; a warp that is not whole shuffles by a routine",
+           48, 48, shared=256, routines=("shflsync",)),
+    Budget("device thread 4-16-2", tuple(specimens.SMALL), "every weight is on its way at once", 240),
+    Budget("device thread forward", (specimens.MIDDLE.predict, specimens.LARGE.predict), "as above", 255,
+           architectures=USUAL),
+    Budget("device thread backward", (specimens.MIDDLE.vjp, specimens.LARGE.vjp), "as above", 255, spilled=320,
+           architectures=USUAL),
+    Budget("device block", specimens.TRAINED, "four rows by one or two outputs a thread, a block of 256", 144,
+           shared=42240, hot="FFMA", share=0.40, storages=("float32",)),
+    Budget("device block, float64", specimens.TRAINED[:1], "as above", double=168, shared=20480, storages=("float64",)),
+)
 # fmt: on
 
-BUDGETS = (*GEMM, *ACTIVATION, *NORM, *LOSS, *SOFTMAX, *OPTIM, *DROPOUT, *EPOCH, *STRIDED)
+BUDGETS = (*GEMM, *ACTIVATION, *NORM, *LOSS, *SOFTMAX, *OPTIM, *DROPOUT, *EPOCH, *STRIDED, *DEVICE)

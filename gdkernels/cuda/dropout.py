@@ -7,9 +7,9 @@ CPU. A thread takes four elements: the words of one block where their numbers be
 import numpy as np
 
 from ..plan import Dropout
-from ..scalar.philox import WORD, WORD_BITS, philox4x32
 from . import elements
 from .binding import Binding
+from .device.philox import philox_word, philox_words
 from .runtime.jit import Launch, device, run
 from .runtime.pointer import is_null
 from .runtime.storages import EVERY
@@ -18,19 +18,12 @@ from .runtime.widths import both_widths
 
 
 @device
-def _block(seed, number):
-    """The four words of the block that the element with this number belongs to."""
-    block, key = number >> np.uint64(2), np.uint64(seed)
-    return philox4x32(block & WORD, block >> WORD_BITS, key & WORD, key >> WORD_BITS)
-
-
-@device
 def _four_words(seed, number):
     """The words of four elements, the first of which has this number."""
     skipped = number & np.uint64(3)
-    w0, w1, w2, w3 = _block(seed, number)
+    w0, w1, w2, w3 = philox_words(seed, number)
     if skipped != 0:
-        v0, v1, v2, _ = _block(seed, number + np.uint64(4))
+        v0, v1, v2, _ = philox_words(seed, number + np.uint64(4))
         if skipped >= 2:
             w0, w1, w2, w3, v0 = w2, w3, v0, v1, v2
         if skipped != 2:
@@ -41,9 +34,7 @@ def _four_words(seed, number):
 @device
 def _one_word(seed, number):
     """The word of the element with this number."""
-    w0, w1, w2, w3 = _block(seed, number)
-    low, high = (w1, w3) if number & np.uint64(1) != 0 else (w0, w2)
-    return (high if number & np.uint64(2) != 0 else low,)
+    return (philox_word(seed, number),)
 
 
 @device

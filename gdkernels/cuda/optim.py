@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..scalar.optim import NUMBERS, ROW, ROWS, RULES, Rule, decayed, shrunk
+from ..scalar.optim import NUMBERS, ROW, ROWS, RULES, Rule
 from . import elements
+from .device.elements import MOVED
 from .runtime.intrinsics import bfloat16_bits, load4, store4, transposed
-from .runtime.jit import Launch, device, kernel, run
+from .runtime.jit import Launch, kernel, run
 from .runtime.pointer import is_null, real
 from .runtime.target import cuda
 from .runtime.widths import Pair, both_widths
@@ -21,48 +22,9 @@ from .runtime.widths import Pair, both_widths
 # ---------------------------------------------------------------------------------------------- kernels
 
 
-@device
-def _coupled(p, g, scale, decay):
-    """(p, gradient) of an element, with L2 decay."""
-    return p, decayed(g, p, scale, decay)
-
-
-@device
-def _decoupled(p, g, scale, decay):
-    """(p, gradient) of an element, with decoupled decay."""
-    return shrunk(p, decay), scale * g
-
-
-def _updated(rule: Rule):
-    """(p, a, b, c) of an element; of the states a, b, c, those that the rule does not have stay as they are."""
-    update = rule.update
-
-    def without_state(p, g, a, b, c, numbers):
-        return update(p, g, numbers), a, b, c
-
-    def with_one(p, g, a, b, c, numbers):
-        p, a = update(p, g, a, numbers)
-        return p, a, b, c
-
-    def with_two(p, g, a, b, c, numbers):
-        p, a, b = update(p, g, a, b, numbers)
-        return p, a, b, c
-
-    def with_three(p, g, a, b, c, numbers):
-        return update(p, g, a, b, c, numbers)
-
-    return device((without_state, with_one, with_two, with_three)[len(rule.states)])
-
-
 def _update(name: str, rule: Rule) -> Pair:
     """The kernels of an optimizer; states that it does not have are absent."""
-    states = len(rule.states)
-    seen, updated = _decoupled if rule.decoupled else _coupled, _updated(rule)
-
-    @device
-    def moved(p, g, a, b, c, scale, row):
-        p, gradient = seen(p, g, scale, row[0])
-        return updated(p, gradient, a, b, c, row[1:])
+    states, moved = len(rule.states), MOVED[name]
 
     def make(width):
         load, store, size = width.load, width.store, width.size

@@ -61,6 +61,8 @@ class Network:
     params, grads : mappings from names to arrays. "0.w" and "0.b" are weight and bias of layer 0, "1.gamma" and
         "1.beta" scale and shift of a norm, "2.0.w" belongs to layer 0 of the residual layer 2. The arrays are views of
         one flat buffer: write into them (``net.params["0.w"][:] = w``), they cannot be replaced
+    flat : the flat buffer itself, in which each parameter begins at a multiple of 16 elements: what
+        `gd.cuda.device.Mlp` takes
     n_in, n_out : columns of x and y
     device : "cpu" or "cuda"
     samples : how many were seen in training; tells dropout which random numbers come next
@@ -168,6 +170,11 @@ class Network:
             batch_size = whole("Network.predict", "batch_size", batch_size, at_least=1)
         self._rows = None
         return self.place.give(in_chunks(self._own_engine(), rows, batch_size), x)
+
+    @property
+    def flat(self) -> Array:
+        """The buffer of all parameters, of which `params` are views."""
+        return self._flat_params
 
     @property
     def samples(self) -> int:

@@ -21,10 +21,9 @@ from ..plan import (
     LinearForward,
     Parameter,
     Plan,
+    room_of,
 )
 from .layers import Activation, Layer, Linear, Residual
-
-ALIGNMENT = 16  # elements; in float32 a cache line and the widest vector
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,7 @@ class Lowering:
     def parameter(self, name: str, *shape: int, draw: str = "zeros", decays: bool = False) -> Parameter:
         """A new parameter, behind those that there are."""
         self.parameters.append(Parameter(name, self.size, shape, draw, decays))
-        count = shape[0] * shape[1] if len(shape) == 2 else shape[0]
-        self.size += (count + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        self.size += room_of(shape[0] * shape[1] if len(shape) == 2 else shape[0])
         return self.parameters[-1]
 
     @staticmethod

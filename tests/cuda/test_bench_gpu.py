@@ -101,6 +101,7 @@ def test_what_a_time_looks_like():
 def test_measurements_are_taken_where_times_count(device, monkeypatch):
     """The other half of the path, in this process, where nothing is told to anybody."""
     from bench.gpu import clock, gemm, kernels, launches, limits, rows, tilings, training
+    from bench.gpu import device as in_kernels
     from bench.gpu.lab import Lab
     from bench.record import plain
 
@@ -118,6 +119,12 @@ def test_measurements_are_taken_where_times_count(device, monkeypatch):
         ("µs", ["gdkernels"], partial(launches.from_python, lab)),
         ("µs", ["gdkernels"], partial(launches.replays, lab, 10)),
         ("steps/s", ["gdkernels"], partial(training.race, lab, "labels", case, "float32", False)),
+        (
+            "TFLOP/s",
+            ["gdkernels", "copy"],
+            partial(in_kernels.by_thread, lab, "4-16-2", *in_kernels.EVALUATED["4-16-2"]),
+        ),
+        ("steps/s", ["gdkernels"], in_kernels.items(lab)[-1][1]),
     ]
     for unit, contestants, examine in measured:
         lab.forget()

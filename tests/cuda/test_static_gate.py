@@ -112,6 +112,46 @@ def test_no_kernel_has_two_budgets_or_the_name_of_another():
     assert not [one for one, count in Counter(one[:2] for one in set(held)).items() if count > 1]
 
 
+# ---------------------------------------------------------------------------------------------- in the user's kernels
+
+
+def test_kernels_over_arrays_of_numba_know_which_memory_they_read():
+    """As a user writes them: no access through generic addresses, no call, nothing spilled, no float64 by accident."""
+    from numba import cuda, float32, int64, types
+
+    from gdkernels.cuda import device
+    from gdkernels.cuda.runtime.target import entry_of, to_ptx
+
+    mlp, rows = device.Mlp([6, 20, 3], "gelu", "adam"), 16
+    vector, matrix = types.Array(float32, 1, "C"), types.Array(float32, 2, "C")
+
+    def by_thread(params, x, y):
+        i = cuda.grid(1)
+        if i < len(x):
+            mlp.predict(params, x[i], y[i])
+
+    def by_block(flat, table, count):
+        memory = cuda.shared.array(0, float32, alignment=16)
+        size = mlp.size
+        params, grads, tile = memory[:size], memory[size : 2 * size], memory[4 * size :]
+        m, v = memory[2 * size : 3 * size], memory[3 * size : 4 * size]
+        for step in range(count):
+            mlp.block_forward(params, tile, rows)
+            mlp.block_backward(params, grads, tile, rows)
+            mlp.block_update(params, grads, (m, v), table[step])
+        flat[cuda.threadIdx.x] = params[cuda.threadIdx.x]
+
+    for kernel, arguments in (
+        (by_thread, (vector, matrix, matrix)),
+        (by_block, (vector, matrix, int64)),
+    ):
+        (ptx,) = to_ptx(kernel, arguments, [(8, 0)], 256, 1)
+        (code,) = sass.assemble({entry_of(ptx): ptx}, "sm_80").values()
+        assert code.count(*judgement.ANYWHERE, *judgement.ATOMICS, *judgement.LOCAL) == 0, kernel.__name__
+        assert code.calls() == [] and code.doubles() == 0 and code.spills == 0, kernel.__name__
+        assert code.widths("LDG" if kernel is by_thread else "LDS")[16] > 0, kernel.__name__
+
+
 # ---------------------------------------------------------------------------------------------- the gate refuses
 
 

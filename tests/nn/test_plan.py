@@ -13,8 +13,8 @@ import reference as ref
 from gdkernels import plan as calls
 from gdkernels.nn import plan as plan_module
 from gdkernels.nn.layers import Activation, Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
-from gdkernels.nn.plan import ALIGNMENT, lower
-from gdkernels.plan import Buffer, Gradient
+from gdkernels.nn.plan import lower
+from gdkernels.plan import ALIGNMENT, Buffer, Gradient
 from tests.nn.networks import NETWORKS
 from tests.nn.plan_interpreter import Interpreter
 

@@ -147,9 +147,9 @@ def complaints(budget, kernel, storage: str, architecture: str, code: sass.Code)
     from gdkernels.cuda.budgets import SHARED
     from gdkernels.cuda.runtime.pointer import BYTES
 
-    if code.spills:
+    if code.spills > budget.spilled:
         yield f"{code.spills} bytes of registers are spilled"
-    if code.stack or code.count(*LOCAL):
+    if code.stack > budget.spilled or (code.count(*LOCAL) and not budget.spilled):
         yield f"local memory is used: {code.stack} bytes of stack, {code.count(*LOCAL)} accesses"
     if code.count(*ANYWHERE):
         yield f"{code.count(*ANYWHERE)} accesses go through generic addresses"

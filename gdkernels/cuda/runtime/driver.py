@@ -126,6 +126,13 @@ def _load_assembled(ptx: str, device: int):
     ) from reason
 
 
+def allow_shared(kernel, size: int) -> None:
+    """Let launches of a kernel (the driver's handle) have `size` bytes of dynamic shared memory on the current device."""
+    kind = api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    doing = f"asking for {size} bytes of shared memory"
+    check(api.cuKernelSetAttribute(kind, size, kernel, use()), doing)
+
+
 class Parameters(threading.local):
     """Where the operands of a launch are put, by each thread: `room` has slots of eight bytes, and the table of their
     addresses."""

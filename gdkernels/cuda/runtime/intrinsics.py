@@ -164,7 +164,55 @@ def bfloat16_bits(typing, x):
     return types.int16(x), code
 
 
+# ---------------------------------------------------------------------------------------------- integers
+
+
+@intrinsic
+def divided(typing, number, by):
+    """(number // by, number % by) of two integers from 0 to 2^32 − 1.
+
+    There is no instruction for those of 64 bits. It is PTX, because the compiler may move an ordinary division to 64 bits.
+    """
+
+    def code(context, builder, signature, arguments):
+        word, wide = ir.IntType(32), ir.IntType(64)
+        above, below = (
+            context.cast(builder, argument, kind, types.uint32)
+            for argument, kind in zip(arguments, signature.args, strict=True)
+        )
+        divide = ir.InlineAsm(ir.FunctionType(word, [word, word]), "div.u32 $0, $1, $2;", "=r,r,r")
+        quotient = builder.call(divide, [above, below])
+        parts = [quotient, builder.sub(above, builder.mul(quotient, below))]
+        return context.make_tuple(
+            builder, signature.return_type, [builder.zext(part, wide) for part in parts]
+        )
+
+    return types.UniTuple(types.int64, 2)(number, by), code
+
+
 # ---------------------------------------------------------------------------------------------- written out
+
+
+@intrinsic
+def repeat(typing, step, count, arguments):
+    """step(i, *arguments) for i = 0 … count − 1, written out; `count` is a constant, `arguments` a tuple.
+
+    As `unrolled`, for any count; each i is a constant for the compiler, and so are quotients and comparisons of it.
+    """
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    inner = typing.resolve_function_type(step, (types.int64, *arguments), {})
+
+    def code(context, builder, signature, values):
+        run = context.get_function(signature.args[0], inner)
+        for library in getattr(run, "libs", ()):
+            context.active_code_library.add_linking_library(library)
+        rest = [builder.extract_value(values[2], place) for place in range(len(arguments))]
+        for i in range(count.literal_value):
+            run(builder, [context.get_constant(types.int64, i), *rest])
+        return context.get_dummy_value()
+
+    return types.void(step, count, arguments), code
 
 
 def unrolled(step, count: int):

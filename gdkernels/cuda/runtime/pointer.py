@@ -10,6 +10,7 @@ import operator
 from .target import (
     AbstractTemplate,
     PrimitiveModel,
+    errors,
     intrinsic,
     ir,
     lower_builtin,
@@ -45,7 +46,9 @@ BYTES = {
     name: 8 if kind == ir.DoubleType() else 4 if kind == ir.FloatType() else kind.width // 8
     for name, kind in STORED.items()
 }
-PRIVATE, GLOBAL, SHARED = 0, 1, 3  # address spaces of NVVM; private is what a thread has for itself
+# Address spaces of NVVM. Private is what a thread has for itself, and also where the compiler has to find out which of
+# the others it is.
+PRIVATE, GLOBAL, SHARED = 0, 1, 3
 
 
 class Pointer(types.Type):
@@ -126,6 +129,25 @@ def _store(context, builder, signature, arguments):
 
 
 @intrinsic
+def pointer(typing, array):
+    """The pointer to the first element of a C-contiguous Numba array of float32 or float64; a pointer as it is."""
+    if isinstance(array, Pointer):
+        return array(array), lambda context, builder, signature, arguments: arguments[0]
+    if not isinstance(array, types.Array):
+        raise errors.TypingError(f"gdkernels: {array}, expected an array")
+    if array.layout != "C" or str(array.dtype) not in ("float32", "float64"):
+        raise errors.TypingError(
+            f"gdkernels: an array of type {array}, expected one of float32 or float64 that is C-contiguous"
+        )
+
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.bitcast(data, signature.return_type.llvm())
+
+    return Pointer(str(array.dtype), PRIVATE)(array), code
+
+
+@intrinsic
 def offset(typing, pointer, count):
     """The pointer, `count` elements further."""
 
@@ -137,9 +159,13 @@ def offset(typing, pointer, count):
 
 @intrinsic
 def shared(typing, like, count):
-    """Shared memory of a block: `count` (a constant) elements of the type that those of `like` are computed with."""
+    """Shared memory of a block: `count` (a constant) elements of the type of `like`, a number or a pointer to such.
+
+    It belongs to the place of this call: a device function that is called twice has the same memory both times.
+    """
     if not isinstance(count, types.IntegerLiteral):
         return None
+    number = like.dtype if isinstance(like, Pointer) else like
 
     def code(context, builder, signature, arguments):
         kind = ir.ArrayType(STORED[signature.return_type.storage], count.literal_value)
@@ -149,7 +175,7 @@ def shared(typing, like, count):
         memory.initializer = ir.Constant(kind, ir.Undefined)
         return builder.bitcast(memory, signature.return_type.llvm())
 
-    return Pointer(str(like.dtype), SHARED)(like, count), code
+    return Pointer(str(number), SHARED)(like, count), code
 
 
 @intrinsic

@@ -28,28 +28,37 @@ from cuda.bindings import driver as driver_api
 from cuda.pathfinder import load_nvidia_dynamic_lib
 from llvmlite import ir
 from numba.cuda import compiler, dispatcher, libdevice, types
-from numba.cuda.cudadecl import register_global
+from numba.cuda.core import errors
+from numba.cuda.cudadecl import register_attr, register_global
 from numba.cuda.cudadrv import nvvm
 from numba.cuda.cudaimpl import lower as lower_builtin
+from numba.cuda.cudaimpl import lower_constant, lower_getattr_generic
+from numba.cuda.datamodel.models import OpaqueModel
 from numba.cuda.extending import intrinsic, overload, register_model
 from numba.cuda.models import PrimitiveModel
 from numba.cuda.typing import signature as make_signature
-from numba.cuda.typing.templates import AbstractTemplate
+from numba.cuda.typing.templates import AbstractTemplate, AttributeTemplate
 
 __all__ = [
     "INSTALL",
     "AbstractTemplate",
+    "AttributeTemplate",
+    "OpaqueModel",
     "PrimitiveModel",
     "cuda",
     "device",
     "driver_api",
     "entry_of",
+    "errors",
     "intrinsic",
     "ir",
     "libdevice",
     "lower_builtin",
+    "lower_constant",
+    "lower_getattr_generic",
     "make_signature",
     "overload",
+    "register_attr",
     "register_global",
     "register_model",
     "to_cubin",
