@@ -22,7 +22,7 @@ LONGEST = 500  # steps of an episode
 EPISODES, BEST, BATCH = 100, 15, 64  # of a generation; of these the best; samples of a training step
 
 
-@njit(cache=True)
+@njit
 def move(state, force):
     """One step of semi-implicit Euler; tells whether the pole still stands."""
     position, velocity, angle, turning = state
@@ -37,7 +37,7 @@ def move(state, force):
     return abs(position) < TRACK and abs(angle) < FALLEN
 
 
-@njit(cache=True)
+@njit
 def play(policy, states, actions, scores, greedy, rng):
     """One episode, which fills `states` and `actions`; the number of its steps."""
     state = rng.uniform(-0.05, 0.05, 4)
@@ -51,7 +51,7 @@ def play(policy, states, actions, scores, greedy, rng):
     return LONGEST
 
 
-@njit(cache=True)
+@njit
 def learn(policy, training, generations, rng):
     """Train the policy; the mean number of steps of each generation's episodes."""
     states = np.empty((EPISODES, LONGEST, 4), np.float32)
@@ -76,7 +76,7 @@ def learn(policy, training, generations, rng):
     return means
 
 
-@njit(cache=True)
+@njit
 def judge(policy, episodes, rng):
     """The mean number of steps when the better score decides."""
     states, actions = np.empty((LONGEST, 4), np.float32), np.empty(LONGEST, np.int64)
@@ -93,6 +93,7 @@ def main(generations: int = 40, seed: int = 1) -> tuple[float, float]:
     policy, training = net.jitted(), trainer.jitted()
     rng = np.random.default_rng(seed)
     before = judge(policy, 100, rng)
+    learn(policy, training, 0, rng)  # compiles it
     start = time.perf_counter()
     means = learn(policy, training, generations, rng)
     seconds = time.perf_counter() - start

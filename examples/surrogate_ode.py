@@ -22,7 +22,7 @@ STEP, STEPS = 0.02, 500  # ten seconds
 BLOCK = 32  # initial conditions that are solved together
 
 
-@njit(cache=True)
+@njit
 def law(state, rate):
     """The true right-hand side: rate = d(φ, φ′)/dt for the rows of `state`."""
     for i in range(len(state)):
@@ -30,7 +30,7 @@ def law(state, rate):
         rate[i, 1] = -math.sin(state[i, 0]) - DRAG * state[i, 1] * abs(state[i, 1])
 
 
-@njit(cache=True)
+@njit
 def learned(view, state, acceleration, rate):
     """The same from the network, which gives φ″ from (φ, φ′)."""
     view.predict(state, acceleration)
@@ -38,7 +38,7 @@ def learned(view, state, acceleration, rate):
     rate[:, 1] = acceleration[:, 0]
 
 
-@njit(cache=True)
+@njit
 def solve_truly(start):
     """The states after all steps of RK4."""
     state, rates = start.copy(), np.empty((4, *start.shape), start.dtype)
@@ -51,7 +51,7 @@ def solve_truly(start):
     return state
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def solve(views, start):
     """The same with the network, whose `views` are one for each worker."""
     workers, end = len(views), start.copy()

@@ -21,7 +21,15 @@ PACKAGE = "gdkernels"
 # From top to bottom. "package" is the package itself, whose names the command line uses like anybody else.
 FLOORS = (("cli",), ("package",), ("train", "njit"), ("ops", "nn"), ("cpu", "cuda"), ("scalar",), ("ground",))
 WINGS = ("cpu", "cuda")
-ROOMS = ("hall", "doors", "engine", "operations", "gemm", "device", "runtime")  # of a wing, from top to bottom
+ROOMS = (
+    "hall",
+    "doors",
+    "engine",
+    "operations",
+    "gemm",
+    "device",
+    "runtime",
+)  # of a wing, from top to bottom
 # What is no room: the CPU has no functions for the user's kernels, and calls of CUDA arrays go the way of `ops`.
 LACKING = {"cpu.device", "cuda.doors"}
 # Files that stand elsewhere than their folder says: budgets looks at every kernel of its wing.
