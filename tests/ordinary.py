@@ -1,6 +1,7 @@
 """An ordinary call of every operation that has a door, and the two ways it can go: through the door and past it."""
 
 import inspect
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -71,6 +72,35 @@ def arguments(name: str, dtype: str, rng: np.random.Generator, sizes=SIZES) -> d
         case "softmax" | "log_softmax":
             return {"x": normal(m, n)}
     raise ValueError(name)
+
+
+def by(way, name: str, *args, **given):
+    """A call with arguments as people write them, one way; with no more threads than a door may use."""
+    bound = inspect.signature(getattr(gd, name)).bind(*args, **given)
+    bound.apply_defaults()
+    before = gd.get_threads()
+    gd.set_threads(1)
+    try:
+        getattr(gd, name)(*bound.args)  # the door learns what it can
+        made = way(name, bound.args)
+    finally:
+        gd.set_threads(before)
+    assert made is not None
+    return made
+
+
+@contextmanager
+def in_place_of(loops: dict, name: str, word: str, wrong):
+    """Another loop in the place of one, past the door of the operation and behind it."""
+    right, door = loops[word], doors.find(name)
+    place = [*inspect.signature(getattr(gd, name)).parameters].index("kind")
+    try:
+        loops[word] = wrong
+        door.choose("float32", place, word)
+        yield
+    finally:
+        loops[word] = right
+        door.choose("float32", place, word)
 
 
 # What else a call may say, by operation: each is put over its ordinary arguments, where a text in the place of an array stands

@@ -139,7 +139,8 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(rng):
         (lambda a: gd.clip_by_global_norm(1.0, a, a.astype("f4")), TypeError, r"arrays\[1\] has dtype float32"),
         (lambda a: gd.global_norm(a, a.astype("f4")), TypeError, r"arrays\[1\] has dtype float32, expected float64"),
         (lambda a: gd.global_norm(a.astype("i8")), TypeError, r"arrays\[0\] has dtype int64, expected float32 or float64"),
-        (lambda a: gd.global_norm([1.0]), TypeError, r"arrays\[0\] is of type list, expected a NumPy or CUDA array"),
+        (lambda a: gd.global_norm([1.0]), TypeError, r"arrays\[0\] is of type float, expected a NumPy or CUDA array"),
+        (lambda a: gd.global_norm([1.0], a), TypeError, r"arrays\[0\] is of type list, expected a NumPy or CUDA array"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_named_and_nothing_is_written(call, error, words):

@@ -77,8 +77,8 @@ for _name in (
 ):  # fmt: skip
     _place = ctypes.cast(getattr(ctypes.pythonapi, _name), ctypes.c_void_p).value
     llvm.add_symbol(f"gdkernels.{_name}", _place)
-if READABLE:
-    llvm.add_symbol("gdkernels.PyArray_New", _word(_array_functions() + 8 * ARRAY_NEW))
+# Where objects cannot be read nothing calls it, but what mentions it is compiled all the same (`gdkernels warmup`).
+llvm.add_symbol("gdkernels.PyArray_New", _word(_array_functions() + 8 * ARRAY_NEW) if READABLE else _place)
 
 _KINDS = {
     "i4": (types.int32, I32),
