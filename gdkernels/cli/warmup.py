@@ -60,12 +60,15 @@ def natives() -> list[Any]:
 
 
 def _natives_in(values: Iterable[Any]) -> Iterable[Any]:
-    """The compiled functions among these values, also those in tables (one for each activation)."""
+    """The compiled functions among these values, also those in tables (one for each activation) and behind doors."""
+    from gdkernels.cpu.doors.door import Door
     from gdkernels.cpu.runtime.jit import Native
 
     for value in values:
         if isinstance(value, Native):
             yield value
+        elif isinstance(value, Door):
+            yield value.kernel
         elif isinstance(value, dict):
             yield from _natives_in(value.values())
         elif isinstance(value, (list, tuple)):

@@ -6,6 +6,8 @@ the root and the division, which leave room for everything else: estimates refin
 were tried in their place and are slower by 5 to 25 % on Zen 4.
 """
 
+import ctypes
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -144,6 +146,17 @@ def step_op(name: str, p, g, states: tuple, row: np.ndarray) -> Op:
     return UPDATE[name].op(p.dtype, p.size, quantum=QUANTUM, work=cost, p=p, g=g, a=a, b=b, c=c, row=row)
 
 
-def step(name: str, p, g, states: tuple, row: tuple) -> None:
-    """One step of an optimizer on C-contiguous arrays of the same size, by a row of `scalar.optim.ROWS`."""
-    run(step_op(name, p, g, states, np.array((*row, 1.0))))
+@lru_cache(maxsize=64)
+def row_of_step(name: str, count: float, lr: float, weight_decay: float, options: tuple) -> np.ndarray:
+    """The row of a step and its factor 1, by the function that training and doors use: Python's exp may round otherwise."""
+    settings, row = np.zeros(SETTINGS), np.ones(READ)
+    settings[STEP], settings[LR], settings[DECAY] = count, lr, weight_decay
+    settings[FIRST : FIRST + len(options)] = options
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(NUMBERS_OF[name].address())
+    call(settings.ctypes.data, row.ctypes.data)
+    return row
+
+
+def step(name: str, p, g, states: tuple, settings: tuple) -> None:
+    """One step of an optimizer on C-contiguous arrays of the same size: (number, rate, decay, (options)) are its settings."""
+    run(step_op(name, p, g, states, row_of_step(name, *settings)))

@@ -7,6 +7,7 @@ each replay finds another row there.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -119,14 +120,19 @@ def update_launches(
 # ---------------------------------------------------------------------------------------------- entry points
 
 
-def step(name: str, p, g, states: tuple, row: tuple) -> None:
-    """One step of an optimizer on C-contiguous arrays of the same size, by a row of `scalar.optim.ROWS`.
+@lru_cache(maxsize=64)
+def _row_of_step(name: str, *settings) -> tuple[float, ...]:
+    return ROWS[name](*settings)
+
+
+def step(name: str, p, g, states: tuple, settings: tuple) -> None:
+    """One step of an optimizer on C-contiguous arrays of the same size: (number, rate, decay, (options)) are its settings.
 
     The row comes as arguments of a launch: a copy to the device would wait, and be none in a graph.
     """
     storage = p.storage
     with np.errstate(over="ignore"):  # infinite is what is too large
-        numbers = np.array(row, p.dtype).tolist()
+        numbers = np.array(_row_of_step(name, *settings), p.dtype).tolist()
     place = p.workspace(8 * ROW)
     launches = [write_row.on(storage, (1, 1, 1), row=place, **dict(zip(PARTS, numbers, strict=True)))]
     launches += update_launches(

@@ -5,7 +5,6 @@ What a door refuses, because it is wrong, rare, on a GPU or large enough for sev
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -16,6 +15,7 @@ from .wings import first_array, run
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+MOST_KNOWN = 256  # element types and names that a door is told once
 
 
 def everywhere(op: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -64,10 +64,12 @@ class _Entrance:
         """What the door does not know it is told, if it can be; what it cannot do the operation does."""
         first = first_array(args)
         if type(first) is np.ndarray and first.dtype in FLOATS:
-            words = tuple(sys.intern(one) if type(one) is str else None for one in args)
+            words = tuple(one if type(one) is str else None for one in args)
             if (first.dtype, words) not in self._known:
-                self._known.add((first.dtype, words))
                 self._tell(first.dtype, words)
+                if len(self._known) == MOST_KNOWN:  # somebody tries names without end
+                    self._known.clear()
+                self._known.add((first.dtype, words))
                 made = self._names["enter"](*args)
                 if made is not None:
                     return None if made is True else made

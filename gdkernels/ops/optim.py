@@ -9,12 +9,12 @@ same step, in one call.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import repeat
+from typing import Any
 
 from ..check import Array, apart, array, contiguous, float_dtype, listed, number, whole, writable
 from ..ranges import NOT_NEGATIVE
-from ..scalar.optim import PLAIN, ROWS, RULES
+from ..scalar.optim import PLAIN, RULES
 from .entrance import everywhere
 from .wings import wing
 
@@ -30,8 +30,6 @@ __all__ = [
 ]
 
 Arrays = Array | Sequence[Array]
-# Of the last steps: usually every parameter of a network takes the same one.
-_ROWS = {name: lru_cache(maxsize=8)(row) for name, row in ROWS.items()}
 _OPTIONS = {
     name: (tuple(rule.options), [option.range for option in rule.options.values()])
     for name, rule in RULES.items()
@@ -75,11 +73,14 @@ def sgd_step(
     .. [1] I. Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013.
     """
     op = "sgd_step"
-    row = _row(op, "sgd", 1, lr, weight_decay, momentum, float(bool(nesterov)))
+    settings = _settings(op, "sgd", 1, lr, weight_decay, momentum, float(bool(nesterov)))
     if velocity is None and momentum != 0:
         raise ValueError(f"{op}: velocity is None, expected an array because momentum is {momentum}")
     states = {} if velocity is None else {"velocity": velocity}
-    _step(op, "sgd" if momentum != 0 else PLAIN, p, g, states, row)
+    if momentum != 0:
+        _step(op, "sgd", p, g, states, settings)
+    else:
+        _step(op, PLAIN, p, g, states, (*settings[:3], ()))
 
 
 @everywhere
@@ -112,8 +113,8 @@ def rmsprop_step(
     -----
     T. Tieleman and G. Hinton, Neural networks for machine learning, lecture 6.5, 2012.
     """
-    row = _row("rmsprop_step", "rmsprop", 1, lr, weight_decay, alpha, eps)
-    _step("rmsprop_step", "rmsprop", p, g, {"v": v}, row)
+    settings = _settings("rmsprop_step", "rmsprop", 1, lr, weight_decay, alpha, eps)
+    _step("rmsprop_step", "rmsprop", p, g, {"v": v}, settings)
 
 
 @everywhere
@@ -138,8 +139,8 @@ def adagrad_step(
     -----
     J. Duchi, E. Hazan and Y. Singer, Adaptive subgradient methods, JMLR 12, 2011.
     """
-    row = _row("adagrad_step", "adagrad", 1, lr, weight_decay, eps)
-    _step("adagrad_step", "adagrad", p, g, {"v": v}, row)
+    settings = _settings("adagrad_step", "adagrad", 1, lr, weight_decay, eps)
+    _step("adagrad_step", "adagrad", p, g, {"v": v}, settings)
 
 
 @everywhere
@@ -182,8 +183,8 @@ def adam_step(
     A step is within a few roundings of the formula in the arrays' dtype; 1 − beta^step is computed in float64.
     D. P. Kingma and J. Ba, Adam, ICLR 2015, arXiv 1412.6980.
     """
-    row = _row("adam_step", "adam", step, lr, weight_decay, beta1, beta2, eps)
-    _step("adam_step", "adam", p, g, {"m": m, "v": v}, row)
+    settings = _settings("adam_step", "adam", step, lr, weight_decay, beta1, beta2, eps)
+    _step("adam_step", "adam", p, g, {"m": m, "v": v}, settings)
 
 
 @everywhere
@@ -207,8 +208,8 @@ def adamw_step(
     -----
     I. Loshchilov and F. Hutter, Decoupled weight decay regularization, ICLR 2019, arXiv 1711.05101.
     """
-    row = _row("adamw_step", "adamw", step, lr, weight_decay, beta1, beta2, eps)
-    _step("adamw_step", "adamw", p, g, {"m": m, "v": v}, row)
+    settings = _settings("adamw_step", "adamw", step, lr, weight_decay, beta1, beta2, eps)
+    _step("adamw_step", "adamw", p, g, {"m": m, "v": v}, settings)
 
 
 @everywhere
@@ -233,8 +234,8 @@ def amsgrad_step(
     -----
     S. Reddi, S. Kale and S. Kumar, On the convergence of Adam and beyond, ICLR 2018, arXiv 1904.09237; PyTorch's form.
     """
-    row = _row("amsgrad_step", "amsgrad", step, lr, weight_decay, beta1, beta2, eps)
-    _step("amsgrad_step", "amsgrad", p, g, {"m": m, "v": v, "vmax": vmax}, row)
+    settings = _settings("amsgrad_step", "amsgrad", step, lr, weight_decay, beta1, beta2, eps)
+    _step("amsgrad_step", "amsgrad", p, g, {"m": m, "v": v, "vmax": vmax}, settings)
 
 
 @everywhere
@@ -267,8 +268,8 @@ def nadam_step(
     -----
     T. Dozat, Incorporating Nesterov momentum into Adam, ICLR workshop 2016; PyTorch's form.
     """
-    row = _row("nadam_step", "nadam", step, lr, weight_decay, beta1, beta2, eps, momentum_decay)
-    _step("nadam_step", "nadam", p, g, {"m": m, "v": v}, row)
+    settings = _settings("nadam_step", "nadam", step, lr, weight_decay, beta1, beta2, eps, momentum_decay)
+    _step("nadam_step", "nadam", p, g, {"m": m, "v": v}, settings)
 
 
 @everywhere
@@ -301,21 +302,21 @@ def lion_step(
     -----
     The sign of 0 is 0. X. Chen et al., Symbolic discovery of optimization algorithms, 2023, arXiv 2302.06675.
     """
-    row = _row("lion_step", "lion", 1, lr, weight_decay, beta1, beta2)
-    _step("lion_step", "lion", p, g, {"m": m}, row)
+    settings = _settings("lion_step", "lion", 1, lr, weight_decay, beta1, beta2)
+    _step("lion_step", "lion", p, g, {"m": m}, settings)
 
 
-def _row(op: str, name: str, step: int, lr: float, weight_decay: float, *options: float) -> tuple[float, ...]:
-    """What the kernels are given for a step of an optimizer; its options in their order in `scalar.optim`."""
+def _settings(op: str, name: str, step: int, lr: float, weight_decay: float, *options: float) -> tuple[Any, ...]:
+    """A step of an optimizer, checked: its number, rate and decay, and its options in their order in `scalar.optim`."""
     count = whole(op, "step", step, at_least=1)
     rate = number(op, "lr", lr, NOT_NEGATIVE)
     names, ranges = _OPTIONS[name]
     given = tuple(map(number, repeat(op), names, options, ranges))
-    return _ROWS[name](float(count), rate, number(op, "weight_decay", weight_decay, NOT_NEGATIVE), given)
+    return float(count), rate, number(op, "weight_decay", weight_decay, NOT_NEGATIVE), given
 
 
 def _step(
-    op: str, name: str, p: Arrays, g: Arrays, states: Mapping[str, Arrays], row: tuple[float, ...] | None
+    op: str, name: str, p: Arrays, g: Arrays, states: Mapping[str, Arrays], settings: tuple[Any, ...]
 ) -> None:
     """Check the arrays and run the kernel on those of its rule; arrays that are not contiguous go through a copy."""
     if isinstance(p, list | tuple):
@@ -334,7 +335,7 @@ def _step(
     for arrays, gradient in zip(calls, ready, strict=True):
         given = [arrays[0], *(arrays[place] for place in used)]
         flat = [*map(contiguous, given)]
-        wing(arrays[0], "optim").step(name, flat[0], gradient, tuple(flat[1:]), row)
+        wing(arrays[0], "optim").step(name, flat[0], gradient, tuple(flat[1:]), settings)
         for one, copy in zip(given, flat, strict=True):
             if one is not copy:
                 one[...] = copy

@@ -66,7 +66,7 @@ def run(op: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 
 def _on_device(value: object) -> bool:
-    if value is None or isinstance(value, np.ndarray | np.generic | bool | int | float | str):
+    if value is None or isinstance(value, np.ndarray | np.generic | bool | int | float | str | type):
         return False
     if type(value).__module__.partition(".")[0] == "torch":
         return bool(getattr(value, "is_cuda", False))

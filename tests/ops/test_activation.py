@@ -1,6 +1,6 @@
 """gd.activation and gd.activation_backward against the reference, over all floats, layouts and threads."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from reference.activation import SELU_TAIL
 from reference.rounding import CPU
 from tests.conftest import DTYPES
 from tests.layouts import LAYOUTS, laid_out
+from tests.ordinary import by, in_place_of, past_door, through_door
 from tests.within import assert_within
 
 EXTREMES = (0.0, -0.0, 1e4, -1e4, np.inf, -np.inf, np.nan)
@@ -341,10 +342,14 @@ def softplus_without_its_correction(z, a, count):
         a[i] = activations.relu(z[i])
 
 
-def test_a_wrong_kernel_is_caught(monkeypatch):
-    monkeypatch.setitem(cpu_activation.BACKWARD, "silu", silu_backward_with_a_wrong_sign)
-    with pytest.raises(AssertionError):
-        test_backward_is_within_the_derived_error_for_all_floats("silu", "float32")
-    monkeypatch.setitem(cpu_activation.FORWARD, "softplus", softplus_without_its_correction)
-    with pytest.raises(AssertionError):
-        test_forward_is_within_the_derived_error_for_all_floats("softplus", "float32")
+@pytest.mark.parametrize("way", [through_door, past_door])
+def test_a_wrong_kernel_is_caught(way, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.activation_backward", partial(by, way, "activation_backward"))
+    monkeypatch.setattr(f"{__name__}.activation", partial(by, way, "activation"))
+    test_backward_is_within_the_derived_error_for_all_floats("silu", "float32")
+    with in_place_of(cpu_activation.BACKWARD, "activation_backward", "silu", silu_backward_with_a_wrong_sign):
+        with pytest.raises(AssertionError):
+            test_backward_is_within_the_derived_error_for_all_floats("silu", "float32")
+    with in_place_of(cpu_activation.FORWARD, "activation", "softplus", softplus_without_its_correction):
+        with pytest.raises(AssertionError):
+            test_forward_is_within_the_derived_error_for_all_floats("softplus", "float32")

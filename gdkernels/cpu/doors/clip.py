@@ -15,7 +15,7 @@ from ..runtime.scratch import SCRATCH_BYTES, own_scratch
 from ..runtime.simd import address_of, bits, float64_at, int64_at, invoke, offset, stack
 from . import words as at
 from .door import Opening
-from .lists import RANGE_WORDS, are_apart, put_range
+from .lists import RANGE_WORDS, are_apart, hold, let_go, put_range
 from .sight import items_of, same, see_array, see_number, table_of, word
 
 TINY = 1e-6  # what clipping adds to the norm, as PyTorch does
@@ -72,9 +72,9 @@ def _measure(table, views, count, written, ranges):
     return are_apart(ranges, known)
 
 
-@native("i8*, i8*, i8, f8, i8 -> f8")
-def _clip(table, views, count, limit, scratch):
-    """The norm, with the arrays scaled down to `limit` afterwards."""
+@native("i8*, i8*, i8, i8, f8, i8 -> f8")
+def _clip(table, views, count, clips, limit, scratch):
+    """The norm, with the arrays scaled down to `limit` afterwards where they are to be clipped."""
     total, record = _sum(), _record()
     added = float64_at(address_of(total))
     added[0] = 0.0
@@ -83,6 +83,8 @@ def _clip(table, views, count, limit, scratch):
         record[0], record[1], record[2] = view[at.DATA], view[SIZE], address_of(total)
         invoke(table[at.ENTRY], address_of(record), 0, 1, scratch)
     norm = math.sqrt(added[0])
+    if clips == 0:
+        return norm
     factor = limit / (norm + TINY)
     if not factor >= 1.0:
         for index in range(count):
@@ -102,7 +104,7 @@ def perform_norm(table, views, count, clips, number):
         return at.OVERLAP
     if not number[0] >= 0.0:
         return at.VALUE_RANGE
-    number[0] = _clip(table, views, count, number[0], scratch)
+    number[0] = _clip(table, views, count, clips, number[0], scratch)
     return 0
 
 
@@ -122,7 +124,7 @@ def enter_norm(self, arguments, count):
     if count == 1 and address_of(items_of(door, arrays[0])) != 0:
         count = word(arrays[0] + python.LENGTH)
         arrays = items_of(door, arrays[0])
-    which = table_of(door, arrays[0]) if count > 0 else 0
+    which = table_of(door, arrays[0]) if 0 < count <= at.MOST_ITEMS else 0
     if which == 0 or door[which] == 0:
         return same(door[at.NONE])
     table, scratch = (
@@ -142,10 +144,14 @@ def enter_norm(self, arguments, count):
     if work > float64_at(door[at.MOST_WORK])[0]:
         return same(door[at.NONE])
     if work <= at.LET_OTHERS_RUN:
-        return new_float(_clip(table, views, count, limit, scratch))
+        return new_float(_clip(table, views, count, clips, limit, scratch))
+    held = hold(views, count)
+    if held == 0:
+        return same(door[at.NONE])
     state = release_lock()
-    norm = _clip(table, views, count, limit, scratch)
+    norm = _clip(table, views, count, clips, limit, scratch)
     take_lock(state)
+    let_go(held)
     return new_float(norm)
 
 

@@ -39,12 +39,9 @@ _OF_ANY_SHAPE = {"axes": at.AXES, "size": at.SIZE, "last": at.LAST}
 _FASTCALL = 0x80  # the interpreter's name for a function of (self, address of the arguments, their number)
 
 
-class _Method(ctypes.Structure):
-    """What the interpreter wants to know of a function (PyMethodDef)."""
-
-    _fields_ = [
-        ("name", ctypes.c_char_p), ("call", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p),
-    ]  # fmt: skip
+_new_function = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
+    ("PyCFunction_NewEx", ctypes.pythonapi)
+)
 
 
 def _bits(value: float) -> int:
@@ -66,6 +63,7 @@ class Opening:
         self.name, self._enter = name, enter
         self.tables: dict[str, np.ndarray] = {}
         self.memory = aligned_zeros(at.DOOR_WORDS, np.int64)
+        self._most_work = MOST_WORK  # which lives as long as the door that knows its address
 
     @property
     def can_open(self) -> bool:
@@ -81,13 +79,14 @@ class Opening:
 
     def open(self) -> Any:
         """A function of Python for calls of this door, its arguments by place; it knows no table yet."""
-        self.memory[: at.TABLE_FLOAT32] = [id(one) for one in KNOWN]
-        self.memory[at.MOST_WORK] = MOST_WORK.ctypes.data
-        method = self._method = _Method(self.name.encode(), self._enter.address(), _FASTCALL, None)
-        make = ctypes.pythonapi.PyCFunction_NewEx
-        make.restype = ctypes.py_object
-        make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
-        return make(ctypes.addressof(method), self.memory, "gdkernels")
+        memory, first = self.memory, self.memory.ctypes.data
+        memory[: at.TABLE_FLOAT32] = [id(one) for one in KNOWN]
+        memory[at.MOST_WORK] = self._most_work.ctypes.data
+        # What the interpreter reads of a function (PyMethodDef): name, code, flags, text. It reads that until the function
+        # is gone, at the end of the process too: so it lies where the function's `self` keeps it.
+        memory[at.TITLE :] = np.frombuffer(self.name.encode().ljust(8 * (at.DOOR_WORDS - at.TITLE), b"\0"), np.int64)
+        memory[at.METHOD : at.TITLE] = first + 8 * at.TITLE, self._enter.address(), _FASTCALL, 0
+        return _new_function(first + 8 * at.METHOD, memory, "gdkernels")
 
     def learn(self, dtype: Any, words: tuple[str | None, ...]) -> None:
         """Let calls from Python with this element type, and these names in the places of the arguments, be done here."""
@@ -138,7 +137,11 @@ class Door(Opening):
                     if isinstance(dim, str):
                         letters.setdefault(dim, len(letters))
         self.letters = letters | _OF_ANY_SHAPE
-        self._choices: dict[tuple[str, str], np.ndarray] = {}
+        self._words = {
+            name: [sys.intern(word) for word in asked.values]
+            for name, asked in arguments.items()
+            if isinstance(asked, Name)
+        }
 
     # ------------------------------------------------------------------------------------------ tables
 
@@ -146,12 +149,14 @@ class Door(Opening):
         """The table for an element type, with its kernel compiled."""
         dtype = np.dtype(dtype)
         if dtype.name not in self.tables:
-            self.tables[dtype.name] = self._table(dtype)
+            # Of two threads that come at once, both get the table of the one that is ready first.
+            return self.tables.setdefault(dtype.name, self._table(dtype))
         return self.tables[dtype.name]
 
     def _table(self, dtype: np.dtype) -> np.ndarray:
         slots = {self.operands.get(name, name): slot for slot, name in enumerate(self.kernel.words)}
-        table = aligned_zeros(at.HEAD_WORDS + at.ARGUMENT_WORDS * len(self.arguments), np.int64)
+        choices = at.HEAD_WORDS + at.ARGUMENT_WORDS * len(self.arguments)
+        table = aligned_zeros(choices + 2 * sum(map(len, self._words.values())), np.int64)
         table[at.COUNT], table[at.OPERANDS] = len(self.arguments), len(slots)
         table[at.ENTRY] = self.kernel.address(dtype.name)
         table[at.ELEMENT], table[at.ITEM] = id(dtype), dtype.itemsize
@@ -175,14 +180,20 @@ class Door(Opening):
             words = table[first : first + at.ARGUMENT_WORDS]
             words[at.SLOT] = slots.get(name, at.NOWHERE)
             words[at.NUMBER_SLOT] = slots.get(f"{name}_number", at.NOWHERE)
-            self._describe(words, name, argument, slots, places, dtype)
+            self._describe(words, name, argument, slots, places)
+            if isinstance(argument, Name):
+                chosen = table[choices : choices + 2 * len(argument.values)]
+                chosen[0::2] = [id(word) for word in self._words[name]]
+                chosen[1::2] = [at.NOT_READY if isinstance(one, Native) else one for one in argument.values.values()]
+                words[at.CHOICES] = chosen.ctypes.data
+                choices += len(chosen)
         return table
 
     def _mask(self, counted: str) -> int:
         """The letters of a product, as bits."""
         return sum(1 << self.letters[letter] for letter in counted.split())
 
-    def _describe(self, words, name: str, argument: Argument, slots, places, dtype: np.dtype) -> None:
+    def _describe(self, words, name: str, argument: Argument, slots, places) -> None:
         words[at.UNLESS] = words[at.NEEDED_IF] = at.NOWHERE
         match argument:
             case Tensor():
@@ -208,19 +219,14 @@ class Door(Opening):
             case Truth():
                 words[at.KIND] = at.TRUTH
             case Name(values):
-                choices = self._choices[name, dtype.name] = np.empty(2 * len(values), np.int64)
-                choices[0::2] = [id(sys.intern(one)) for one in values]
-                choices[1::2] = [
-                    at.NOT_READY if isinstance(value, Native) else value for value in values.values()
-                ]
                 words[at.KIND], words[at.HIGH] = at.NAME, len(values)
-                words[at.CHOICES] = choices.ctypes.data
 
     def choose(self, dtype: Any, place: int, word: str) -> None:
         """Compile what a name in the place of an argument stands for, so that the door knows it for this element type."""
         argument, asked = [*self.arguments.items()][place]
-        dtype = np.dtype(dtype)
-        self.table(dtype)
         if isinstance(asked, Name) and isinstance(asked.values.get(word), Native):
-            place = 2 * [*asked.values].index(word) + 1
-            self._choices[argument, dtype.name][place] = asked.values[word].address(dtype.name)
+            dtype = np.dtype(dtype)
+            table = self.table(dtype)
+            choices = (table[at.HEAD_WORDS + at.ARGUMENT_WORDS * place + at.CHOICES] - table.ctypes.data) // 8
+            number = self._words[argument].index(word)
+            table[choices + 2 * number + 1] = asked.values[word].address(dtype.name)

@@ -9,7 +9,7 @@ is wrong, or does what is right but rare.
 from ..runtime import objects as python
 from ..runtime.jit import inlined, native
 from ..runtime.objects import drop, forget_error, new_array, new_float, new_tuple, release_lock, take_lock
-from ..runtime.scratch import own_scratch
+from ..runtime.scratch import SCRATCH_BYTES, own_scratch
 from ..runtime.simd import address_of, bits, float64_at, int64_at, offset, stack
 from . import words as at
 from .admission import admit, carry_out, cost, letters, memory_of, outcome_words, record_words
@@ -59,31 +59,42 @@ def _refused(views, asked):
 
 
 @inlined
-def _give(door, table, given, views, made, outcome):
-    """What the operation returns, as a new reference."""
+def _give(door, table, given, views, made, outcome, results):
+    """What the operation returns, as a new reference; `results` is an empty tuple where that is one."""
     kind = table[at.RETURNS]
     if kind == at.LOSS:
-        return new_float(bits(outcome[0]))
+        loss = new_float(bits(outcome[0]))
+        if loss == 0:
+            forget_error()
+        return loss
     if kind == at.NOTHING:
         return same(door[at.TRUE])
-    count = 0
+    into, count = int64_at(results + python.TUPLE_ITEMS), 0
     for place in range(table[at.COUNT]):
         asked = offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS)
         if asked[at.KIND] == at.ARRAY and asked[at.ASKS] & at.ALLOCATED != 0:
             if kind == at.RESULT:
                 return made[place] if made[place] != 0 else same(given[place])
-            count += 1
-    results = new_tuple(count)
-    into = int64_at(results + python.TUPLE_ITEMS)
-    count = 0
-    for place in range(table[at.COUNT]):
-        asked = offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS)
-        if asked[at.KIND] == at.ARRAY and asked[at.ASKS] & at.ALLOCATED != 0:
             if asked[at.UNLESS] >= 0 and _refused(views, asked):
                 into[count] = same(door[at.NONE])
             else:
                 into[count] = made[place] if made[place] != 0 else same(given[place])
             count += 1
+    return results
+
+
+@inlined
+def _tuple_for(table):
+    """An empty tuple for all results, where they are returned as one; 0 without memory, and 1 where none is needed."""
+    if table[at.RETURNS] != at.RESULTS:
+        return 1
+    count = 0
+    for place in range(table[at.COUNT]):
+        asked = offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS)
+        count += asked[at.KIND] == at.ARRAY and asked[at.ASKS] & at.ALLOCATED != 0
+    results = new_tuple(count)
+    if results == 0:
+        forget_error()
     return results
 
 
@@ -108,18 +119,21 @@ def _call(door, table, given, number):
     made = _made()
     if see(door, table, given, views) == 0 or admit(table, views, dims, record) != 0:
         return 0
-    work = cost(table, dims)
-    if work > float64_at(door[at.MOST_WORK])[0]:
+    work, further = cost(table, dims), memory_of(table, dims) - SCRATCH_BYTES
+    if work > float64_at(door[at.MOST_WORK])[0] or not 0 <= further <= at.MOST_MEMORY:
         return 0
     if _make(door, table, views, dims, record, made, number) == 0:
         return 0
+    results = _tuple_for(table)
     long = 1 if work > at.LET_OTHERS_RUN else 0
-    if run_in_turn(table, dims, record, outcome, long) != 0:
+    if results == 0 or run_in_turn(table, dims, record, outcome, long) != 0:
         for place in range(table[at.COUNT]):
             if made[place] != 0:
                 drop(made[place])
+        if results > 1:
+            drop(results)
         return 0
-    return _give(door, table, given, views, made, outcome)
+    return _give(door, table, given, views, made, outcome, results)
 
 
 @native("i8, i8, i8 -> i8")

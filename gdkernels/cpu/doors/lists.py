@@ -5,8 +5,8 @@ Every item is checked, and all arrays against each other, before anything is wri
 
 from ..runtime import objects as python
 from ..runtime.jit import inlined, native
-from ..runtime.objects import release_lock, take_lock
-from ..runtime.scratch import SCRATCH_BYTES, own_scratch
+from ..runtime.objects import drop, keep, release_lock, take_lock
+from ..runtime.scratch import SCRATCH_BYTES, give_back, own_scratch, reserve
 from ..runtime.simd import address_of, float64_at, int64_at, offset, stack
 from . import words as at
 from .admission import admit, carry_out, cost, outcome_words
@@ -107,13 +107,43 @@ def _pick(door, table, given, index, picked):
         if address_of(items) == 0 or word(given[place] + python.LENGTH) != length:
             return 0
         picked[place] = items[index]
+        if picked[place] == door[at.NONE]:
+            return 0
     return 1
+
+
+@native("i8*, i8 -> i8")
+def hold(views, count):
+    """Keep the objects of views, which other threads could take out of their lists; where they are noted, 0 without memory."""
+    held = reserve(8 * (count + 1))
+    if held == 0:
+        return 0
+    notes, known = int64_at(held), 0
+    for index in range(count):
+        thing = views[index * at.VIEW_WORDS + at.PRESENT]
+        if thing != 0:
+            keep(thing)
+            known += 1
+            notes[known] = thing
+    notes[0] = known
+    return held
+
+
+@native("i8")
+def let_go(held):
+    """Let go of what `hold` keeps."""
+    notes = int64_at(held)
+    for index in range(notes[0]):
+        drop(notes[index + 1])
+    give_back(held)
 
 
 @native("i8*, i8*, i8* -> i8")
 def call_each(door, table, given):
     """A call from Python for lists of arrays: True, or 0 where it cannot be done here."""
     count, arguments, each = word(given[0] + python.LENGTH), _arguments(), table[at.COUNT] * at.VIEW_WORDS
+    if count > at.MOST_ITEMS:
+        return 0
     scratch = own_scratch(SCRATCH_BYTES + memory_for(table, count))
     if scratch == 0:
         return 0
@@ -129,8 +159,14 @@ def call_each(door, table, given):
         work += cost(table, offset(memory, index * ITEM_WORDS))
     if work > float64_at(door[at.MOST_WORK])[0]:
         return 0
-    state = release_lock() if work > at.LET_OTHERS_RUN else 0
+    if work <= at.LET_OTHERS_RUN:
+        fault = carry_out_all(table, count, memory, scratch)
+        return 0 if fault != 0 else same(door[at.TRUE])
+    held = hold(views, count * table[at.COUNT])
+    if held == 0:
+        return 0
+    state = release_lock()
     fault = carry_out_all(table, count, memory, scratch)
-    if state != 0:
-        take_lock(state)
+    take_lock(state)
+    let_go(held)
     return 0 if fault != 0 else same(door[at.TRUE])

@@ -36,7 +36,8 @@ def backward(dy, x, residual, gamma, stats, dx, dgamma, dbeta, partial, batch, n
     rows = together(batch) if wide else batch
     blocks = (batch + rows - 1) // rows if batch > 0 else 1
     if blocks == 1:
-        to_beta = partial if address_of(dbeta) == 0 else dbeta
+        unwanted = partial if batch > 0 else dgamma  # both are zeros then, and there is no further memory
+        to_beta = unwanted if address_of(dbeta) == 0 else dbeta
         of_blocks(dy, x, residual, gamma, stats, dx, dgamma, to_beta, batch, n, rows, centred, 0, 1, scratch)
         return
     of_blocks(

@@ -24,7 +24,7 @@ def same(thing):
 @inlined
 def see_array(door, table, array, view):
     """The view of a NumPy array."""
-    view[at.PRESENT] = 1
+    view[at.PRESENT] = array
     view[at.DATA] = word(array + python.DATA)
     view[at.DIMENSIONS] = int32_at(array + python.NDIM)[0]
     view[at.SHAPE] = word(array + python.DIMS)
@@ -97,6 +97,7 @@ def see(door, table, given, views):
         )
         one = given[place]
         if asked[at.KIND] != at.ARRAY:
+            view[at.PRESENT] = 0
             if _see_other(door, asked, one, view) == 0:
                 return 0
         elif one == door[at.NONE]:

@@ -26,7 +26,8 @@ LETTERS = 8
 AXES, SIZE, LAST = 5, 6, 7
 UNKNOWN = -1
 
-# The words of a view: of an array the first six, and between which addresses it lies; of another argument its value.
+# The words of a view: of an array the first six, and between which addresses it lies; of another argument its value. An
+# array that is present has there, where it is Python's, the address of its object.
 PRESENT, DATA, DIMENSIONS, SHAPE, STRIDES, IS, BEGIN, END = range(8)
 VALUE = DATA
 VIEW_WORDS = 8
@@ -44,12 +45,17 @@ NOT_READY = -1  # what stands for a loop that is not yet compiled, among the cho
 NOTHING, RESULT, RESULTS, LOSS = range(4)
 
 # The memory of a door: addresses of Python's objects, then the tables for float32 and float64, and the limit of work above
-# which a call is left to several threads, and whether the arrays of a norm are clipped.
+# which a call is left to several threads, and whether the arrays of a norm are clipped. Behind that is what the interpreter
+# reads of the function, and its name.
 (
     NDARRAY, NONE, TRUE, FALSE, FLOAT, FLOAT64, INT, INT64, WORD, LIST, TUPLE, DTYPE_FLOAT32, DTYPE_FLOAT64,
     DTYPE_LABELS, TABLE_FLOAT32, TABLE_FLOAT64, MOST_WORK, CLIPS,
 ) = range(18)  # fmt: skip
-DOOR_WORDS = 24
+METHOD, TITLE = 20, 24
+DOOR_WORDS = 32
 
 MOST_ARGUMENTS = 12
+MOST_ITEMS = 512  # of lists: more are left to Python, which puts their addresses in order faster
 LET_OTHERS_RUN = 20_000.0  # nanoseconds of work from which other Python threads may run meanwhile
+# Bytes that a call from Python may need behind `SCRATCH_BYTES`: a thread keeps them, so that larger calls do not belong here.
+MOST_MEMORY = 32 << 20

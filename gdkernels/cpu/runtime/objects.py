@@ -35,9 +35,8 @@ ARRAY_NEW = 93  # the place of PyArray_New in NumPy's table of functions for ext
 def _array_functions() -> int:
     """The address of NumPy's table of functions."""
     module = sys.modules.get("numpy._core._multiarray_umath") or sys.modules["numpy.core._multiarray_umath"]
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return pointer(module._ARRAY_API, None)
+    kind = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+    return kind(("PyCapsule_GetPointer", ctypes.pythonapi))(module._ARRAY_API, None)
 
 
 def _word(address: int) -> int:
@@ -49,6 +48,7 @@ def _is_readable() -> bool:
     if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8 or HEAD != 16:
         return False
     array, number, items = np.zeros((3, 5), np.float32)[:, 1:4], 2.5, ["a", ("b", "c")]
+    real, whole = np.float64(2.5), np.int64(7)
     place = id(array)
     expected = [
         (_word(place + TYPE), id(np.ndarray)),
@@ -59,6 +59,8 @@ def _is_readable() -> bool:
         ([_word(_word(place + STRIDES) + 8 * axis) for axis in range(2)], [20, 4]),
         (_word(place + DESCR), id(np.dtype(np.float32))),
         (ctypes.c_double.from_address(id(number) + VALUE).value, number),
+        (ctypes.c_double.from_address(id(real) + VALUE).value, number),
+        (_word(id(whole) + VALUE), 7),
         (_word(id(items) + LENGTH), 2),
         (_word(_word(id(items) + LIST_ITEMS)), id(items[0])),
         (_word(id(items[1]) + LENGTH), 2),
@@ -75,8 +77,8 @@ for _name in (
 ):  # fmt: skip
     _place = ctypes.cast(getattr(ctypes.pythonapi, _name), ctypes.c_void_p).value
     llvm.add_symbol(f"gdkernels.{_name}", _place)
-if READABLE:
-    llvm.add_symbol("gdkernels.PyArray_New", _word(_array_functions() + 8 * ARRAY_NEW))
+# Where objects cannot be read nothing calls it, but what mentions it is compiled all the same (`gdkernels warmup`).
+llvm.add_symbol("gdkernels.PyArray_New", _word(_array_functions() + 8 * ARRAY_NEW) if READABLE else _place)
 
 _KINDS = {
     "i4": (types.int32, I32),
