@@ -42,10 +42,11 @@ LETTERS = 8
 AXES, SIZE, LAST = 5, 6, 7
 UNKNOWN = -1
 
-# The words of a view: of an array the first six, and between which addresses it lies; of another argument its value.
-PRESENT, DATA, DIMENSIONS, SHAPE, STRIDES, IS, BEGIN, END = range(8)
+# The words of a view: of an array as the caller has it, then where the kernel finds its elements (there, or in a copy that
+# is in order), and between which addresses the caller's lie; of another argument its value.
+PRESENT, DATA, DIMENSIONS, SHAPE, STRIDES, IS, PLACE, BEGIN, END = range(9)
 VALUE = DATA
-VIEW_WORDS = 8
+VIEW_WORDS = 9
 IN_ORDER, IN_PLACE, MAY_WRITE, OF_ELEMENTS, OF_LABELS = 1, 2, 4, 8, 16  # bits of IS; in place: aligned
 
 # What can be wrong with an argument: a fault is argument · FAULTS + one of these. 0 is none.
