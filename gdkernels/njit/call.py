@@ -314,6 +314,12 @@ class Calls:
             Call(name, **{key: _item(one, index) for key, one in kinds.items()})
             for index in range(self._count)
         ]
+        dtype = self._calls[0].dtype
+        for index, call in enumerate(self._calls):
+            if call.dtype != dtype:
+                raise Refused(
+                    f"{name}: {first}[{index}] has dtype {call.dtype}, expected {dtype} because {first}[0] has {dtype}"
+                )
 
     @cached_property
     def run(self) -> Any:

@@ -39,6 +39,8 @@ def told(kind: Any) -> str:
     value = constant(kind)
     if value is not UNKNOWN:
         return f"is {value!r}"
+    if is_absent(kind):
+        return "is None"
     if isinstance(kind, types.Array):
         return f"has dtype {kind.dtype}" if kind.ndim else f"is an array of {kind.dtype} without dimensions"
     return f"is of type {kind}"

@@ -1,7 +1,5 @@
 """The optimizer steps inside ``@njit``: of arrays, or of tuples of arrays, such as all parameters of a network."""
 
-from typing import Any
-
 from numba import types
 from numba.extending import register_jitable
 
@@ -18,7 +16,7 @@ def step_of(name, *kinds):
         raise Refused(f"{name}: p is of type {p}, expected an array or a tuple of arrays")
     if p == types.Tuple(()):
         return nothing
-    asked: Any = doors.find(name).arguments
+    asked = doors.find(name).arguments
     return (Calls if isinstance(p, types.BaseTuple) else Call)(
         name, **dict(zip(asked, kinds, strict=True))
     ).run
