@@ -35,7 +35,13 @@ def arguments(name: str, dtype: str, rng: np.random.Generator, sizes=SIZES) -> d
         case "activation":
             return {"z": normal(m, n), "kind": "gelu"}
         case "activation_backward":
-            return {"da": normal(m, n), "saved": normal(m, n), "kind": "silu", "out": normal(m, n), "db": normal(n)}
+            return {
+                "da": normal(m, n),
+                "saved": normal(m, n),
+                "kind": "silu",
+                "out": normal(m, n),
+                "db": normal(n),
+            }
         case "clip_by_global_norm":
             return {"max_norm": 0.5, "0": normal(m, n), "1": normal(k)}
         case "global_norm":
@@ -48,11 +54,27 @@ def arguments(name: str, dtype: str, rng: np.random.Generator, sizes=SIZES) -> d
         case "dropout_backward":
             return {"dy": normal(m, n), "p": 0.3, "seed": 7, "offset": 11}
         case "linear":
-            return {"x": normal(m, k), "w": normal(k, n), "b": normal(n), "activation": "tanh", "z": normal(m, n)}
+            return {
+                "x": normal(m, k),
+                "w": normal(k, n),
+                "b": normal(n),
+                "activation": "tanh",
+                "z": normal(m, n),
+            }
         case "linear_backward":
-            return {"da": normal(m, n), "x": normal(m, k), "w": normal(k, n), "saved": normal(m, n), "activation": "tanh"}
+            return {
+                "da": normal(m, n),
+                "x": normal(m, k),
+                "w": normal(k, n),
+                "saved": normal(m, n),
+                "activation": "tanh",
+            }
         case "binary_cross_entropy":
-            return {"logits": normal(m, n), "target": rng.uniform(0, 1, (m, n)).astype(dtype), "grad": normal(m, n)}
+            return {
+                "logits": normal(m, n),
+                "target": rng.uniform(0, 1, (m, n)).astype(dtype),
+                "grad": normal(m, n),
+            }
         case "mse" | "huber" | "log_cosh":
             return {"pred": normal(m, n), "target": normal(m, n), "grad": normal(m, n)}
         case "matmul":

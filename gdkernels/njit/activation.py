@@ -2,8 +2,9 @@
 
 from ..ops import activation as ops
 from ..scalar.activation import SAVED
-from .arrays import deliver, in_order, landing, place, placed
-from .call import Call, Refused, constant, inside, told
+from .arrays import place
+from .call import Call, inside
+from .kinds import Refused, constant, told
 
 
 @inside(ops.activation)
@@ -12,8 +13,8 @@ def activation(z, kind, out=None):
 
     def call(z, kind, out=None):
         a = place(out, z.shape, z)
-        run((in_order(z), 0, a))
-        return placed(out, a)
+        run((z, 0, a))
+        return a
 
     return call
 
@@ -23,10 +24,9 @@ def activation_backward(da, saved, kind, out=None, db=None):
     run = Call("activation_backward", da=da, saved=saved, kind=kind, out=out, db=db).run
 
     def call(da, saved, kind, out=None, db=None):
-        dz, sums = place(out, da.shape, da), landing(db)
-        run((in_order(da), in_order(saved), 0, dz, sums))
-        deliver(db, sums)
-        return placed(out, dz)
+        dz = place(out, da.shape, da)
+        run((da, saved, 0, dz, db))
+        return dz
 
     return call
 

@@ -8,7 +8,6 @@ same call from Python has. ``call.run(arguments)`` is then a function for compil
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -20,48 +19,9 @@ from ..cpu import doors
 from ..cpu.doors import words as at
 from ..cpu.doors.arguments import Name, Number, Tensor, Truth, Whole
 from ..ranges import integers
+from .arrays import LABELS, bring, put_array
+from .kinds import FLOATS, OUR_KIND, UNKNOWN, Refused, constant, is_absent, is_number, told
 from .mark import I64, perform, ready, table
-
-FLOATS = {types.float32: np.dtype(np.float32), types.float64: np.dtype(np.float64)}
-OUR_KIND = "an array of float32 or float64"
-
-
-# ---------------------------------------------------------------------------------------------- arguments as types
-
-
-def is_absent(kind: Any) -> bool:
-    """Whether an argument is None, given or left out."""
-    return (
-        kind is None
-        or isinstance(kind, types.NoneType)
-        or (isinstance(kind, types.Omitted) and kind.value is None)
-    )
-
-
-def constant(kind: Any) -> Any:
-    """What is known of an argument when the call is compiled: its value, or `UNKNOWN`."""
-    if isinstance(kind, types.Omitted):
-        return kind.value
-    if isinstance(kind, types.Literal):
-        return kind.literal_value
-    return UNKNOWN if isinstance(kind, types.Type) else kind  # a default comes as it is
-
-
-UNKNOWN = object()
-
-
-def told(kind: Any) -> str:
-    """An argument as a message shows it."""
-    value = constant(kind)
-    if value is not UNKNOWN:
-        return f"is {value!r}"
-    if isinstance(kind, types.Array):
-        return f"has dtype {kind.dtype}" if kind.ndim else f"is an array of {kind.dtype} without dimensions"
-    return f"is of type {kind}"
-
-
-class Refused(Exception):
-    """What is wrong with the types of a call."""
 
 
 class _Operation(types.Function):
@@ -121,10 +81,6 @@ class Call:
         for name, asked in self.door.arguments.items():
             self._check(name, asked, kinds[name])
 
-    def given(self, name: str) -> bool:
-        """Whether an argument is there."""
-        return not is_absent(self.kinds[name])
-
     def _check(self, name: str, asked: Any, kind: Any) -> None:
         match asked:
             case Tensor():
@@ -147,21 +103,25 @@ class Call:
                         f"{self.op}: {name} {told(kind)}, expected {integers(least if least > 0 else None)}"
                     )
             case Truth():
-                if constant(kind) not in (True, False) and not isinstance(kind, types.Boolean):
+                if not isinstance(constant(kind), bool) and not isinstance(kind, types.Boolean):
                     raise Refused(f"{self.op}: {name} {told(kind)}, expected True or False")
 
     def _check_array(self, name: str, asked: Tensor, kind: Any) -> None:
         if is_absent(kind):
-            if not asked.optional or (asked.needed_if and constant(self.kinds[asked.needed_if]) is True):
+            if not asked.optional:
                 raise Refused(f"{self.op}: {name} is None, expected an array")
+            if asked.needed_if and constant(self.kinds[asked.needed_if]) is not False:
+                why = f"{asked.needed_if} {told(self.kinds[asked.needed_if])}"
+                raise Refused(f"{self.op}: {name} is None, expected an array because {why}")
             return
         if not isinstance(kind, types.Array):
             raise Refused(f"{self.op}: {name} {told(kind)}, expected an array")
-        expected = np.dtype(np.int64) if asked.labels else self.dtype
-        if str(kind.dtype) != expected.name:
+        if asked.labels:
+            if kind.dtype not in LABELS:
+                raise Refused(f"{self.op}: {name} {told(kind)}, expected int32 or int64 labels")
+        elif str(kind.dtype) != self.dtype.name:
             raise Refused(
-                f"{self.op}: {name} has dtype {kind.dtype}, expected {expected}"
-                + ("" if asked.labels else f" because {self.first} has {self.dtype}")
+                f"{self.op}: {name} has dtype {kind.dtype}, expected {self.dtype} because {self.first} has {self.dtype}"
             )
         if asked.dims and kind.ndim != len(asked.dims):
             raise Refused(
@@ -201,20 +161,22 @@ class Call:
     def _generate(self, context, builder, kinds, values):
         views = cgutils.alloca_once(builder, I64, size=I64(len(self.door.arguments) * at.VIEW_WORDS))
         outcome = cgutils.alloca_once(builder, I64, size=I64(2))
-        self.put_views(context, builder, views, kinds, values)
+        copies = self.put_views(context, builder, views, kinds, values)
         fault = perform(builder, "one", [table(builder, self.door, self.dtype.name), views, outcome])
+        bring(context, builder, fault, copies)
         self.answer(context, builder, fault)
         if self.door.gives != at.LOSS:
             return context.get_dummy_value()
         return builder.bitcast(builder.load(outcome), ir.DoubleType())
 
-    def put_views(self, context, builder, views, kinds, values) -> None:
-        """Fill the views of the arguments, which are of these types and have these values."""
+    def put_views(self, context, builder, views, kinds, values) -> list[Any]:
+        """Fill the views of the arguments, of these types and values; give the copies that were made for the kernel."""
+        copies = []
         for place, (name, asked) in enumerate(self.door.arguments.items()):
             put = putter(builder, builder.gep(views, [I64(place * at.VIEW_WORDS)]))
             kind, value = kinds[place], values[place]
             if isinstance(asked, Tensor):
-                put_array(context, builder, put, kind, value, asked.labels)
+                copies += put_array(context, builder, put, kind, value, asked)
             elif isinstance(asked, Name):
                 put(at.VALUE, I64(self._numbers[name]))
             elif isinstance(asked, Number):
@@ -222,6 +184,7 @@ class Call:
                 put(at.VALUE, builder.bitcast(number, I64))
             else:
                 put(at.VALUE, context.cast(builder, value, kind, types.int64))
+        return copies
 
     def answer(self, context, builder, fault) -> None:
         """Raise ValueError where there is a fault of an argument, MemoryError where there is no memory."""
@@ -268,7 +231,7 @@ class Call:
 class Calls:
     """A call of a door for tuples of arrays, such as all parameters of a network; what is no tuple holds for all items.
 
-    Raises `Refused` as `Call` does, and where tuples are of different lengths or hold arrays with strides.
+    Raises `Refused` as `Call` does, and where tuples are of different lengths or hold None.
     """
 
     def __init__(self, name: str, **kinds: Any):
@@ -277,6 +240,8 @@ class Calls:
         for key, one in kinds.items():
             if isinstance(one, types.BaseTuple) and len(one) != self._count:
                 raise Refused(f"{name}: {key} has {len(one)} arrays, expected {self._count} like {first}")
+            if isinstance(one, types.BaseTuple) and any(map(is_absent, one)):
+                raise Refused(f"{name}: {key} holds None, expected arrays")
             if isinstance(doors.find(name).arguments[key], Tensor) and not isinstance(
                 one, types.BaseTuple | types.NoneType
             ):
@@ -286,9 +251,12 @@ class Calls:
             Call(name, **{key: _item(one, index) for key, one in kinds.items()})
             for index in range(self._count)
         ]
-        for key, one in kinds.items():
-            if isinstance(one, types.BaseTuple) and any(item.layout != "C" for item in one.types):
-                raise Refused(f"{name}: {key} holds an array with strides, expected C-contiguous arrays")
+        dtype = self._calls[0].dtype
+        for index, call in enumerate(self._calls):
+            if call.dtype != dtype:
+                raise Refused(
+                    f"{name}: {first}[{index}] has dtype {call.dtype}, expected {dtype} because {first}[0] has {dtype}"
+                )
 
     @cached_property
     def run(self) -> Any:
@@ -310,17 +278,18 @@ class Calls:
 
     def _generate(self, context, builder, kinds, values) -> None:
         each = len(kinds) * at.VIEW_WORDS
-        views = cgutils.alloca_once(builder, I64, size=I64(each * self._count))
+        views, copies = cgutils.alloca_once(builder, I64, size=I64(each * self._count)), []
         for index, call in enumerate(self._calls):
             here = [_item(kind, index) for kind in kinds]
             items = [
                 builder.extract_value(value, index) if several else value
                 for value, several in zip(values, self._several, strict=True)
             ]
-            call.put_views(context, builder, builder.gep(views, [I64(index * each)]), here, items)
+            copies += call.put_views(context, builder, builder.gep(views, [I64(index * each)]), here, items)
         call = self._calls[0]
         here = table(builder, call.door, call.dtype.name)
         fault = perform(builder, "all", [here, views, I64(self._count)])
+        bring(context, builder, fault, copies)
         none = builder.icmp_signed("<", fault, I64(0))
         call.answer(context, builder, builder.select(none, fault, builder.urem(fault, I64(at.ITEM_FAULTS))))
 
@@ -328,15 +297,6 @@ class Calls:
 def _item(kind: Any, index: int) -> Any:
     """The type of an item of a tuple, or of what holds for all items."""
     return kind.types[index] if isinstance(kind, types.BaseTuple) else kind
-
-
-def is_number(kind: Any, wanted: Any) -> bool:
-    """Whether an argument is a number of this kind of Numba types, or a default that is one."""
-    value = constant(kind)
-    if value is not UNKNOWN:
-        real = int if wanted is types.Integer else (int, float)
-        return isinstance(value, real) and not isinstance(value, bool)
-    return isinstance(kind, wanted) and not isinstance(kind, types.Boolean | types.Complex)
 
 
 def shape(asked: Tensor, first: str = "") -> str:
@@ -353,21 +313,3 @@ def putter(builder, view):
         builder.store(value, builder.gep(view, [I64(word)]))
 
     return put
-
-
-def put_array(context, builder, put, kind, value, labels: bool = False) -> None:
-    """The view of an array, or of None."""
-    if not isinstance(kind, types.Array):
-        put(at.PRESENT, I64(0))
-        return
-    array = context.make_array(kind)(context, builder, value)
-    put(at.PRESENT, I64(1))
-    put(at.DATA, builder.ptrtoint(array.data, I64))
-    put(at.DIMENSIONS, I64(kind.ndim))
-    for word, numbers in ((at.SHAPE, array.shape), (at.STRIDES, array.strides)):
-        place = cgutils.alloca_once(builder, numbers.type)
-        builder.store(numbers, place)
-        put(word, builder.ptrtoint(place, I64))
-    seen = at.OF_LABELS if labels else at.OF_ELEMENTS
-    seen |= at.IN_ORDER * (kind.layout == "C") | at.IN_PLACE * kind.aligned | at.MAY_WRITE * kind.mutable
-    put(at.IS, I64(seen))

@@ -9,8 +9,11 @@ from numba.extending import intrinsic
 
 from ..cpu import doors
 from ..cpu.doors import words as at
+from ..cpu.doors.arguments import Tensor
 from ..ops import clip as ops
-from .call import FLOATS, Refused, inside, is_number, put_array, putter, told
+from .arrays import bring, put_array
+from .call import inside, putter
+from .kinds import FLOATS, Refused, is_number, told
 from .mark import I64, perform, ready, table
 
 
@@ -51,8 +54,6 @@ def norm_of(op: str, kinds: Any) -> Any:
             raise Refused(
                 f"{op}: arrays[{index}] has dtype {kind.dtype}, expected {first.dtype} because arrays[0] has {first.dtype}"
             )
-        if kind.layout != "C":
-            raise Refused(f"{op}: arrays[{index}] may have strides, expected a C-contiguous array")
         if clips and not kind.mutable:
             raise Refused(f"{op}: arrays[{index}] is read-only, expected a writable array")
     door: Any = doors.find(op)
@@ -64,16 +65,18 @@ def norm_of(op: str, kinds: Any) -> Any:
         def generate(context, builder, signature, given):
             context.active_code_library._reload_init.add(mark)
             views = cgutils.alloca_once(builder, I64, size=I64(len(kinds) * at.VIEW_WORDS))
+            copies, asked = [], Tensor(written=clips)
             for index, value in enumerate(cgutils.unpack_tuple(builder, given[0])):
                 put = putter(builder, builder.gep(views, [I64(index * at.VIEW_WORDS)]))
-                put_array(context, builder, put, signature.args[0].types[index], value)
+                copies += put_array(context, builder, put, signature.args[0].types[index], value, asked)
             number = cgutils.alloca_once(builder, ir.DoubleType())
-            asked = context.cast(builder, given[1], signature.args[1], types.float64)
-            builder.store(asked if clips else ir.DoubleType()(float("inf")), number)
+            limit = context.cast(builder, given[1], signature.args[1], types.float64)
+            builder.store(limit if clips else ir.DoubleType()(float("inf")), number)
             count = I64(len(kinds))
             fault = perform(
                 builder, "norm", [table(builder, door, dtype), views, count, I64(int(clips)), number]
             )
+            bring(context, builder, fault, copies)
             for code, text in (
                 (at.OVERLAP, f"{op}: an array overlaps another one, expected memory of its own"),
                 (at.VALUE_RANGE, f"{op}: max_norm is out of range, expected {ops.MAX_NORM.words}"),

@@ -1,7 +1,7 @@
 """Dropout inside ``@njit``."""
 
 from ..ops import dropout as ops
-from .arrays import in_order, place, placed
+from .arrays import place
 from .call import Call, inside
 
 
@@ -11,8 +11,8 @@ def dropout(x, p, seed, offset=0, out=None):
 
     def call(x, p, seed, offset=0, out=None):
         y = place(out, x.shape, x)
-        run((in_order(x), p, seed, offset, y))
-        return placed(out, y)
+        run((x, p, seed, offset, y))
+        return y
 
     return call
 
@@ -23,7 +23,7 @@ def dropout_backward(dy, p, seed, offset=0, out=None):
 
     def call(dy, p, seed, offset=0, out=None):
         dx = place(out, dy.shape, dy)
-        run((in_order(dy), p, seed, offset, dx))
-        return placed(out, dx)
+        run((dy, p, seed, offset, dx))
+        return dx
 
     return call

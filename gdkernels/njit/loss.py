@@ -1,8 +1,9 @@
 """The losses of elements inside ``@njit``. A reduction is a name that stands in the call: "none" gives an array."""
 
 from ..ops import loss as ops
-from .arrays import deliver, in_order, landing, place
-from .call import Call, Refused, constant, inside, told
+from .arrays import place
+from .call import Call, inside
+from .kinds import Refused, constant, told
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -30,19 +31,15 @@ def _without_option(op, pred, target, grad, reduction):
         run = Call(f"{op}.terms", **given, out=None).run
 
         def terms(pred, target, grad=None, reduction="mean"):
-            slope, out = landing(grad), place(None, pred.shape, pred)
-            run((in_order(pred), in_order(target), slope, out))
-            deliver(grad, slope)
+            out = place(None, pred.shape, pred)
+            run((pred, target, grad, out))
             return out
 
         return terms
     run = Call(op, **given, reduction=reduction).run
 
     def call(pred, target, grad=None, reduction="mean"):
-        slope = landing(grad)
-        loss = run((in_order(pred), in_order(target), slope, 0))
-        deliver(grad, slope)
-        return loss
+        return run((pred, target, grad, 0))
 
     return call
 
@@ -54,19 +51,15 @@ def huber(pred, target, delta=1.0, grad=None, reduction="mean"):
         run = Call("huber.terms", **given, out=None).run
 
         def terms(pred, target, delta=1.0, grad=None, reduction="mean"):
-            slope, out = landing(grad), place(None, pred.shape, pred)
-            run((in_order(pred), in_order(target), delta, slope, out))
-            deliver(grad, slope)
+            out = place(None, pred.shape, pred)
+            run((pred, target, delta, grad, out))
             return out
 
         return terms
     run = Call("huber", **given, reduction=reduction).run
 
     def call(pred, target, delta=1.0, grad=None, reduction="mean"):
-        slope = landing(grad)
-        loss = run((in_order(pred), in_order(target), delta, slope, 0))
-        deliver(grad, slope)
-        return loss
+        return run((pred, target, delta, grad, 0))
 
     return call
 
@@ -78,18 +71,14 @@ def binary_cross_entropy(logits, target, grad=None, reduction="mean", pos_weight
         run = Call("binary_cross_entropy.terms", **given, out=None, pos_weight=pos_weight).run
 
         def terms(logits, target, grad=None, reduction="mean", pos_weight=1.0):
-            slope, out = landing(grad), place(None, logits.shape, logits)
-            run((in_order(logits), in_order(target), slope, out, pos_weight))
-            deliver(grad, slope)
+            out = place(None, logits.shape, logits)
+            run((logits, target, grad, out, pos_weight))
             return out
 
         return terms
     run = Call("binary_cross_entropy", **given, reduction=reduction, pos_weight=pos_weight).run
 
     def call(logits, target, grad=None, reduction="mean", pos_weight=1.0):
-        slope = landing(grad)
-        loss = run((in_order(logits), in_order(target), slope, 0, pos_weight))
-        deliver(grad, slope)
-        return loss
+        return run((logits, target, grad, 0, pos_weight))
 
     return call

@@ -1,7 +1,7 @@
 """The matrix product inside ``@njit``."""
 
 from ..ops import matmul as ops
-from .arrays import place, placed
+from .arrays import place
 from .call import Call, inside
 
 
@@ -14,6 +14,6 @@ def matmul(a, b, trans_a=False, trans_b=False, out=None, accumulate=False):
         n = b.shape[0] if trans_b else b.shape[1]
         product = place(out, (m, n), a)
         run((a, b, trans_a, trans_b, product, accumulate))
-        return placed(out, product)
+        return product
 
     return call

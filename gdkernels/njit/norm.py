@@ -1,7 +1,7 @@
 """Norms and the scale of columns inside ``@njit``."""
 
 from ..ops import norm as ops
-from .arrays import deliver, in_order, landing, place, placed
+from .arrays import place
 from .call import Call, inside
 
 
@@ -10,10 +10,9 @@ def layernorm(x, gamma, beta, eps=1e-5, residual=None, out=None, stats=None):
     run = Call("layernorm", x=x, gamma=gamma, beta=beta, eps=eps, residual=residual, out=out, stats=stats).run
 
     def call(x, gamma, beta, eps=1e-5, residual=None, out=None, stats=None):
-        y, statistics = place(out, x.shape, x), landing(stats)
-        run((in_order(x), in_order(gamma), in_order(beta), eps, in_order(residual), y, statistics))
-        deliver(stats, statistics)
-        return placed(out, y)
+        y = place(out, x.shape, x)
+        run((x, gamma, beta, eps, residual, y, stats))
+        return y
 
     return call
 
@@ -30,13 +29,8 @@ def layernorm_backward(dy, x, gamma, stats, residual=None, dx=None, dgamma=None,
             place(dgamma, (x.shape[1],), x),
             place(dbeta, (x.shape[1],), x),
         )
-        run(
-            (
-                in_order(dy), in_order(x), in_order(gamma), in_order(stats), in_order(residual), to_dx, to_dgamma,
-                to_dbeta,
-            )
-        )  # fmt: skip
-        return placed(dx, to_dx), placed(dgamma, to_dgamma), placed(dbeta, to_dbeta)
+        run((dy, x, gamma, stats, residual, to_dx, to_dgamma, to_dbeta))
+        return to_dx, to_dgamma, to_dbeta
 
     return call
 
@@ -46,10 +40,9 @@ def rmsnorm(x, gamma, eps=1e-6, residual=None, out=None, stats=None):
     run = Call("rmsnorm", x=x, gamma=gamma, eps=eps, residual=residual, out=out, stats=stats).run
 
     def call(x, gamma, eps=1e-6, residual=None, out=None, stats=None):
-        y, statistics = place(out, x.shape, x), landing(stats)
-        run((in_order(x), in_order(gamma), eps, in_order(residual), y, statistics))
-        deliver(stats, statistics)
-        return placed(out, y)
+        y = place(out, x.shape, x)
+        run((x, gamma, eps, residual, y, stats))
+        return y
 
     return call
 
@@ -62,10 +55,8 @@ def rmsnorm_backward(dy, x, gamma, stats, residual=None, dx=None, dgamma=None):
 
     def call(dy, x, gamma, stats, residual=None, dx=None, dgamma=None):
         to_dx, to_dgamma = place(dx, x.shape, x), place(dgamma, (x.shape[1],), x)
-        run(
-            (in_order(dy), in_order(x), in_order(gamma), in_order(stats), in_order(residual), to_dx, to_dgamma)
-        )  # fmt: skip
-        return placed(dx, to_dx), placed(dgamma, to_dgamma)
+        run((dy, x, gamma, stats, residual, to_dx, to_dgamma))
+        return to_dx, to_dgamma
 
     return call
 
@@ -76,8 +67,8 @@ def scale(x, gamma, out=None):
 
     def call(x, gamma, out=None):
         y = place(out, x.shape, x)
-        run((in_order(x), in_order(gamma), y))
-        return placed(out, y)
+        run((x, gamma, y))
+        return y
 
     return call
 
@@ -88,7 +79,7 @@ def scale_backward(dy, x, gamma, dx=None, dgamma=None):
 
     def call(dy, x, gamma, dx=None, dgamma=None):
         to_dx, to_dgamma = place(dx, x.shape, x), place(dgamma, (x.shape[1],), x)
-        run((in_order(dy), in_order(x), in_order(gamma), to_dx, to_dgamma))
-        return placed(dx, to_dx), placed(dgamma, to_dgamma)
+        run((dy, x, gamma, to_dx, to_dgamma))
+        return to_dx, to_dgamma
 
     return call

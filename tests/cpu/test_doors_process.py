@@ -134,7 +134,9 @@ except ValueError as error:
     print(error)
 """
     lines = said(code).splitlines()
-    assert lines[:3] == ["5.0 True None", "5.0 True None", "None"] and lines[3].startswith("linear: w has shape")
+    assert lines[:3] == ["5.0 True None", "5.0 True None", "None"] and lines[3].startswith(
+        "linear: w has shape"
+    )
 
 
 def test_the_doors_under_a_checking_allocator():

@@ -236,9 +236,11 @@ def result_of(call):
     except Exception as error:
         return "raises", type(error), str(error)
     parts = made if isinstance(made, tuple) else (made,)
-    return "gives", *((type(one), *memory_of([one])) for one in parts), [
-        one.flags.c_contiguous for one in parts if isinstance(one, np.ndarray)
-    ]
+    return (
+        "gives",
+        *((type(one), *memory_of([one])) for one in parts),
+        [one.flags.c_contiguous for one in parts if isinstance(one, np.ndarray)],
+    )
 
 
 def same_both_ways(name, dtype, variant, changes, overlap=None, lists=False):

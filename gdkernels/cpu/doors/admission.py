@@ -9,6 +9,7 @@ from ..runtime.jit import inlined, native
 from ..runtime.scratch import SCRATCH_BYTES, own_scratch
 from ..runtime.simd import address_of, bits, int64_at, invoke, offset, stack
 from . import words as at
+from .overlap import reach, share
 
 letters = stack(at.LETTERS)
 record_words = stack(at.MOST_RECORD_WORDS)
@@ -63,20 +64,15 @@ def _fitting_shape(view, asked, dims, swap):
 
 @inlined
 def _fitting_strides(view, asked, record, item, swap):
-    """Whether the strides of a matrix are whole elements; the record gets them, the view learns how far it reaches."""
-    shape, steps = int64_at(view[at.SHAPE]), int64_at(view[at.STRIDES])
-    row, column = steps[swap], steps[1 - swap]
-    if row % item != 0 or column % item != 0:
+    """Whether the strides of a matrix, or of its copy, are whole elements; the record gets them."""
+    steps = int64_at(view[at.STRIDES])
+    down, right = steps[0], steps[1]
+    if view[at.PLACE] != view[at.DATA]:
+        down, right = int64_at(view[at.SHAPE])[1] * item, item
+    if down % item != 0 or right % item != 0:
         return 0
-    record[asked[at.ROW_SLOT]] = row // item
-    record[asked[at.COLUMN_SLOT]] = column // item
-    below, above = 0, 0
-    for axis in range(2):
-        far = (shape[axis] - 1) * steps[axis]
-        below += min(far, 0)
-        above += max(far, 0)
-    view[at.BEGIN] = view[at.DATA] + below
-    view[at.END] = view[at.DATA] + above + item
+    record[asked[at.ROW_SLOT]] = (down if swap == 0 else right) // item
+    record[asked[at.COLUMN_SLOT]] = (right if swap == 0 else down) // item
     return 1
 
 
@@ -106,15 +102,16 @@ def _admit_array(table, views, dims, record, place, first):
         size = 1
         for axis in range(asked[at.NDIM]):
             size *= int64_at(view[at.SHAPE])[axis]
-    view[at.BEGIN] = view[at.DATA]
-    view[at.END] = view[at.DATA] + size * item
     if asks & at.STRIDED != 0:
         if _fitting_strides(view, asked, record, item, swap) == 0:
             return at.LAYOUT
-        if size == 0:
-            view[at.END] = view[at.BEGIN]
     elif seen & at.IN_ORDER == 0:
         return at.LAYOUT
+    if size == 0 or (seen & at.IN_ORDER != 0 and view[at.PLACE] == view[at.DATA]):
+        view[at.BEGIN] = view[at.DATA]
+        view[at.END] = view[at.DATA] + size * item
+    else:
+        reach(view, item)
     return at.READ_ONLY if asks & at.WRITTEN != 0 and seen & at.MAY_WRITE == 0 else 0
 
 
@@ -157,7 +154,8 @@ def _apart(table, views):
                 continue
             if view[at.BEGIN] < beside[at.END] and beside[at.BEGIN] < view[at.END]:
                 may_be = (asked[at.LIKE] >> other) & 1
-                if not (may_be == 1 and view[at.DATA] == beside[at.DATA]):
+                labels = table[at.HEAD_WORDS + other * at.ARGUMENT_WORDS + at.ASKS] & at.LABELS
+                if share(view, beside, table[at.ITEM], 8 if labels != 0 else table[at.ITEM], may_be) != 0:
                     return place * at.FAULTS + at.OVERLAP
     return 0
 
@@ -190,7 +188,7 @@ def admit(table, views, dims, record):
                 first = place
             what = _admit_array(table, views, dims, record, place, first)
             if slot >= 0:
-                record[slot] = view[at.DATA]
+                record[slot] = view[at.PLACE]
         if what != 0:
             return place * at.FAULTS + what
     for letter in range(at.LETTERS):

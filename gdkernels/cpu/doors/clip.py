@@ -16,6 +16,7 @@ from ..runtime.simd import address_of, bits, float64_at, int64_at, invoke, offse
 from . import words as at
 from .door import Opening
 from .lists import RANGE_WORDS, are_apart, hold, let_go, put_range
+from .overlap import reach
 from .sight import items_of, same, see_array, see_number, table_of, word
 
 TINY = 1e-6  # what clipping adds to the norm, as PyTorch does
@@ -36,7 +37,7 @@ def shrink_all(g: Floats, size: Int, factor: Double, start, stop):
 
 
 SHRINK = at.OTHERWISE  # where the head of a table has its second kernel
-SIZE = at.BEGIN  # where a view has the number of elements
+SIZE = at.HOW_MANY
 _number = stack(at.VIEW_WORDS)
 _record = stack(3)
 _sum = stack(1)
@@ -67,7 +68,8 @@ def _measure(table, views, count, written, ranges):
             size *= shape[axis]
         view[SIZE] = size
         if size > 0:
-            put_range(ranges, known, view[at.DATA], view[at.DATA] + size * table[at.ITEM], written)
+            reach(view, table[at.ITEM])
+            put_range(ranges, known, view[at.BEGIN], view[at.END], written)
             known += 1
     return are_apart(ranges, known)
 
@@ -80,7 +82,7 @@ def _clip(table, views, count, clips, limit, scratch):
     added[0] = 0.0
     for index in range(count):
         view = offset(views, index * at.VIEW_WORDS)
-        record[0], record[1], record[2] = view[at.DATA], view[SIZE], address_of(total)
+        record[0], record[1], record[2] = view[at.PLACE], view[SIZE], address_of(total)
         invoke(table[at.ENTRY], address_of(record), 0, 1, scratch)
     norm = math.sqrt(added[0])
     if clips == 0:
@@ -89,7 +91,7 @@ def _clip(table, views, count, clips, limit, scratch):
     if not factor >= 1.0:
         for index in range(count):
             view = offset(views, index * at.VIEW_WORDS)
-            record[0], record[1], record[2] = view[at.DATA], view[SIZE], bits(factor)
+            record[0], record[1], record[2] = view[at.PLACE], view[SIZE], bits(factor)
             invoke(table[SHRINK], address_of(record), 0, 1, scratch)
     return norm
 

@@ -25,7 +25,7 @@ def same(thing):
 def see_array(door, table, array, view):
     """The view of a NumPy array."""
     view[at.PRESENT] = array
-    view[at.DATA] = word(array + python.DATA)
+    view[at.DATA] = view[at.PLACE] = word(array + python.DATA)
     view[at.DIMENSIONS] = int32_at(array + python.NDIM)[0]
     view[at.SHAPE] = word(array + python.DIMS)
     view[at.STRIDES] = word(array + python.STRIDES)

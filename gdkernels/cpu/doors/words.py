@@ -26,11 +26,12 @@ LETTERS = 8
 AXES, SIZE, LAST = 5, 6, 7
 UNKNOWN = -1
 
-# The words of a view: of an array the first six, and between which addresses it lies; of another argument its value. An
-# array that is present has there, where it is Python's, the address of its object.
-PRESENT, DATA, DIMENSIONS, SHAPE, STRIDES, IS, BEGIN, END = range(8)
+# The words of a view: of an array as the caller has it, then where the kernel finds its elements (there, or in a copy that
+# is in order), between which addresses the caller's lie, and how many there are; of another argument its value. PRESENT of
+# an array of Python's is the address of its object.
+PRESENT, DATA, DIMENSIONS, SHAPE, STRIDES, IS, PLACE, BEGIN, END, HOW_MANY = range(10)
 VALUE = DATA
-VIEW_WORDS = 8
+VIEW_WORDS = 10
 IN_ORDER, IN_PLACE, MAY_WRITE, OF_ELEMENTS, OF_LABELS = 1, 2, 4, 8, 16  # bits of IS; in place: aligned
 
 # What can be wrong with an argument: a fault is argument · FAULTS + one of these. 0 is none.
