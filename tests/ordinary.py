@@ -35,7 +35,13 @@ def arguments(name: str, dtype: str, rng: np.random.Generator, sizes=SIZES) -> d
         case "activation":
             return {"z": normal(m, n), "kind": "gelu"}
         case "activation_backward":
-            return {"da": normal(m, n), "saved": normal(m, n), "kind": "silu", "out": normal(m, n), "db": normal(n)}
+            return {
+                "da": normal(m, n),
+                "saved": normal(m, n),
+                "kind": "silu",
+                "out": normal(m, n),
+                "db": normal(n),
+            }
         case "clip_by_global_norm":
             return {"max_norm": 0.5, "0": normal(m, n), "1": normal(k)}
         case "global_norm":
@@ -48,11 +54,27 @@ def arguments(name: str, dtype: str, rng: np.random.Generator, sizes=SIZES) -> d
         case "dropout_backward":
             return {"dy": normal(m, n), "p": 0.3, "seed": 7, "offset": 11}
         case "linear":
-            return {"x": normal(m, k), "w": normal(k, n), "b": normal(n), "activation": "tanh", "z": normal(m, n)}
+            return {
+                "x": normal(m, k),
+                "w": normal(k, n),
+                "b": normal(n),
+                "activation": "tanh",
+                "z": normal(m, n),
+            }
         case "linear_backward":
-            return {"da": normal(m, n), "x": normal(m, k), "w": normal(k, n), "saved": normal(m, n), "activation": "tanh"}
+            return {
+                "da": normal(m, n),
+                "x": normal(m, k),
+                "w": normal(k, n),
+                "saved": normal(m, n),
+                "activation": "tanh",
+            }
         case "binary_cross_entropy":
-            return {"logits": normal(m, n), "target": rng.uniform(0, 1, (m, n)).astype(dtype), "grad": normal(m, n)}
+            return {
+                "logits": normal(m, n),
+                "target": rng.uniform(0, 1, (m, n)).astype(dtype),
+                "grad": normal(m, n),
+            }
         case "mse" | "huber" | "log_cosh":
             return {"pred": normal(m, n), "target": normal(m, n), "grad": normal(m, n)}
         case "matmul":
@@ -103,8 +125,8 @@ def in_place_of(loops: dict, name: str, word: str, wrong):
         door.choose("float32", place, word)
 
 
-# What else a call may say, by operation: each is put over its ordinary arguments, where a text in the place of an array stands
-# for the argument of that name, and a tuple for a new array of these letters.
+# What else a call may say, by operation: each is put over its ordinary arguments, where a text in the place of an array
+# stands for the argument of that name, and a tuple for a new array of these letters.
 VARIANTS = {
     "activation": [{"kind": kind} for kind in SAVED] + [{"out": "z"}],
     "activation_backward": [
@@ -128,8 +150,12 @@ VARIANTS = {
     "binary_cross_entropy": [{"pos_weight": 3.0}],
     "huber": [{"delta": 0.3}, {"delta": 2}],
     "matmul": [{"out": ("m", "n"), "accumulate": True}, {"out": ("m", "n")}],
-    "layernorm": [{"residual": ("m", "n")}, {"residual": ("m", "n"), "out": "residual"}, {"stats": None}, {"out": "x", "eps": 0}],
-    "rmsnorm": [{"residual": ("m", "n")}, {"residual": ("m", "n"), "out": "residual"}, {"stats": None}, {"out": "x", "eps": 0}],
+    "layernorm": [
+        {"residual": ("m", "n")}, {"residual": ("m", "n"), "out": "residual"}, {"stats": None}, {"out": "x", "eps": 0},
+    ],
+    "rmsnorm": [
+        {"residual": ("m", "n")}, {"residual": ("m", "n"), "out": "residual"}, {"stats": None}, {"out": "x", "eps": 0},
+    ],
     "layernorm_backward": [{"residual": ("m", "n")}, {"dx": "dy"}, {"dgamma": ("n",), "dbeta": ("n",)}],
     "rmsnorm_backward": [{"residual": ("m", "n")}, {"dx": "x"}, {"dgamma": ("n",)}],
     "scale": [{"out": "x"}],

@@ -306,7 +306,9 @@ def lion_step(
     _step("lion_step", "lion", p, g, {"m": m}, settings)
 
 
-def _settings(op: str, name: str, step: int, lr: float, weight_decay: float, *options: float) -> tuple[Any, ...]:
+def _settings(
+    op: str, name: str, step: int, lr: float, weight_decay: float, *options: float
+) -> tuple[Any, ...]:
     """A step of an optimizer, checked: its number, rate and decay, and its options in their order in `scalar.optim`."""
     count = whole(op, "step", step, at_least=1)
     rate = number(op, "lr", lr, NOT_NEGATIVE)

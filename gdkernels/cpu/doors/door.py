@@ -84,7 +84,9 @@ class Opening:
         memory[at.MOST_WORK] = self._most_work.ctypes.data
         # What the interpreter reads of a function (PyMethodDef): name, code, flags, text. It reads that until the function
         # is gone, at the end of the process too: so it lies where the function's `self` keeps it.
-        memory[at.TITLE :] = np.frombuffer(self.name.encode().ljust(8 * (at.DOOR_WORDS - at.TITLE), b"\0"), np.int64)
+        memory[at.TITLE :] = np.frombuffer(
+            self.name.encode().ljust(8 * (at.DOOR_WORDS - at.TITLE), b"\0"), np.int64
+        )
         memory[at.METHOD : at.TITLE] = first + 8 * at.TITLE, self._enter.address(), _FASTCALL, 0
         return _new_function(first + 8 * at.METHOD, memory, "gdkernels")
 
@@ -184,7 +186,9 @@ class Door(Opening):
             if isinstance(argument, Name):
                 chosen = table[choices : choices + 2 * len(argument.values)]
                 chosen[0::2] = [id(word) for word in self._words[name]]
-                chosen[1::2] = [at.NOT_READY if isinstance(one, Native) else one for one in argument.values.values()]
+                chosen[1::2] = [
+                    at.NOT_READY if isinstance(one, Native) else one for one in argument.values.values()
+                ]
                 words[at.CHOICES] = chosen.ctypes.data
                 choices += len(chosen)
         return table
