@@ -125,8 +125,8 @@ def in_place_of(loops: dict, name: str, word: str, wrong):
         door.choose("float32", place, word)
 
 
-# What else a call may say, by operation: each is put over its ordinary arguments, where a text in the place of an array stands
-# for the argument of that name, and a tuple for a new array of these letters.
+# What else a call may say, by operation: each is put over its ordinary arguments, where a text in the place of an array
+# stands for the argument of that name, and a tuple for a new array of these letters.
 VARIANTS = {
     "activation": [{"kind": kind} for kind in SAVED] + [{"out": "z"}],
     "activation_backward": [
@@ -150,8 +150,12 @@ VARIANTS = {
     "binary_cross_entropy": [{"pos_weight": 3.0}],
     "huber": [{"delta": 0.3}, {"delta": 2}],
     "matmul": [{"out": ("m", "n"), "accumulate": True}, {"out": ("m", "n")}],
-    "layernorm": [{"residual": ("m", "n")}, {"residual": ("m", "n"), "out": "residual"}, {"stats": None}, {"out": "x", "eps": 0}],
-    "rmsnorm": [{"residual": ("m", "n")}, {"residual": ("m", "n"), "out": "residual"}, {"stats": None}, {"out": "x", "eps": 0}],
+    "layernorm": [
+        {"residual": ("m", "n")}, {"residual": ("m", "n"), "out": "residual"}, {"stats": None}, {"out": "x", "eps": 0},
+    ],
+    "rmsnorm": [
+        {"residual": ("m", "n")}, {"residual": ("m", "n"), "out": "residual"}, {"stats": None}, {"out": "x", "eps": 0},
+    ],
     "layernorm_backward": [{"residual": ("m", "n")}, {"dx": "dy"}, {"dgamma": ("n",), "dbeta": ("n",)}],
     "rmsnorm_backward": [{"residual": ("m", "n")}, {"dx": "x"}, {"dgamma": ("n",)}],
     "scale": [{"out": "x"}],

@@ -158,5 +158,5 @@ def row_of_step(name: str, count: float, lr: float, weight_decay: float, options
 
 
 def step(name: str, p, g, states: tuple, settings: tuple) -> None:
-    """One step of an optimizer on C-contiguous arrays of the same size: (number, rate, decay, (options)) are its settings."""
+    """One step of an optimizer on C-contiguous arrays of the same size; its settings are (number, rate, decay, options)."""
     run(step_op(name, p, g, states, row_of_step(name, *settings)))

@@ -126,7 +126,7 @@ def _row_of_step(name: str, *settings) -> tuple[float, ...]:
 
 
 def step(name: str, p, g, states: tuple, settings: tuple) -> None:
-    """One step of an optimizer on C-contiguous arrays of the same size: (number, rate, decay, (options)) are its settings.
+    """One step of an optimizer on C-contiguous arrays of the same size; its settings are (number, rate, decay, options).
 
     The row comes as arguments of a launch: a copy to the device would wait, and be none in a graph.
     """

@@ -18,9 +18,12 @@ x, w = np.ones((6, 5), "f4"), np.ones((5, 7), "f4")
 def said(code: str, **environment: str) -> str:
     """What a new process prints that runs this; it must end well."""
     run = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error::RuntimeWarning", "-c", BEGIN + code], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-X", "dev", "-W", "error::RuntimeWarning", "-c", BEGIN + code],
+        capture_output=True,
+        text=True,
+        timeout=120,
         env=os.environ | environment,
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stderr
     assert "Fatal" not in run.stderr and "Exception ignored" not in run.stderr, run.stderr
     return run.stdout

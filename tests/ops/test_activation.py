@@ -347,9 +347,11 @@ def test_a_wrong_kernel_is_caught(way, monkeypatch):
     monkeypatch.setattr(f"{__name__}.activation_backward", partial(by, way, "activation_backward"))
     monkeypatch.setattr(f"{__name__}.activation", partial(by, way, "activation"))
     test_backward_is_within_the_derived_error_for_all_floats("silu", "float32")
-    with in_place_of(cpu_activation.BACKWARD, "activation_backward", "silu", silu_backward_with_a_wrong_sign):
-        with pytest.raises(AssertionError):
-            test_backward_is_within_the_derived_error_for_all_floats("silu", "float32")
-    with in_place_of(cpu_activation.FORWARD, "activation", "softplus", softplus_without_its_correction):
-        with pytest.raises(AssertionError):
-            test_forward_is_within_the_derived_error_for_all_floats("softplus", "float32")
+    wrong = in_place_of(
+        cpu_activation.BACKWARD, "activation_backward", "silu", silu_backward_with_a_wrong_sign
+    )
+    with wrong, pytest.raises(AssertionError):
+        test_backward_is_within_the_derived_error_for_all_floats("silu", "float32")
+    wrong = in_place_of(cpu_activation.FORWARD, "activation", "softplus", softplus_without_its_correction)
+    with wrong, pytest.raises(AssertionError):
+        test_forward_is_within_the_derived_error_for_all_floats("softplus", "float32")

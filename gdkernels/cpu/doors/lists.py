@@ -114,7 +114,7 @@ def _pick(door, table, given, index, picked):
 
 @native("i8*, i8 -> i8")
 def hold(views, count):
-    """Keep the objects of views, which other threads could take out of their lists; where they are noted, 0 without memory."""
+    """Keep the objects of views, which other threads may take out of their lists; where they are noted, or 0."""
     held = reserve(8 * (count + 1))
     if held == 0:
         return 0

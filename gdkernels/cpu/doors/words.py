@@ -58,5 +58,5 @@ DOOR_WORDS = 32
 MOST_ARGUMENTS = 12
 MOST_ITEMS = 512  # of lists: more are left to Python, which puts their addresses in order faster
 LET_OTHERS_RUN = 20_000.0  # nanoseconds of work from which other Python threads may run meanwhile
-# Bytes that a call from Python may need behind `SCRATCH_BYTES`: a thread keeps them, so that larger calls do not belong here.
+# Bytes that a call from Python may need behind `SCRATCH_BYTES`: a thread keeps them, so larger calls do not belong here.
 MOST_MEMORY = 32 << 20
