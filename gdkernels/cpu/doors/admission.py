@@ -17,6 +17,18 @@ outcome_words = stack(2)
 
 
 @inlined
+def asked_of(table, place):
+    """What is asked of an argument."""
+    return offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS)
+
+
+@inlined
+def view_of(views, place):
+    """The view of an argument."""
+    return offset(views, place * at.VIEW_WORDS)
+
+
+@inlined
 def _swap(views, asked):
     """1 where an array is to be read as its transpose, else 0."""
     return 0 if asked[at.SWAPPED_BY] < 0 else views[asked[at.SWAPPED_BY] * at.VIEW_WORDS + at.VALUE]
@@ -79,17 +91,14 @@ def _fitting_strides(view, asked, record, item, swap):
 @inlined
 def _admit_array(table, views, dims, record, place, first):
     """Check an array that is present; `first` is the place of the first array of any shape."""
-    asked, view = (
-        offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS),
-        offset(views, place * at.VIEW_WORDS),
-    )
+    asked, view = asked_of(table, place), view_of(views, place)
     asks, seen = asked[at.ASKS], view[at.IS]
     labels = asks & at.LABELS != 0
     if seen & (at.OF_LABELS if labels else at.OF_ELEMENTS) == 0:
         return at.DTYPE
     swap = _swap(views, asked)
     if asked[at.NDIM] == at.ANY_SHAPE:
-        fits = _same_shape(view, offset(views, first * at.VIEW_WORDS), dims)
+        fits = _same_shape(view, view_of(views, first), dims)
     else:
         fits = _fitting_shape(view, asked, dims, swap)
     if fits == 0:
@@ -138,23 +147,17 @@ def _apart(table, views):
     """The fault of a result that overlaps another array, unless it may be the same; 0 where there is none."""
     count = table[at.COUNT]
     for place in range(count):
-        asked, view = (
-            offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS),
-            offset(views, place * at.VIEW_WORDS),
-        )
+        asked, view = asked_of(table, place), view_of(views, place)
         if asked[at.KIND] != at.ARRAY or asked[at.ASKS] & at.WRITTEN == 0 or view[at.PRESENT] == 0:
             continue
         for other in range(count):
-            beside = offset(views, other * at.VIEW_WORDS)
-            if (
-                other == place
-                or table[at.HEAD_WORDS + other * at.ARGUMENT_WORDS + at.KIND] != at.ARRAY
-                or beside[at.PRESENT] == 0
-            ):
+            beside = view_of(views, other)
+            wanted = asked_of(table, other)
+            if other == place or wanted[at.KIND] != at.ARRAY or beside[at.PRESENT] == 0:
                 continue
             if view[at.BEGIN] < beside[at.END] and beside[at.BEGIN] < view[at.END]:
                 may_be = (asked[at.LIKE] >> other) & 1
-                labels = table[at.HEAD_WORDS + other * at.ARGUMENT_WORDS + at.ASKS] & at.LABELS
+                labels = wanted[at.ASKS] & at.LABELS
                 if share(view, beside, table[at.ITEM], 8 if labels != 0 else table[at.ITEM], may_be) != 0:
                     return place * at.FAULTS + at.OVERLAP
     return 0
@@ -169,10 +172,7 @@ def admit(table, views, dims, record):
         record[slot] = 0
     first = -1
     for place in range(table[at.COUNT]):
-        asked, view = (
-            offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS),
-            offset(views, place * at.VIEW_WORDS),
-        )
+        asked, view = asked_of(table, place), view_of(views, place)
         slot = asked[at.SLOT]
         if asked[at.KIND] != at.ARRAY:
             spare = record_words()

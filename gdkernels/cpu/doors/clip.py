@@ -14,6 +14,7 @@ from ..runtime.objects import new_float, release_lock, take_lock
 from ..runtime.scratch import SCRATCH_BYTES, own_scratch
 from ..runtime.simd import address_of, bits, float64_at, int64_at, invoke, offset, stack
 from . import words as at
+from .admission import view_of
 from .door import Opening
 from .lists import RANGE_WORDS, are_apart, hold, let_go, put_range
 from .overlap import reach
@@ -48,7 +49,7 @@ def _see_all(door, table, arrays, count, written, views):
     """The views of the arrays; 0 where one is unusual."""
     needed = at.IN_ORDER | at.IN_PLACE | at.OF_ELEMENTS | (at.MAY_WRITE if written != 0 else 0)
     for index in range(count):
-        view = offset(views, index * at.VIEW_WORDS)
+        view = view_of(views, index)
         if word(arrays[index] + python.TYPE) != door[at.NDARRAY]:
             return 0
         see_array(door, table, arrays[index], view)
@@ -62,7 +63,7 @@ def _measure(table, views, count, written, ranges):
     """Learn how many elements each array has; whether those that are written have memory of their own."""
     known = 0
     for index in range(count):
-        view = offset(views, index * at.VIEW_WORDS)
+        view = view_of(views, index)
         size, shape = 1, int64_at(view[at.SHAPE])
         for axis in range(view[at.DIMENSIONS]):
             size *= shape[axis]
@@ -81,7 +82,7 @@ def _clip(table, views, count, clips, limit, scratch):
     added = float64_at(address_of(total))
     added[0] = 0.0
     for index in range(count):
-        view = offset(views, index * at.VIEW_WORDS)
+        view = view_of(views, index)
         record[0], record[1], record[2] = view[at.PLACE], view[SIZE], address_of(total)
         invoke(table[at.ENTRY], address_of(record), 0, 1, scratch)
     norm = math.sqrt(added[0])
@@ -90,7 +91,7 @@ def _clip(table, views, count, clips, limit, scratch):
     factor = limit / (norm + TINY)
     if not factor >= 1.0:
         for index in range(count):
-            view = offset(views, index * at.VIEW_WORDS)
+            view = view_of(views, index)
             record[0], record[1], record[2] = view[at.PLACE], view[SIZE], bits(factor)
             invoke(table[SHRINK], address_of(record), 0, 1, scratch)
     return norm
@@ -138,7 +139,7 @@ def enter_norm(self, arguments, count):
     views = int64_at(scratch + SCRATCH_BYTES)
     if _see_all(door, table, arrays, count, clips, views) == 0:
         return same(door[at.NONE])
-    if _measure(table, views, count, clips, offset(views, count * at.VIEW_WORDS)) == 0:
+    if _measure(table, views, count, clips, view_of(views, count)) == 0:
         return same(door[at.NONE])
     work = 0.0
     for index in range(count):

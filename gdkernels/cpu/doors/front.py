@@ -10,9 +10,19 @@ from ..runtime import objects as python
 from ..runtime.jit import inlined, native
 from ..runtime.objects import drop, forget_error, new_array, new_float, new_tuple, release_lock, take_lock
 from ..runtime.scratch import SCRATCH_BYTES, own_scratch
-from ..runtime.simd import address_of, bits, float64_at, int64_at, offset, stack
+from ..runtime.simd import address_of, bits, float64_at, int64_at, stack
 from . import words as at
-from .admission import admit, carry_out, cost, letters, memory_of, outcome_words, record_words
+from .admission import (
+    admit,
+    asked_of,
+    carry_out,
+    cost,
+    letters,
+    memory_of,
+    outcome_words,
+    record_words,
+    view_of,
+)
 from .lists import call_each
 from .sight import items_of, same, see, table_of, word
 
@@ -25,10 +35,7 @@ def _make(door, table, views, dims, record, made, number):
     """Make the results that were not given, for which `made` has a place each; 0 where there is no memory."""
     shape = letters()
     for place in range(table[at.COUNT]):
-        asked, view = (
-            offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS),
-            offset(views, place * at.VIEW_WORDS),
-        )
+        asked, view = asked_of(table, place), view_of(views, place)
         made[place] = 0
         wanted = asked[at.KIND] == at.ARRAY and asked[at.ASKS] & at.ALLOCATED != 0
         if not wanted or view[at.PRESENT] != 0 or (asked[at.UNLESS] >= 0 and _refused(views, asked)):
@@ -71,7 +78,7 @@ def _give(door, table, given, views, made, outcome, results):
         return same(door[at.TRUE])
     into, count = int64_at(results + python.TUPLE_ITEMS), 0
     for place in range(table[at.COUNT]):
-        asked = offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS)
+        asked = asked_of(table, place)
         if asked[at.KIND] == at.ARRAY and asked[at.ASKS] & at.ALLOCATED != 0:
             if kind == at.RESULT:
                 return made[place] if made[place] != 0 else same(given[place])
@@ -90,7 +97,7 @@ def _tuple_for(table):
         return 1
     count = 0
     for place in range(table[at.COUNT]):
-        asked = offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS)
+        asked = asked_of(table, place)
         count += asked[at.KIND] == at.ARRAY and asked[at.ASKS] & at.ALLOCATED != 0
     results = new_tuple(count)
     if results == 0:

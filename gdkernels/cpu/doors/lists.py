@@ -9,7 +9,7 @@ from ..runtime.objects import drop, keep, release_lock, take_lock
 from ..runtime.scratch import SCRATCH_BYTES, give_back, own_scratch, reserve
 from ..runtime.simd import address_of, float64_at, int64_at, offset, stack
 from . import words as at
-from .admission import admit, carry_out, cost, outcome_words
+from .admission import admit, asked_of, carry_out, cost, outcome_words, view_of
 from .sight import items_of, same, see, word
 
 # What is kept of an item behind the views of all: what its letters stand for, and its record.
@@ -61,8 +61,8 @@ def admit_all(table, views, count, memory):
         if fault != 0:
             return index * at.ITEM_FAULTS + fault
         for place in range(arguments):
-            asked = offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS)
-            view = offset(here, place * at.VIEW_WORDS)
+            asked = asked_of(table, place)
+            view = view_of(here, place)
             if asked[at.KIND] == at.ARRAY and view[at.PRESENT] != 0 and view[at.BEGIN] < view[at.END]:
                 put_range(ranges, known, view[at.BEGIN], view[at.END], asked[at.ASKS] & at.WRITTEN)
                 known += 1
@@ -100,7 +100,7 @@ def _pick(door, table, given, index, picked):
     length = word(given[0] + python.LENGTH)
     for place in range(table[at.COUNT]):
         picked[place] = given[place]
-        kind = table[at.HEAD_WORDS + place * at.ARGUMENT_WORDS + at.KIND]
+        kind = asked_of(table, place)[at.KIND]
         if kind != at.ARRAY or given[place] == door[at.NONE]:
             continue
         items = items_of(door, given[place])

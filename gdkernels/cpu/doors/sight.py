@@ -3,9 +3,9 @@
 from ..runtime import objects as python
 from ..runtime.jit import inlined, native
 from ..runtime.objects import compare_words, float_of_int, forget_error, int_of_int, keep
-from ..runtime.simd import address_of, bits, int32_at, int64_at, offset
+from ..runtime.simd import address_of, bits, int32_at, int64_at
 from . import words as at
-from .admission import outcome_words
+from .admission import asked_of, outcome_words, view_of
 
 
 @inlined
@@ -91,10 +91,7 @@ def _see_other(door, asked, given, view):
 def see(door, table, given, views):
     """The views of the arguments of a call; 0 where one is of an unexpected type."""
     for place in range(table[at.COUNT]):
-        asked, view = (
-            offset(table, at.HEAD_WORDS + place * at.ARGUMENT_WORDS),
-            offset(views, place * at.VIEW_WORDS),
-        )
+        asked, view = asked_of(table, place), view_of(views, place)
         one = given[place]
         if asked[at.KIND] != at.ARRAY:
             view[at.PRESENT] = 0
