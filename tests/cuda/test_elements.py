@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gdkernels.scalar.optim import PLAIN, ROWS
+from gdkernels.scalar.optim import PLAIN
 from tests.cuda.mutation import mutant
 
 COUNT = 1031  # two and more blocks of any size, of four elements a thread; three elements are left over
@@ -44,7 +44,7 @@ def stepped(device, x):
     from gdkernels.cuda import optim
 
     p, g = device.put(x), device.put(np.ones_like(x))
-    optim.step(PLAIN, p, g, (), ROWS[PLAIN](1.0, 0.5, 0.0, ()))
+    optim.step(PLAIN, p, g, (), (1.0, 0.5, 0.0, ()))
     return p
 
 

@@ -14,12 +14,17 @@ NAMES = list(OPTIMIZERS)
 LR, DECAY, STEP = 0.01, 0.1, 5
 
 
+def settings_of(name, step=STEP, lr=LR, decay=DECAY):
+    """What the row of a step is computed from."""
+    return float(step), lr, decay, options_of(name)
+
+
 def row_of(name, step=STEP, lr=LR, decay=DECAY):
-    return ROWS[name](float(step), lr, decay, options_of(name))
+    return ROWS[name](*settings_of(name, step, lr, decay))
 
 
 def options_of(name):
-    return [] if name == PLAIN else list(OPTIONS[name].values())
+    return () if name == PLAIN else tuple(OPTIONS[name].values())
 
 
 def launched(device, name, dtype, arrays, first=0, row=None, scale=None, stop=None, bf16_copy=None):
@@ -60,7 +65,7 @@ def test_each_kernel_matches_the_reference(device, name, dtype, rng):
     new = exact_step(public, p, g, states, LR, STEP, weight_decay=DECAY, **options)
     allowed = bounds.step(public, p, g, states, LR, STEP, weight_decay=DECAY, **options)
     own = tuple(arrays[2 : 2 + len(RULES[name].states)])
-    optim.step(name, *arrays[:2], own, row_of(name))
+    optim.step(name, *arrays[:2], own, settings_of(name))
     found = [array.to_numpy() for array in arrays]
     assert_close(public, (found[0], *found[2:]), new, allowed)
     np.testing.assert_array_equal(found[1], g)
@@ -93,7 +98,7 @@ def test_ten_steps_are_those_of_the_cpu(device, name, dtype, rng):
         here[1][...] = rng.standard_normal(300)
         there[1].fill_from(here[1])
         for arrays, kernels in ((here, cpu_optim), (there, optim)):
-            kernels.step(name, *arrays[:2], tuple(arrays[2:]), row_of(name, step))
+            kernels.step(name, *arrays[:2], tuple(arrays[2:]), settings_of(name, step))
     for one, other in zip(here, there, strict=True):
         np.testing.assert_allclose(other.to_numpy(), one, rtol=0, atol=2 * 10 * 10 * 4 * np.finfo(dtype).eps)
 
@@ -107,7 +112,7 @@ def test_extreme_gradients_leave_finite_parameters(device, name):
     p, states = np.linspace(-1e4, 1e4, g.size, dtype="f4"), [np.zeros_like(g) for _ in RULES[name].states]
     arrays = [device.put(array) for array in (p, g, *states)]
     for step in range(1, 6):
-        optim.step(name, *arrays[:2], tuple(arrays[2:]), row_of(name, step, 1e-3, 0.0))
+        optim.step(name, *arrays[:2], tuple(arrays[2:]), settings_of(name, step, 1e-3, 0.0))
     assert np.isfinite(arrays[0].to_numpy()).all()
 
 
@@ -153,7 +158,7 @@ def test_nothing_of_empty_arrays_is_launched(device):
 
     assert optim.update_launches("float32", "adam", p=0, g=0, states=(0, 0), count=0, row=0) == []
     empty = device.put(np.zeros((0, 3)))
-    optim.step("lion", empty, empty, (empty,), row_of("lion"))
+    optim.step("lion", empty, empty, (empty,), settings_of("lion"))
 
 
 def test_transposed_arrays_are_stepped_in_place(device, dtype, rng):
@@ -267,5 +272,5 @@ def test_a_rate_beyond_float32_is_infinite(device):
     from gdkernels.cuda import optim
 
     p, g = device.put(np.ones(5, "f4")), device.put(np.ones(5, "f4"))
-    optim.step(PLAIN, p, g, (), row_of(PLAIN, lr=1e300))
+    optim.step(PLAIN, p, g, (), settings_of(PLAIN, lr=1e300))
     assert np.isneginf(p.to_numpy()).all()
