@@ -239,8 +239,8 @@ def cells(rows: list[Row]) -> "Figure":
     axes.grid(True, which="minor", color="white", linewidth=1.5)
     axes.tick_params(which="minor", length=0)
     axes.set_title(
-        f"the better of NumPy's and PyTorch's time ÷ gdkernels', {_threads(fewest)}; in each size: results allocated, "
-        "results given;\nblue: as fast or faster, orange: slower, white: by no more than it may",
+        f"the better of NumPy's and PyTorch's time ÷ gdkernels', {_threads(fewest)};\nin each size: results allocated, "
+        "results given; blue: as fast or faster, orange: slower, white: by no more than it may",
         fontsize=NORMAL, loc="left",
     )  # fmt: skip
     return figure
