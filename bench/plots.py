@@ -240,7 +240,7 @@ def cells(rows: list[Row]) -> "Figure":
     axes.tick_params(which="minor", length=0)
     axes.set_title(
         f"the better of NumPy's and PyTorch's time ÷ gdkernels', {_threads(fewest)};\nin each size: results allocated, "
-        "results given; blue: as fast or faster, orange: slower, white: by no more than it may",
+        "results given;\nblue: as fast or faster, orange: slower, white: by no more than it may",
         fontsize=NORMAL, loc="left",
     )  # fmt: skip
     return figure
