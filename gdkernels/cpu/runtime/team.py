@@ -154,12 +154,12 @@ def invoke_alone(entry, record, start, stop):
     invoke(entry, record, start, stop, 0)
 
 
-@dispatcher()
+@dispatcher("int64(int64, int64, int64)")
 def _serve(team, worker, last):
     return serve(int64_at(team), worker, last)
 
 
-@dispatcher()
+@dispatcher("int64(int64, int64, int64, int64)")
 def _post(team, entry, record, workers):
     """Post a job; tell whether a worker that should take part is asleep."""
     post(int64_at(team), entry, record, workers)
@@ -169,12 +169,12 @@ def _post(team, entry, record, workers):
     return asleep
 
 
-@dispatcher()
+@dispatcher("void(int64, int64)")
 def _join(team, workers):
     join(int64_at(team), workers)
 
 
-@dispatcher()
+@dispatcher("int64(int64, int64, int64, int64)")
 def _park(team, worker, last, parked):
     """Set a worker's asleep flag; tell whether no job was posted since."""
     atomic_store(offset(int64_at(team), PARKED + 8 * worker), parked)
