@@ -12,8 +12,9 @@ from gdkernels.cpu.runtime.dispatch import address
 from gdkernels.cpu.runtime.jit import Op, kernel
 from gdkernels.cpu.runtime.layout import Int, Ints
 from gdkernels.cpu.runtime.memory import aligned_zeros
+from gdkernels.cpu.runtime.scratch import SCRATCH_BYTES
 from gdkernels.cpu.runtime.simd import invoke, offset
-from gdkernels.cpu.runtime.team import SCRATCH_BYTES, run_all, share, wait
+from gdkernels.cpu.runtime.team import run_all, share, wait
 from gdkernels.scalar.optim import ROWS, RULES
 
 from ..operations import ADAM, ADAM_STEP, DROPOUT, EPS, OPERATIONS, Arrays, line_up

@@ -22,13 +22,15 @@ WRONG_LABEL = 1 * at.FAULTS + at.VALUE_RANGE
 
 
 @inlined
-def _labels_fit(labels, m, n, ignore_index):
-    """Whether every label is a class, or is to be ignored."""
+def _fault(labels, m, n, ignore_index):
+    """What is wrong: that there are no classes, or that a label is none and is not to be ignored; else 0."""
+    if n == 0:
+        return NO_CLASS
     for r in range(m):
         label = labels[r]
         if not 0 <= label < n and label != ignore_index:
-            return False
-    return True
+            return WRONG_LABEL
+    return 0
 
 
 @inlined
@@ -55,11 +57,8 @@ def labels_total(
     class_weight: OptionalFloats, ignore_index: Int, m: Int, n: Int, value: Doubles, fault: Ints, start, stop, scratch,
 ):  # fmt: skip
     """value = the mean or the sum over the labels that count."""
-    if n == 0:
-        fault[0] = NO_CLASS
-        return
-    if not _labels_fit(target, m, n, ignore_index):
-        fault[0] = WRONG_LABEL
+    fault[0] = _fault(target, m, n, ignore_index)
+    if fault[0] != 0:
         return
     count, mass = _mass(target, class_weight, m, ignore_index)
     scale, losses = _memory(scratch)
@@ -81,11 +80,8 @@ def labels_terms(
     ignore_index: Int, out: Floats, m: Int, n: Int, fault: Ints, start, stop, scratch,
 ):  # fmt: skip
     """out = the loss of each row."""
-    if n == 0:
-        fault[0] = NO_CLASS
-        return
-    if not _labels_fit(target, m, n, ignore_index):
-        fault[0] = WRONG_LABEL
+    fault[0] = _fault(target, m, n, ignore_index)
+    if fault[0] != 0:
         return
     scale, losses = _memory(scratch)
     scale[0] = 1.0

@@ -6,6 +6,7 @@ from typing import Any
 from ...scalar.loss import ELEMENT_LOSSES, Loss
 from ..cost import NS
 from ..loss import CHUNK_ELEMENTS, KERNELS, LOOPS, ROW_ELEMENTS
+from ..norm_rows import part
 from ..runtime.jit import Kernel, inlined, kernel
 from ..runtime.layout import Double, Doubles, Floats, Int, OptionalFloats
 from ..runtime.scratch import SCRATCH_BYTES
@@ -30,12 +31,6 @@ def summed(terms, count):
 
 
 @inlined
-def behind(pointer, count):
-    """pointer + count elements; a null pointer stays null."""
-    return pointer if address_of(pointer) == 0 else offset(pointer, count)
-
-
-@inlined
 def _all_rows(rows, pred, target, grad, reduction, option, size, value, scratch):
     """value = the mean or the sum of a loss, cut into the rows that `loss.of_elements` makes."""
     numbers = float64_at(scratch + SCRATCH_BYTES)
@@ -47,7 +42,7 @@ def _all_rows(rows, pred, target, grad, reduction, option, size, value, scratch)
     rows(pred, target, grad, losses, ROW_ELEMENTS, numbers, options, 0, whole, scratch)
     if first < size:
         rows(
-            offset(pred, first), offset(target, first), behind(grad, first), offset(losses, whole), size - first, numbers,
+            offset(pred, first), offset(target, first), part(grad, first), offset(losses, whole), size - first, numbers,
             options, 0, 1, scratch,
         )  # fmt: skip
         whole += 1

@@ -10,7 +10,7 @@ from ..binding import Binding
 from ..runtime.dispatch import address
 from ..runtime.jit import Op
 from ..runtime.memory import LINE, PAGE, aligned_zeros, next_page
-from ..runtime.team import SCRATCH_BYTES
+from ..runtime.scratch import SCRATCH_BYTES
 from .program import Program, lay_out
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows

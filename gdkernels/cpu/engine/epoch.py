@@ -31,6 +31,7 @@ from ..runtime.layout import (
     OptionalInts,
 )
 from ..runtime.memory import LINE
+from ..runtime.scratch import SCRATCH_BYTES
 from ..runtime.simd import (
     address_of,
     apply,
@@ -43,7 +44,7 @@ from ..runtime.simd import (
     restore_denormals,
     typed,
 )
-from ..runtime.team import SCRATCH_BYTES, share, wait
+from ..runtime.team import share, wait
 
 OP = 4  # words of an op
 AHEAD = 2  # rows that the gathering of a batch asks for in advance

@@ -20,6 +20,7 @@ from .jit import Op, inlined, kernel, native
 from .layout import Int
 from .machine import HAS_CLOCK, cpu_count
 from .memory import PAGE, aligned_zeros, next_page
+from .scratch import SCRATCH_BYTES, own_scratch
 from .simd import (
     address_of_bytes,
     atomic_add,
@@ -55,7 +56,6 @@ LINGER = 12000  # turns after which an idle worker goes to sleep: some milliseco
 LINGER_TIME = 3_000_000  # or nanoseconds: giving way to others on a busy machine takes milliseconds a turn
 
 WORTH_SHARING = 50_000  # nanoseconds of one core below which a second thread costs more than it brings
-SCRATCH_BYTES = 6 << 20  # working memory of each worker (packed panels)
 
 
 @inlined
@@ -138,14 +138,18 @@ def do_part(entry: Int, record: Int, total: Int, quantum: Int, scratches: Int, w
         invoke(entry, record, first, last, scratches + worker * SCRATCH_BYTES)
 
 
-for _native in (wait, serve, post, join, do_part):
+for _native in (wait, serve, post, join, do_part, own_scratch):
     _native.address()  # compiled code below finds them by symbol
 
 
 @dispatcher()
-def _run_alone(entry, record, start, stop, scratch):
-    """Call a kernel on a record, in this thread."""
-    invoke(entry, address_of_bytes(record), start, stop, scratch)
+def _run_alone(entry, record, total):
+    """Call a kernel on a record, in this thread; whether there was working memory for it."""
+    scratch = own_scratch(SCRATCH_BYTES)
+    if scratch == 0:
+        return False
+    invoke(entry, address_of_bytes(record), 0, total, scratch)
+    return True
 
 
 @dispatcher()
@@ -273,7 +277,6 @@ def _threads_at_first() -> int:
 _team = Team()
 _threads = _threads_at_first()
 MOST_WORK = np.empty(1)  # nanoseconds of an operation that is not shared
-_local = threading.local()
 
 
 def team() -> Team:
@@ -304,16 +307,6 @@ def set_threads(count: int) -> None:
 set_threads(_threads)
 
 
-def _own_scratch() -> int:
-    """Working memory of the calling thread."""
-    try:
-        return _local.scratch
-    except AttributeError:
-        _local.memory = np.empty(SCRATCH_BYTES + PAGE, np.uint8)
-        _local.scratch = next_page(address(_local.memory))
-        return _local.scratch
-
-
 def run(op: Op) -> None:
     """Run a kernel over the range of an op, on several workers when it pays."""
     kernel, dtype, record, total, quantum, work, _, _ = op
@@ -335,8 +328,8 @@ def run(op: Op) -> None:
             return
         finally:
             team.lock.release()
-    if total > 0:
-        _run_alone(entry, record, 0, total, _own_scratch())
+    if total > 0 and not _run_alone(entry, record, total):
+        raise MemoryError("gdkernels: no working memory for this thread")
 
 
 def run_job(entry: int, record: int, workers: int) -> None:
