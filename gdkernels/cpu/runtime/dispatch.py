@@ -8,6 +8,7 @@ import numba
 from numba import njit
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
@@ -36,9 +37,10 @@ class _DispatcherCache(_Cache):
         return str(disk.folder())
 
     def load_overload(self, sig, target_context):
-        target_context.refresh()
-        stored = disk.load(self._symbol, (sig, machine()))
-        return None if stored is None else CompileResult._rebuild(target_context, *pickle.loads(stored))
+        with global_compiler_lock:
+            target_context.refresh()
+            stored = disk.load(self._symbol, (sig, machine()))
+            return None if stored is None else CompileResult._rebuild(target_context, *pickle.loads(stored))
 
     def save_overload(self, sig, data):
         disk.save(self._symbol, (sig, machine()), dumps(data._reduce()))

@@ -26,6 +26,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from numba import cfunc, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.imputils import lower_builtin
 from numba.core.registry import cpu_target
 from numba.core.typing import signature as make_signature
@@ -97,7 +98,8 @@ class Native:
         place = self.addresses.get(dtype)
         if place is None:
             name = (dtype if isinstance(dtype, str) else np.dtype(dtype).name) if self._generic else "any"
-            place = self.addresses.get(name) or self._ready(name)
+            with global_compiler_lock:  # threads may meet here, and LLVM serves one at a time
+                place = self.addresses.get(name) or self._ready(name)
             self.addresses[dtype] = place
         return place
 
