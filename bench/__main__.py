@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import SECTIONS, USUAL, compare, machine, plots, report
+from . import SECTIONS, USUAL, compare, isa, machine, plots, report
 from .cases import CASES
 from .contestants import LIBRARIES, TRAINING
 from .plan import Plan, Say, schedule
 from .record import Section, keep, slug
-from .worker import reason
+from .worker import VARIABLES, reason
 
 SECONDS, QUICK = 1650.0, 165.0
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -32,12 +32,15 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] and arguments[0] in COMMANDS:
         return COMMANDS[arguments[0]](arguments[1:])
     options = parse(arguments)
+    isa.choose(options.isa)
     facts = machine.facts()
     for fact, value in facts.items():
         print(f"{fact:12}{value}")
-    path = options.json or RESULTS / f"cpu-{slug(facts['cpu'])}-{facts['cores']}.json"
-    results = {"machine": facts, "options": told(options)}
     start = time.monotonic()
+    facts |= {"isa": options.isa or "all that the machine has", "vectors": vectors(options, say)}
+    which = f"-{options.isa}" if options.isa else ""
+    path = options.json or RESULTS / f"cpu-{slug(facts['cpu'])}-{facts['cores']}{which}.json"
+    results = {"machine": facts, "options": told(options)}
     found = keep(run(options, say), results, path, lambda: {"seconds": round(time.monotonic() - start)})
     for text in report.tables(results):
         print(text)
@@ -67,6 +70,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="turns that each contestant takes (7; with --quick 3)")
     parser.add_argument("--block", type=float, help="seconds that a turn lasts (0.3; with --quick 0.15)")
     parser.add_argument("--minutes", type=float, help="time for all sections together")
+    parser.add_argument(
+        "--isa", choices=sorted(VARIABLES), help="hold every contestant to an instruction set"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="file for the results")
     options = parser.parse_args(arguments)
     cores = machine.cores()
@@ -84,6 +90,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def told(options: argparse.Namespace) -> dict[str, Any]:
     """The options, for JSON."""
     return {name: value for name, value in vars(options).items() if name not in ("json", "minutes")}
+
+
+def vectors(options: argparse.Namespace, say: Say) -> dict[str, str]:
+    """Which vectors each library runs, as it says and as its product shows."""
+    say("\n== vectors")
+    libraries = ["gdkernels", *dict.fromkeys(peer.partition(" ")[0] for peer in options.peers)]
+    plan = Plan(options.quick, 0.0, (), (), (1,))
+    found = isa.check(plan, libraries)
+    for library, words in found.items():
+        say(f"{library:12} {words}")
+    return found
 
 
 def run(options: argparse.Namespace, say: Say) -> Iterator[tuple[str, Section]]:

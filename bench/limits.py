@@ -27,7 +27,7 @@ ADAM_WORKING_SET = 16  # p, m, v, g
 
 
 def fma_job() -> dict[str, Any]:
-    """Multiply-adds on data in registers and the first-level cache."""
+    """Multiply-adds on data in registers."""
     return {"kind": "limit", "op": "fma"}
 
 

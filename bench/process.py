@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from . import machine
 from .contestants import Missing
-from .worker import OVERRIDES
+from .worker import settle
 
 PATIENCE = 60.0  # seconds for an answer
 GRACE = 5.0  # seconds to end after stdin is closed
@@ -118,7 +118,8 @@ class Contestant(Process):
         patience: float = PATIENCE,
         command: tuple[str, ...] = (sys.executable, "-m", "bench.worker"),
     ):
-        environment = {name: value for name, value in os.environ.items() if name not in OVERRIDES}
+        environment = dict(os.environ)
+        settle(environment)
         super().__init__(command, {"contestant": name, "job": job, "threads": threads}, environment)
         try:
             message = self._answer(patience, "become ready")

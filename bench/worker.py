@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,22 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS", "GDKERNELS_NUM_THREADS",
 )  # fmt: skip
 OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # would tie a peer's hands
+CHOSEN = (
+    "GDKERNELS_BENCH_ISA"  # the instruction set to which all contestants are held, where one was asked for
+)
+# By instruction set: every library's own switch. XLA has products of oneDNN, and PyTorch those of oneMKL.
+VARIABLES = {
+    "avx2": {
+        "NUMBA_CPU_NAME": "haswell",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        "DEV": "CPU:CLANG:x86_64,haswell",  # tinygrad's
+    }
+}
 
 
 def main() -> None:
@@ -46,11 +62,17 @@ def confine(threads: int) -> None:
     """Let every library see that many threads and that many cores, before any of them is loaded."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
-    for variable in OVERRIDES:
-        os.environ.pop(variable, None)
+    settle(os.environ)
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[-threads:])
+
+
+def settle(environment: MutableMapping[str, str]) -> None:
+    """Take out what ties a peer's hands, and hold every library to the instruction set that was chosen, if one was."""
+    for variable in OVERRIDES:
+        environment.pop(variable, None)
+    environment |= VARIABLES.get(environment.get(CHOSEN, ""), {})
 
 
 def serve(request: dict[str, Any], tell: Any) -> None:

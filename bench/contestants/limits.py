@@ -8,19 +8,22 @@ goes through its own part of the memory again and again, and waits for nobody.
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
-from gdkernels.cpu.gemm.panels import full
-from gdkernels.cpu.gemm.tile import ROWS, VECTORS
 from gdkernels.cpu.runtime.dispatch import address
+from gdkernels.cpu.runtime.emit import Emitter
 from gdkernels.cpu.runtime.jit import Kernel, kernel, native
 from gdkernels.cpu.runtime.layout import Double, Floats, Int, Ints
-from gdkernels.cpu.runtime.machine import VECTOR_BITS
+from gdkernels.cpu.runtime.machine import VECTOR_BITS, VECTOR_REGISTERS
 from gdkernels.cpu.runtime.memory import aligned_zeros
-from gdkernels.cpu.runtime.simd import noalias, offset
+from gdkernels.cpu.runtime.simd import I64, noalias, offset
 from gdkernels.cpu.runtime.team import team, wait
 
-K = 512  # products that a tile adds in one call
-TILE_FLOPS = 2 * K * ROWS * VECTORS * VECTOR_BITS // 32
+# Sums that wait for nobody: two units that take 4 or 5 cycles for a multiply-add need 10. Two registers hold the factors.
+CHAINS = 3 * VECTOR_REGISTERS // 4
+TURNS = 512  # multiply-adds of each chain in one call
+CALL_FLOPS = 2 * TURNS * CHAINS * VECTOR_BITS // 32
 LINE = 16  # floats; parts of the memory begin on a cache line
 SMALLEST = 4096  # bytes of an array
 
@@ -49,12 +52,40 @@ def update(a, b, c, s, count):
         a[i] = s * a[i]
 
 
+@intrinsic
+def multiply_adds(typingctx, a, c, turns):
+    """c ← a[:lanes] c + a[lanes:2·lanes], `turns` times, for as many vectors of c as there are chains, all in registers."""
+
+    def generate(context, builder, signature, arguments):
+        a, c, turns = arguments
+        emit = Emitter(context, builder, signature.args[0].dtype)
+        factor, addend = emit.load(a), emit.load(emit.at(a, I64(emit.lanes)))
+
+        def turn(_, sums):
+            return [emit.multiply_add(factor, chain, addend) for chain in sums]
+
+        places = [emit.at(c, I64(chain * emit.lanes)) for chain in range(CHAINS)]
+        for place, value in zip(
+            places, emit.repeat(turns, [], [], [*map(emit.load, places)], turn), strict=True
+        ):
+            emit.store(value, place)
+        return context.get_dummy_value()
+
+    return types.void(a, c, types.int64), generate
+
+
+@native("F*, F*, i8")
+def chains(a, c, turns):
+    """See `multiply_adds`."""
+    multiply_adds(a, c, turns)
+
+
 @kernel
 def fma(a: Floats, c: Floats, stride: Int, times: Int, worker, workers):
-    """The register tile on operands that stay in the first-level cache, as fast as multiply-adds come."""
+    """Multiply-adds that need nothing but registers, as fast as they come."""
     own = offset(c, stride * worker)
     for _ in range(times):
-        full(ROWS, K, a, 0, 0, 0, a, 0, own, 0, own, 0, own, 0)
+        chains(a, own, TURNS)
 
 
 @kernel
@@ -86,14 +117,14 @@ STREAMS = {
 
 
 class Fma:
-    """Multiply-adds on data in registers and the first-level cache."""
+    """Multiply-adds on data in registers."""
 
     def __init__(self, job: dict[str, Any], threads: int):
         self._threads = threads
         self._operands = np.full(64, 1e-3, np.float32), aligned_zeros(1024 * threads, np.float32)
 
     def run(self, times: int) -> None:
-        calls = max(1, round(times / TILE_FLOPS / self._threads))
+        calls = max(1, round(times / CALL_FLOPS / self._threads))
         a, c = self._operands
         _run(fma, self._threads, a=a, c=c, stride=1024, times=calls)
 

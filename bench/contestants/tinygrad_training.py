@@ -15,7 +15,10 @@ class TinyStep:
     """A network, its loss and `nn.optim.Adam` in one captured step. The first call computes, the second one captures."""
 
     def __init__(self, case: Case, threads: int):
-        os.environ |= {"DEV": "CPU", "NUM_CPU_THREADS": str(threads)}  # read when tinygrad is loaded
+        os.environ |= {
+            "DEV": os.environ.get("DEV", "CPU"),
+            "NUM_CPU_THREADS": str(threads),
+        }  # read when tinygrad is loaded
         from tinygrad import Context, Tensor, TinyJit
         from tinygrad.helpers import NUM_CPU_THREADS
         from tinygrad.nn.optim import Adam
