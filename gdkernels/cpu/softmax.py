@@ -15,7 +15,8 @@ from .runtime.elementary import lifted_exp, scale_down
 from .runtime.emit import lanes
 from .runtime.jit import Op, inlined, kernel, native
 from .runtime.layout import Floats, Int
-from .runtime.simd import noalias, offset, typed
+from .runtime.simd import address_of, noalias, offset, typed
+from .runtime.stream import is_large, settle, write_block
 from .runtime.team import run
 from .runtime.vectors import add_columns, columns_of_rows, peak_of_row, rows_of_columns, subtract_peaks
 
@@ -28,6 +29,8 @@ CHUNK_COLUMNS = 2048  # of a wide row, that are added up in one go
 PEAK, TOTAL, LOG_TOTAL, FACTOR, PAIR = (8 * MOST_ROWS * slot for slot in range(5))
 # Of a narrow block, turned; or of a chunk of a wide row that nobody wants.
 EXPONENTIALS = 40 * MOST_ROWS
+MOST_STAGED = 1 << 15  # elements of a row that is put together before it goes past the caches
+STAGED = EXPONENTIALS + 8 * 2 * BLOCK_ELEMENTS
 
 
 @native("F*, i8")
@@ -150,14 +153,20 @@ def block_product(e, memory, rows, n):
 def softmax_rows(x: Floats, out: Floats, n: Int, start, stop, scratch):
     """out = softmax(x) on rows [start, stop). out may be x."""
     block = together(n)
+    staged = is_large((stop - start) * n, x) and n <= MOST_STAGED and address_of(x) != address_of(out)
     for first in range(start, stop, block):
         rows = min(block, stop - first)
-        p = offset(out, first * n)
-        block_exponentials(offset(x, first * n), p, scratch, rows, n, True)
+        z, into = offset(x, first * n), offset(out, first * n)
+        p = typed(scratch + STAGED, x) if staged else into
+        block_exponentials(z, p, scratch, rows, n, True)
         total, factor = typed(scratch + TOTAL, x), typed(scratch + FACTOR, x)
         for r in range(rows):
             factor[r] = type(total[r])(1) / total[r]
         block_product(p, scratch, rows, n)
+        if staged:
+            write_block(p, into, offset(z, rows * n), rows * n)
+    if staged:
+        settle()
 
 
 @kernel

@@ -283,7 +283,7 @@ def functions(c: Format) -> dict:
     fraction_coefficients = c.log_of_fraction
 
     def log1p_of_fraction(x):
-        """log(1 + x) for 0 ≤ x ≤ 1: 1.0 and 1.0 ulp."""
+        """log(1 + x) for 0 ≤ x ≤ 1: 1.28 and 1.30 ulp."""
         return x * x * horner(x, fraction_coefficients) + x
 
     # ------------------------------------------------------------------------------------------ normal law

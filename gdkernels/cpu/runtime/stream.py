@@ -11,10 +11,10 @@ from numba import types
 from numba.extending import intrinsic
 
 from .emit import Emitter, lanes
-from .jit import inlined
+from .jit import inlined, native
 from .machine import IS_X86, VECTOR_BITS
 from .memory import LINE
-from .simd import I32, I64, VOID, address_of, declare, offset, stack, typed
+from .simd import I32, I64, VOID, address_of, declare, noalias, offset, stack, typed
 
 # Bytes that one worker writes, from which on they go past the caches: more than its share of a third-level cache.
 LARGE = 16 << 20
@@ -110,3 +110,12 @@ def write(source, target, reads, count):
     _write_vectors(source, target, offset(reads, side * (AHEAD_BYTES // VECTOR_BYTES)), vectors)
     for i in range(vectors * side, count):
         _write_element(offset(target, i), source[i])
+
+
+@native("F*, F*, F*, i8")
+def write_block(source, target, reads, count):
+    """target = source, past the caches, for memory that begins anywhere; what comes next is computed from `reads`."""
+    noalias()
+    head = min(count, before_line(target))
+    write(source, target, reads, head)
+    write(offset(source, head), offset(target, head), offset(reads, head), count - head)
