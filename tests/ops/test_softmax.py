@@ -59,6 +59,17 @@ def test_large_results_have_the_same_bits_and_leave_their_surroundings_alone(n, 
         team.set_threads(before)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("batch", [15, 16, 32])
+def test_narrow_rows_leave_what_is_behind_the_last_one_alone(batch, n, dtype, rng):
+    """A row's last columns are written together with the beginning of the next row."""
+    x = rng.standard_normal((batch, n)).astype(dtype)
+    memory = np.full(x.size + 16, 7, dtype)
+    softmax(x, memory[: x.size].reshape(batch, n))
+    assert_close(softmax, memory[: x.size].reshape(batch, n), x)
+    assert (memory[x.size :] == 7).all()
+
+
 @given(
     batch=st.integers(0, 2 * MOST_ROWS + 3),
     n=st.integers(1, NARROW_COLUMNS + 20),
