@@ -14,7 +14,7 @@ from typing import Any
 from . import rounds
 from .cases import CASES
 from .cast import Cast
-from .operations import OPERATIONS
+from .operations import ACTIVATIONS, OPERATIONS
 from .plan import Plan, Say, cut
 from .process import Contestant
 from .record import Row, spread
@@ -30,14 +30,13 @@ IN_CACHE, OUT_OF_CACHE = 512 << 10, 256 << 20  # bytes of the working set of a c
 PARAMETERS = (1 << 12, 1 << 16, 1 << 20, 1 << 24)
 # (rows, columns) within the second-level cache, and far out of the last one.
 STREAMS: dict[str, tuple[tuple[int, int], ...]] = {
-    "relu": ((256, 256), (32768, 1024)),
-    "gelu": ((256, 256), (32768, 1024)),
-    "tanh": ((256, 256), (32768, 1024)),
-    "relu backward": ((160, 256), (24576, 1024)),
-    "gelu backward": ((160, 256), (24576, 1024)),
-    "tanh backward": ((160, 256), (24576, 1024)),
+    **{kind: ((256, 256), (32768, 1024)) for kind in ACTIVATIONS},
+    **{f"{kind} backward": ((160, 256), (24576, 1024)) for kind in ACTIVATIONS},
     "layernorm": ((256, 256), (32768, 1024)),
     "layernorm backward": ((160, 256), (24576, 1024)),
+    "rmsnorm": ((256, 256), (32768, 1024)),
+    "rmsnorm backward": ((160, 256), (24576, 1024)),
+    "softmax": ((6400, 10), (64, 1000), (3360000, 10), (33600, 1000)),
     "cross-entropy": ((6400, 10), (64, 1000), (3200000, 10), (33600, 1000)),
     "dropout": ((256, 256), (32768, 1024)),
 }

@@ -33,6 +33,7 @@ ELEMENT = 16 * EPS32  # the formula of one element, in any order and with any li
 TILE = 32  # rows (or, of flat arrays, pieces) whose repetition is the batch
 ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
 ADAM_STEP = 10  # the step that is checked: the states are not empty
+ACTIVATIONS = ("relu", "gelu", "tanh", "sigmoid", "silu", "softplus", "mish")
 DROPOUT = 0.5
 EPS = 1e-5  # of LayerNorm
 
@@ -166,7 +167,8 @@ def forward_operation(kind: str, flops: int) -> Operation:
 
     def verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
         z = inputs["z"][:TILE]
-        return [compare("a", results["a"], reference.activation(z, kind), np.abs(z), ELEMENT)]
+        a = reference.activation(z, kind)
+        return [compare("a", results["a"], a, np.maximum(np.abs(z), np.abs(a)), ELEMENT)]
 
     return Operation(
         lambda shape, form: {"z": batch(*shape, 0)}, verdicts, lambda shape: 8 * prod(shape),
@@ -197,7 +199,7 @@ def backward_operation(kind: str, flops: int) -> Operation:
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------- LayerNorm
+# ---------------------------------------------------------------------------------------------- LayerNorm, RMSNorm
 
 
 def layernorm_inputs(shape: Shape, form: str) -> Arrays:
@@ -237,7 +239,45 @@ def layernorm_backward_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict
     ]
 
 
-# ---------------------------------------------------------------------------------------------- cross-entropy, dropout
+def rmsnorm_inputs(shape: Shape, form: str) -> Arrays:
+    rows, n = shape
+    return {"x": batch(rows, n, 0), "gamma": random((n,), 1)}
+
+
+def rmsnorm_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
+    y, _ = reference.rmsnorm(inputs["x"][:TILE], inputs["gamma"], EPS)
+    return [compare("y", results["y"], y, np.abs(y), ELEMENT)]
+
+
+def rmsnorm_backward_inputs(shape: Shape, form: str) -> Arrays:
+    rows, n = shape
+    x, gamma = random((TILE, n), 1), random((n,), 2)
+    _, stats = reference.rmsnorm(x, gamma, EPS)
+    return {
+        "dy": batch(rows, n, 0), "x": repeated(x, rows, 1), "gamma": gamma,
+        "stats": repeated(stats.astype(np.float32), rows, 3),
+    }  # fmt: skip
+
+
+def rmsnorm_backward_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
+    rows = len(inputs["x"])
+    dy, x, stats = (inputs[name][:TILE].astype(np.float64) for name in ("dy", "x", "stats"))
+    dx, _ = reference.rmsnorm_backward(dy, x, inputs["gamma"], stats)
+    rstd = stats.reshape(TILE, 1)
+    h, g = x * rstd, np.abs(dy * inputs["gamma"])
+    size = rstd * (g + np.abs(h) * (g * np.abs(h)).mean(1, keepdims=True))
+    return [
+        compare("dx", results["dx"], dx, size, ELEMENT),
+        column_sum("dgamma", results["dgamma"], dy * h, rows),
+    ]
+
+
+# ---------------------------------------------------------------------------------------- softmax, cross-entropy, dropout
+
+
+def softmax_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
+    p = reference.softmax(inputs["x"][:TILE])
+    return [compare("p", results["p"], p, p, 2 * ELEMENT)]
 
 
 def cross_entropy_inputs(shape: Shape, form: str) -> Arrays:
@@ -278,16 +318,32 @@ OPERATIONS: dict[str, Operation] = {
     "relu": forward_operation("relu", 1),
     "gelu": forward_operation("gelu", 5),
     "tanh": forward_operation("tanh", 1),
+    "sigmoid": forward_operation("sigmoid", 3),
+    "silu": forward_operation("silu", 4),
+    "softplus": forward_operation("softplus", 3),
+    "mish": forward_operation("mish", 7),
     "relu backward": backward_operation("relu", 0),
     "gelu backward": backward_operation("gelu", 9),
     "tanh backward": backward_operation("tanh", 2),
+    "sigmoid backward": backward_operation("sigmoid", 2),
+    "silu backward": backward_operation("silu", 7),
+    "softplus backward": backward_operation("softplus", 3),
+    "mish backward": backward_operation("mish", 12),
     # Twice 2 operations an element for mean and variance, 4 to normalise.
     "layernorm": Operation(layernorm_inputs, layernorm_verdicts,
                            lambda shape: 8 * prod(shape) + 8 * shape[0] + 8 * shape[1], lambda shape: 8 * prod(shape)),
     "layernorm backward": Operation(layernorm_backward_inputs, layernorm_backward_verdicts,
                                     lambda shape: 12 * prod(shape) + 8 * shape[0] + 12 * shape[1],
                                     lambda shape: 14 * prod(shape)),
+    # A square and its sum, 2 to normalise.
+    "rmsnorm": Operation(rmsnorm_inputs, rmsnorm_verdicts,
+                         lambda shape: 8 * prod(shape) + 4 * shape[0] + 4 * shape[1], lambda shape: 4 * prod(shape)),
+    "rmsnorm backward": Operation(rmsnorm_backward_inputs, rmsnorm_backward_verdicts,
+                                  lambda shape: 12 * prod(shape) + 4 * shape[0] + 8 * shape[1],
+                                  lambda shape: 10 * prod(shape)),
     # Maximum, difference, exp, sum, product.
+    "softmax": Operation(lambda shape, form: {"x": batch(*shape, 0)}, softmax_verdicts,
+                         lambda shape: 8 * prod(shape), lambda shape: 5 * prod(shape)),
     "cross-entropy": Operation(cross_entropy_inputs, cross_entropy_verdicts,
                                lambda shape: 8 * prod(shape) + 8 * shape[0], lambda shape: 5 * prod(shape)),
     # The product and the choice; what the random numbers cost is each library's own affair.

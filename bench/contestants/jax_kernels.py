@@ -10,11 +10,26 @@ import optax
 from ..operations import ADAM, ADAM_STEP, DROPOUT, EPS, OPERATIONS, Arrays
 from .calls import Calls, keep_memory
 
-FORWARD = {"relu": jax.nn.relu, "gelu": partial(jax.nn.gelu, approximate=False), "tanh": jnp.tanh}
+FORWARD = {
+    "relu": jax.nn.relu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "tanh": jnp.tanh,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "mish": jax.nn.mish,
+}
+
+
+def _slope_of_input(kind: str, da, z):
+    return jax.vjp(FORWARD[kind], z)[1](da)[0]
+
+
 BACKWARD = {
     "relu": lambda da, a: jnp.where(a > 0, da, 0),
-    "gelu": lambda da, z: jax.vjp(FORWARD["gelu"], z)[1](da)[0],
     "tanh": lambda da, a: da * (1 - a * a),
+    "sigmoid": lambda da, a: da * (a * (1 - a)),
+    **{kind: partial(_slope_of_input, kind) for kind in ("gelu", "silu", "softplus", "mish")},
 }
 
 
@@ -37,6 +52,18 @@ def _layernorm_backward(dy, x, gamma, stats) -> Arrays:
     return {"dx": dx, "dgamma": (dy * h).sum(0), "dbeta": dy.sum(0)}
 
 
+def _rmsnorm(x, gamma) -> Arrays:
+    """Also gives what the backward pass needs."""
+    rstd = jax.lax.rsqrt(jnp.square(x).mean(1, keepdims=True) + EPS)
+    return {"y": gamma * (x * rstd), "rstd": rstd}
+
+
+def _rmsnorm_backward(dy, x, gamma, stats) -> Arrays:
+    rstd = stats.reshape(-1, 1)
+    h, g = x * rstd, dy * gamma
+    return {"dx": rstd * (g - h * (g * h).mean(1, keepdims=True)), "dgamma": (dy * h).sum(0)}
+
+
 def _cross_entropy(logits, target) -> Arrays:
     def loss(logits):
         return optax.softmax_cross_entropy_with_integer_labels(logits, target).mean()
@@ -56,6 +83,9 @@ FORMULAS: dict[str, Callable[..., Arrays]] = {
     **{f"{kind} backward": partial(_backward, kind) for kind in BACKWARD},
     "layernorm": _layernorm,
     "layernorm backward": _layernorm_backward,
+    "rmsnorm": _rmsnorm,
+    "rmsnorm backward": _rmsnorm_backward,
+    "softmax": lambda x: {"p": jax.nn.softmax(x)},
     "cross-entropy": _cross_entropy,
     "dropout": _dropout,
 }

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 import gdkernels as gd
-from gdkernels.cpu import activation, cross_entropy, dropout, matmul, norm, optim
+from gdkernels.cpu import activation, cross_entropy, dropout, matmul, norm, optim, softmax
 from gdkernels.cpu.runtime import team
 from gdkernels.cpu.runtime.dispatch import address
 from gdkernels.cpu.runtime.jit import Op, kernel
@@ -17,7 +17,7 @@ from gdkernels.cpu.runtime.simd import invoke, offset
 from gdkernels.cpu.runtime.team import run_all, share, wait
 from gdkernels.scalar.optim import ROWS, RULES
 
-from ..operations import ADAM, ADAM_STEP, DROPOUT, EPS, OPERATIONS, Arrays, line_up
+from ..operations import ACTIVATIONS, ADAM, ADAM_STEP, DROPOUT, EPS, OPERATIONS, Arrays, line_up
 from .calls import Calls
 
 PHASE = 4  # words of a phase: entry, address of the operands, range, quantum
@@ -124,6 +124,32 @@ def _layernorm_backward(inputs: Arrays, op: str):
     )
 
 
+def _rmsnorm(inputs: Arrays, op: str):
+    x, gamma = inputs["x"], inputs["gamma"]
+    y, stats = empty(x, 3), np.zeros(len(x), np.float32)
+    return (
+        [norm.rmsnorm_op(x, None, gamma, y, stats, EPS)],
+        partial(gd.rmsnorm, x, gamma, EPS, out=y, stats=stats),
+        {"y": y},
+    )
+
+
+def _rmsnorm_backward(inputs: Arrays, op: str):
+    dy, x, gamma, stats = (inputs[name] for name in ("dy", "x", "gamma", "stats"))
+    dx, dgamma = empty(x, 4), empty(gamma, 5)
+    return (
+        norm.rmsnorm_backward_ops(dy, x, None, gamma, stats, dx, dgamma),
+        partial(gd.rmsnorm_backward, dy, x, gamma, stats, dx=dx, dgamma=dgamma),
+        {"dx": dx, "dgamma": dgamma},
+    )
+
+
+def _softmax(inputs: Arrays, op: str):
+    x = inputs["x"]
+    out = empty(x, 1)
+    return [softmax.softmax_op(x, out)], partial(gd.softmax, x, out=out), {"p": out}
+
+
 def _dropout(inputs: Arrays, op: str):
     x = inputs["x"]
     out = empty(x, 1)
@@ -137,14 +163,13 @@ def _dropout(inputs: Arrays, op: str):
 PREPARE = {
     "gemm": _gemm,
     "adam": _adam,
-    "relu": _forward,
-    "gelu": _forward,
-    "tanh": _forward,
-    "relu backward": _backward,
-    "gelu backward": _backward,
-    "tanh backward": _backward,
+    **dict.fromkeys(ACTIVATIONS, _forward),
+    **{f"{kind} backward": _backward for kind in ACTIVATIONS},
     "layernorm": _layernorm,
     "layernorm backward": _layernorm_backward,
+    "rmsnorm": _rmsnorm,
+    "rmsnorm backward": _rmsnorm_backward,
+    "softmax": _softmax,
     "dropout": _dropout,
 }
 

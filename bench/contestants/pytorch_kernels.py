@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, rms_norm
 
 from ..operations import ADAM, ADAM_STEP, DROPOUT, EPS, OPERATIONS, Arrays
 from .calls import Calls, keep_memory
@@ -34,11 +34,18 @@ FORWARD = {
     "relu": lambda z, a: torch.clamp_min(z, 0, out=a),
     "gelu": lambda z, a: torch._C._nn.gelu(z, out=a),
     "tanh": lambda z, a: torch.tanh(z, out=a),
+    "sigmoid": lambda z, a: torch.sigmoid(z, out=a),
+    "silu": lambda z, a: aten.silu.out(z, out=a),
+    "softplus": lambda z, a: torch._C._nn.softplus(z, out=a),
+    "mish": lambda z, a: aten.mish.out(z, out=a),
 }
 BACKWARD = {
     "relu": lambda da, a, dz: aten.threshold_backward.grad_input(da, a, 0, grad_input=dz),
     "gelu": lambda da, z, dz: aten.gelu_backward.grad_input(da, z, grad_input=dz),
     "tanh": lambda da, a, dz: aten.tanh_backward.grad_input(da, a, grad_input=dz),
+    "sigmoid": lambda da, a, dz: aten.sigmoid_backward.grad_input(da, a, grad_input=dz),
+    "silu": lambda da, z, dz: aten.silu_backward.grad_input(da, z, grad_input=dz),
+    "softplus": lambda da, z, dz: aten.softplus_backward.grad_input(da, z, 1, 20, grad_input=dz),
 }
 
 
@@ -55,6 +62,16 @@ def _backward(kind: str, da, saved) -> Prepared:
         torch.sum(dz, 0, out=db)
 
     return call, lambda: {"dz": dz, "db": db}
+
+
+def _mish_backward(da, saved) -> Prepared:
+    """Has no variant that writes into memory that is given."""
+
+    def call():
+        dz = aten.mish_backward(da, saved)
+        return dz, dz.sum(0)
+
+    return _keeping(call, "dz", "db")
 
 
 def _keeping(call: Callable[[], object], *names: str) -> Prepared:
@@ -81,6 +98,22 @@ def _layernorm_backward(dy, x, gamma, stats) -> Prepared:
     )  # fmt: skip
 
 
+def _rmsnorm(x, gamma) -> Prepared:
+    return _keeping(lambda: aten._fused_rms_norm(x, gamma.shape, gamma, EPS), "y")
+
+
+def _rmsnorm_backward(dy, x, gamma, stats) -> Prepared:
+    """What autograd calls; there is no kernel of its own for CPUs."""
+    inputs = x.requires_grad_(True), gamma.requires_grad_(True)
+    y = rms_norm(x, gamma.shape, gamma, EPS)
+    return _keeping(lambda: torch.autograd.grad(y, inputs, dy, retain_graph=True), "dx", "dgamma")
+
+
+def _softmax(x) -> Prepared:
+    out = torch.empty_like(x)
+    return lambda: torch.softmax(x, 1, out=out), lambda: {"p": out}
+
+
 def _cross_entropy(logits, target) -> Prepared:
     logits.requires_grad_(True)
 
@@ -100,8 +133,12 @@ PREPARE = {
     "adam": _adam,
     **{kind: partial(_forward, kind) for kind in FORWARD},
     **{f"{kind} backward": partial(_backward, kind) for kind in BACKWARD},
+    "mish backward": _mish_backward,
     "layernorm": _layernorm,
     "layernorm backward": _layernorm_backward,
+    "rmsnorm": _rmsnorm,
+    "rmsnorm backward": _rmsnorm_backward,
+    "softmax": _softmax,
     "cross-entropy": _cross_entropy,
     "dropout": _dropout,
 }

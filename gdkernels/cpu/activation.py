@@ -20,7 +20,8 @@ from .runtime.emit import lanes
 from .runtime.jit import Op, kernel, native
 from .runtime.layout import Code, Floats, Int, OptionalCode
 from .runtime.memory import COLUMN_QUANTUM, QUANTUM
-from .runtime.simd import apply, noalias, offset
+from .runtime.simd import address_of, apply, noalias, offset
+from .runtime.stream import before_line, is_large, piece, room, settle, write
 from .runtime.team import WORTH_SHARING, run, run_all
 from .runtime.vectors import CHAINS, add_chains, add_some, clear
 
@@ -32,8 +33,18 @@ def _forward(kind):
 
     def forward(z, a, count):
         noalias()
-        for i in range(count):
-            a[i] = act(z[i])
+        if address_of(z) == address_of(a) or not is_large(count, z):
+            for i in range(count):
+                a[i] = act(z[i])
+            return
+        some, first, length = piece(z), 0, before_line(a)
+        while first < count:
+            for i in range(length):
+                some[i] = act(z[first + i])
+            write(some, offset(a, first), offset(z, first), length)
+            first += length
+            length = min(room(z), count - first)
+        settle()
 
     forward.__name__, forward.__doc__ = f"{kind}_forward", f"a = {kind}(z); a may be z."
     return native("F*, F*, i8")(forward)

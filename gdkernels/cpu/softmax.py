@@ -9,15 +9,14 @@ only; there a block is transposed, so that the rows stand side by side in a vect
 order in both cases, so that its bits depend on n alone.
 """
 
-import math
-
 from ..scalar.elementary import log
 from .cost import work
 from .runtime.elementary import lifted_exp, scale_down
 from .runtime.emit import lanes
 from .runtime.jit import Op, inlined, kernel, native
 from .runtime.layout import Floats, Int
-from .runtime.simd import noalias, offset, typed
+from .runtime.simd import address_of, noalias, offset, typed
+from .runtime.stream import is_large, settle, write_block
 from .runtime.team import run
 from .runtime.vectors import add_columns, columns_of_rows, peak_of_row, rows_of_columns, subtract_peaks
 
@@ -28,7 +27,10 @@ CHUNK_COLUMNS = 2048  # of a wide row, that are added up in one go
 
 # Places in a worker's scratch, in bytes.
 PEAK, TOTAL, LOG_TOTAL, FACTOR, PAIR = (8 * MOST_ROWS * slot for slot in range(5))
-EXPONENTIALS = 40 * MOST_ROWS  # of a narrow block, transposed; or of a chunk of a wide row that nobody wants
+# Of a narrow block, turned; or of a chunk of a wide row that nobody wants.
+EXPONENTIALS = 40 * MOST_ROWS
+MOST_STAGED = 1 << 15  # elements of a row that is put together before it goes past the caches
+STAGED = EXPONENTIALS + 8 * 2 * BLOCK_ELEMENTS
 
 
 @native("F*, i8")
@@ -38,31 +40,36 @@ def exponentials(x, count):
         x[i] = lifted_exp(x[i])
 
 
+@native("F*")
+def lower(values):
+    """values = values, scaled down, for a block."""
+    for r in range(MOST_ROWS):
+        values[r] = scale_down(values[r])
+
+
 @native("F*, F*, F*, F*, i8, i8")
 def narrow_exponentials(z, e, peak, total, rows, n):
-    """e[j, r] = exp(z[r, j] − peak[r]), lifted, and total[r] = Σ_j of it, for as many rows as a vector has lanes."""
+    """e[j, r] = exp(z[r, j] − peak[r]), lifted, and total[r] = Σ_j exp(z[r, j] − peak[r]), side by side as many rows as a
+    vector has lanes."""
     noalias()
     side = lanes(z)
-    for r in range(side):
-        peak[r] = -math.inf
-    for j in range(0, n, side):
-        columns_of_rows(offset(z, j), n, rows, min(side, n - j), offset(e, j * side), peak)
-    subtract_peaks(e, n, peak)
-    exponentials(e, n * side)
-    add_columns(e, n, total)
-    for r in range(side):
-        total[r] = scale_down(total[r])
+    for r in range(0, rows, side):
+        columns = offset(e, r * n)
+        columns_of_rows(offset(z, r * n), n, rows - r, columns, offset(peak, r))
+        subtract_peaks(columns, n, offset(peak, r))
+    exponentials(e, (rows + side - 1) // side * side * n)
+    for r in range(0, rows, side):
+        add_columns(offset(e, r * n), n, offset(total, r))
+    lower(total)
 
 
 @native("F*, F*, F*, i8, i8")
 def narrow_product(e, factor, out, rows, n):
-    """out[r, j] = e[j, r] factor[r], for as many rows as a vector has lanes; `factor` is scaled down."""
+    """out[r, j] = e[j, r] factor[r]."""
     noalias()
     side = lanes(e)
-    for r in range(side):
-        factor[r] = scale_down(factor[r])
-    for j in range(0, n, side):
-        rows_of_columns(offset(e, j * side), factor, offset(out, j), n, rows, min(side, n - j))
+    for r in range(0, rows, side):
+        rows_of_columns(offset(e, r * n), offset(factor, r), offset(out, r * n), n, rows - r)
 
 
 @native("F*, i8 -> F")
@@ -85,8 +92,7 @@ def row_exponentials(z, e, n, peak):
 
 @native("F*, i8, F")
 def row_product(e, n, factor):
-    """e = e factor, scaled down."""
-    factor = scale_down(factor)
+    """e = e factor."""
     for j in range(n):
         e[j] *= factor
 
@@ -119,12 +125,7 @@ def block_exponentials(z, e, memory, rows, n, keep):
     peak, total = typed(memory + PEAK, z), typed(memory + TOTAL, z)
     spare = typed(memory + EXPONENTIALS, z)
     if n <= NARROW_COLUMNS:
-        side = lanes(z)
-        for r in range(0, rows, side):
-            narrow_exponentials(
-                offset(z, r * n), offset(spare, r * NARROW_COLUMNS), offset(peak, r), offset(total, r),
-                min(side, rows - r), n,
-            )  # fmt: skip
+        narrow_exponentials(z, spare, peak, total, rows, n)
         return
     for r in range(rows):
         row = offset(z, r * n)
@@ -140,12 +141,9 @@ def block_exponentials(z, e, memory, rows, n, keep):
 def block_product(e, memory, rows, n):
     """e = exp(z − peak) FACTOR for the rows of the last `block_exponentials`, which were kept in `e`."""
     factor = typed(memory + FACTOR, e)
+    lower(factor)
     if n <= NARROW_COLUMNS:
-        side, spare = lanes(e), typed(memory + EXPONENTIALS, e)
-        for r in range(0, rows, side):
-            narrow_product(
-                offset(spare, r * NARROW_COLUMNS), offset(factor, r), offset(e, r * n), min(side, rows - r), n
-            )
+        narrow_product(typed(memory + EXPONENTIALS, e), factor, e, rows, n)
         return
     for r in range(rows):
         row_product(offset(e, r * n), n, factor[r])
@@ -155,14 +153,20 @@ def block_product(e, memory, rows, n):
 def softmax_rows(x: Floats, out: Floats, n: Int, start, stop, scratch):
     """out = softmax(x) on rows [start, stop). out may be x."""
     block = together(n)
+    staged = is_large((stop - start) * n, x) and n <= MOST_STAGED and address_of(x) != address_of(out)
     for first in range(start, stop, block):
         rows = min(block, stop - first)
-        p = offset(out, first * n)
-        block_exponentials(offset(x, first * n), p, scratch, rows, n, True)
+        z, into = offset(x, first * n), offset(out, first * n)
+        p = typed(scratch + STAGED, x) if staged else into
+        block_exponentials(z, p, scratch, rows, n, True)
         total, factor = typed(scratch + TOTAL, x), typed(scratch + FACTOR, x)
         for r in range(rows):
             factor[r] = type(total[r])(1) / total[r]
         block_product(p, scratch, rows, n)
+        if staged:
+            write_block(p, into, offset(z, rows * n), rows * n)
+    if staged:
+        settle()
 
 
 @kernel

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import elementwise
-from .elementary import exp, expm1, log1p, normal_cdf, normal_pdf
+from .elementary import decay, expm1, log1p_of_fraction, normal_cdf, normal_pdf, normal_tail
 from .elementary import tanh as hyperbolic_tangent
 
 LEAKY_SLOPE = 0.01
@@ -57,7 +57,7 @@ def identity_grad(a):
 def sigmoid(z):
     """σ(z) = 1 / (1 + e^−z)."""
     one = type(z)(1)
-    e = exp(-abs(z))
+    e = decay(z)
     return (e if z < type(z)(0) else one) / (one + e)
 
 
@@ -139,8 +139,11 @@ def selu_grad(a):
 
 @elementwise
 def gelu(z):
-    """z P(N(0, 1) ≤ z). Hendrycks, Gimpel, Gaussian error linear units (2016), 1606.08415."""
-    return _at_least(z, -type(z)(GATE_BOUND)) * normal_cdf(z)
+    """z P(N(0, 1) ≤ z). Hendrycks, Gimpel, Gaussian error linear units (2016), 1606.08415.
+
+    This is max(z, 0) − |z| P(N(0, 1) > |z|), which takes the same formula on both sides of 0.
+    """
+    return _at_least(z, type(z)(0)) - abs(_held(z)) * normal_tail(z)
 
 
 @elementwise
@@ -164,7 +167,7 @@ def gelu_tanh_grad(z):
     one, square = type(z)(1), z * z
     u = type(z)(GELU_SCALE) * (z + type(z)(GELU_CUBIC) * square * z)
     slope = type(z)(2 * GELU_SCALE) * (one + type(z)(3 * GELU_CUBIC) * square)
-    e = exp(-abs(u + u))
+    e = decay(u + u)
     part = one / (one + e)
     gate = (e if z < type(z)(0) else one) * part
     return gate + z * (e * part * part) * slope
@@ -181,7 +184,7 @@ def silu_grad(z):
     """σ(z) + z σ(z) σ(−z)."""
     z = _held(z)
     one = type(z)(1)
-    e = exp(-abs(z))
+    e = decay(z)
     part = one / (one + e)
     return (e if z < type(z)(0) else one) * part + z * (e * part * part)
 
@@ -189,7 +192,7 @@ def silu_grad(z):
 @elementwise
 def softplus(z):
     """log(1 + e^z) = max(z, 0) + log(1 + e^−|z|)."""
-    return _at_least(z, type(z)(0)) + log1p(exp(-abs(z)))
+    return _at_least(z, type(z)(0)) + log1p_of_fraction(decay(z))
 
 
 @elementwise
@@ -205,7 +208,7 @@ def mish(z):
     With e = e^−|z| the gate is (1 + 2e) / (1 + 2e + 2e²) for z ≥ 0, and e (e + 2) / (e (e + 2) + 2) for z < 0.
     """
     one, two = type(z)(1), type(z)(2)
-    e = exp(-abs(z))
+    e = decay(z)
     negative = z < type(z)(0)
     above = e * (e + two) if negative else one + two * e
     below = above + (two if negative else two * e * e)
@@ -217,7 +220,7 @@ def mish_grad(z):
     """gate + z gate′, where gate′ = σ(z) / cosh²(softplus(z)) is 4e (1 + e) / below², times e for z ≥ 0; see `mish`."""
     z = _held(z)
     one, two, four = type(z)(1), type(z)(2), type(z)(4)
-    e = exp(-abs(z))
+    e = decay(z)
     negative = z < type(z)(0)
     above = e * (e + two) if negative else one + two * e
     part = one / (above + (two if negative else two * e * e))

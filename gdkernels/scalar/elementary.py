@@ -37,6 +37,16 @@ def log1p(x: float) -> float:
     return -math.inf if x == -1 else math.nan
 
 
+def log1p_of_fraction(x: float) -> float:
+    """log(1 + x) for x in [0, 1], the values of `decay`."""
+    return math.log1p(x)
+
+
+def decay(x: float) -> float:
+    """e^−|x|."""
+    return math.exp(-abs(x))
+
+
 def tanh(x: float) -> float:
     """(e^x − e^−x) / (e^x + e^−x)."""
     return math.tanh(x)
@@ -45,6 +55,11 @@ def tanh(x: float) -> float:
 def normal_cdf(x: float) -> float:
     """P(N(0, 1) ≤ x) = erfc(−x/√2) / 2, without cancellation in the left tail."""
     return 0.5 * math.erfc(-x * math.sqrt(0.5))
+
+
+def normal_tail(x: float) -> float:
+    """P(N(0, 1) > |x|) = erfc(|x|/√2) / 2."""
+    return 0.5 * math.erfc(abs(x) * math.sqrt(0.5))
 
 
 def normal_pdf(x: float) -> float:

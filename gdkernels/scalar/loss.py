@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..ranges import LEAST, POSITIVE, UNIT, Option, Range
 from . import elementwise
-from .elementary import exp, expm1, log1p
+from .elementary import decay, expm1, log1p, log1p_of_fraction
 
 LOG_2 = math.log(2)
 
@@ -65,8 +65,8 @@ def binary_cross_entropy(logit, target, pos_weight):
     max(z, 0) + log1p(e^−|z|) cannot overflow, and no two large terms cancel.
     """
     zero, one = type(logit)(0), type(logit)(1)
-    small = exp(-abs(logit))  # in [0, 1]
-    tail = log1p(small)
+    small = decay(logit)  # in [0, 1]
+    tail = log1p_of_fraction(small)
     larger = one / (one + small)  # σ(|z|)
     smaller = small * larger  # σ(−|z|)
     positive = pos_weight * target

@@ -115,6 +115,9 @@ def test_a_nan_is_the_worst():
             3 * 24 + 2 * 4 + 3 * 6,
             0,
         ),  # dy, x, dx, statistics, gamma, dgamma, dbeta
+        ("rmsnorm", (4, 6), 2 * 24 + 4 + 6, 0),  # x, y, statistics, gamma
+        ("rmsnorm backward", (4, 6), 3 * 24 + 4 + 2 * 6, 0),  # dy, x, dx, statistics, gamma, dgamma
+        ("softmax", (4, 6), 2 * 24, 0),
         ("cross-entropy", (4, 6), 2 * 24, 8 * 4),  # logits, gradient, and a label (8 bytes) a row
         ("dropout", (4, 6), 2 * 24, 0),
     ],

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 import reference
 from gdkernels.cpu import activation as cpu_activation
 from gdkernels.cpu import cost
-from gdkernels.cpu.runtime import team
+from gdkernels.cpu.runtime import stream, team
 from gdkernels.cpu.runtime.jit import native
 from gdkernels.cpu.runtime.simd import noalias
 from gdkernels.ops.activation import KINDS, activation, activation_backward, saved_for
@@ -176,6 +176,27 @@ def test_in_place(kind, layout):
         activation_backward(*arguments, kind, out=arguments[place])
         np.testing.assert_array_equal(arguments[place], dz)
         np.testing.assert_array_equal(arguments[1 - place], (da, saved)[1 - place])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_results_have_the_same_bits_and_leave_their_surroundings_alone(kind, dtype):
+    """They go past the caches: in whole lines where these begin, and element by element before and behind."""
+    few = sample(dtype)
+    count = stream.LARGE // few.itemsize + 37
+    z = np.resize(few, count)
+    expected = np.resize(activation(few, kind), count)
+    before = team.get_threads()
+    team.set_threads(1)
+    try:
+        for shift in (0, 3):
+            memory = np.full(count + 32, 7, dtype)
+            activation(z, kind, memory[shift : shift + count])
+            assert memory[shift : shift + count].tobytes() == expected.tobytes()
+            assert (memory[:shift] == 7).all() and (memory[shift + count :] == 7).all()
+        assert activation(z, kind, z) is z
+        assert z.tobytes() == expected.tobytes()
+    finally:
+        team.set_threads(before)
 
 
 def in_row_order(dz) -> np.ndarray:

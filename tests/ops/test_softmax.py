@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference
-from gdkernels.cpu.runtime import team
+from gdkernels.cpu.runtime import stream, team
 from gdkernels.cpu.softmax import CHUNK_COLUMNS, MOST_ROWS, NARROW_COLUMNS
 from gdkernels.ops.softmax import log_softmax, softmax
 from reference import bounds
@@ -40,6 +40,34 @@ def assert_close(op, result, x):
 def test_it_matches_the_reference(shape, dtype, op, rng):
     x = (5 * rng.standard_normal(shape)).astype(dtype)
     assert_close(op, op(x), x)
+
+
+@pytest.mark.parametrize("n", [10, 1000, CHUNK_COLUMNS + 5])
+def test_large_results_have_the_same_bits_and_leave_their_surroundings_alone(n, dtype, rng):
+    few = (5 * rng.standard_normal((97, n))).astype(dtype)
+    rows = stream.LARGE // (n * few.itemsize) + 1
+    x, expected = np.resize(few, (rows, n)), np.resize(softmax(few), (rows, n))
+    before = team.get_threads()
+    team.set_threads(1)
+    try:
+        for shift in (0, 3):
+            memory = np.full(x.size + 32, 7, dtype)
+            softmax(x, memory[shift : shift + x.size].reshape(rows, n))
+            assert memory[shift : shift + x.size].tobytes() == expected.tobytes()
+            assert (memory[:shift] == 7).all() and (memory[shift + x.size :] == 7).all()
+    finally:
+        team.set_threads(before)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("batch", [15, 16, 32])
+def test_narrow_rows_leave_what_is_behind_the_last_one_alone(batch, n, dtype, rng):
+    """A row's last columns are written together with the beginning of the next row."""
+    x = rng.standard_normal((batch, n)).astype(dtype)
+    memory = np.full(x.size + 16, 7, dtype)
+    softmax(x, memory[: x.size].reshape(batch, n))
+    assert_close(softmax, memory[: x.size].reshape(batch, n), x)
+    assert (memory[x.size :] == 7).all()
 
 
 @given(

@@ -24,7 +24,8 @@ from numba.extending import overload, register_jitable
 from ...scalar import elementary
 from ...scalar import functions as functions_of_an_element
 from .flags import EXACT_FLAGS
-from .simd import add, bits, copysign, horner, shift_left, shift_right, sub
+from .machine import HAS_FMA
+from .simd import add, bits, copysign, fused, horner, shift_left, shift_right, sub
 
 _inlined = register_jitable(**EXACT_FLAGS)
 
@@ -45,6 +46,7 @@ class Format:
     ln2_low: float
     exp: tuple[float, ...]  # (e^r − 1 − r) / r² for |r| ≤ log(2) / 2, also a little beyond
     log: tuple[float, ...]  # (log(1 + f) − f + f²/2) / f³ for √½ ≤ 1 + f < √2
+    log_of_fraction: tuple[float, ...]  # (log(1 + f) − f) / f² for 0 ≤ f ≤ 1
     tail_above: tuple[float, ...]  # P(N(0, 1) > y) exp(y²/2), a quotient of polynomials of 0 ≤ y ≤ tail_end
     tail_below: tuple[float, ...]
     tail_end: float  # beyond it the density of N(0, 1) is 0
@@ -64,6 +66,17 @@ FLOAT32 = Format(
     ln2_low=-2.1219444005469057e-4,
     exp=(0.49999997, 0.16666543, 0.0416672, 0.0083665205, 0.0013882521),
     log=(0.3333333, -0.2500082, 0.20001227, -0.16623357, 0.14201757, -0.1316018, 0.12761581, -0.07634507),
+    log_of_fraction=(
+        -0.49999933,
+        0.33330512,
+        -0.2495859,
+        0.19695412,
+        -0.15355429,
+        0.10680612,
+        -0.057665004,
+        0.020204887,
+        -0.0033185405,
+    ),
     tail_above=(0.5, 0.43811654, 0.18309435, 0.040583257, 0.004108163),
     tail_below=(1.0, 1.6741180, 1.2019371, 0.46909676, 0.10173361, 0.010297518),
     tail_end=14.40625,
@@ -91,6 +104,13 @@ FLOAT64 = Format(
         -0.12499999691447583, 0.11111111147426582, -0.1000001520604821, 0.09090923932990747, -0.08332913545893542,
         0.07691529800733134, -0.07149439435622247, 0.06684589290485728, -0.061966791183371124, 0.05668376834695524,
         -0.05677780299511294, 0.06503491506789366, -0.059817134506345536, 0.02615102129878042,
+    ),
+    log_of_fraction=(
+        -0.499999999999999, 0.3333333333331395, -0.24999999998631994, 0.19999999950439248, -0.16666665578777484,
+        0.14285698376867376, -0.12499835229453037, 0.11109850130966914, -0.09992646825803142, 0.09057473568832106,
+        -0.08212639674337001, 0.07341412066148714, -0.06310934091009966, 0.05039057801783465, -0.03587724313630355,
+        0.021808311565702627, -0.010807986859276404, 0.004139865425334472, -0.0011396546539660262,
+        0.00019944895968980006, -1.6599044628112686e-05,
     ),
     tail_above=(
         0.5, 0.8280071206529867, 0.6797389751465744, 0.3574461645364077, 0.13209631415990217, 0.03568500229009159,
@@ -122,10 +142,13 @@ def functions(c: Format) -> dict:
         c.exp,
     )
     rounder = real(1.5 * 2**c.mantissa)
-    biased_rounder = real(1.5 * 2**c.mantissa + c.bias)  # leaves the bits of 2^n's exponent
+    # Leave the bits of the exponent of 2^n, and of 2^(n + lift).
+    biased_rounder = real(1.5 * 2**c.mantissa + c.bias)
+    lifting_rounder = real(1.5 * 2**c.mantissa + c.bias + c.lift)
     exp_of_minus_coefficients = tuple((-1) ** i * coefficient for i, coefficient in enumerate(c.exp))
     ln2, tanh_most = real(math.log(2)), real(-c.expm1_least)
     exp_least, exp_most, expm1_least = real(c.exp_range[0]), real(c.exp_range[1]), real(c.expm1_least)
+    decay_end = -exp_least
     exp_least_normal, expm1_most = real(c.exp_least_normal), real(math.ceil(c.exp_range[1]))
     lift, nothing, lowered = integer(c.lift), integer(0), real(2.0**-c.lift)
     tiny = real(2.0 ** (-c.mantissa - 2))
@@ -143,28 +166,22 @@ def functions(c: Format) -> dict:
         return bits(rounded), polynomial(x - n * ln2_high - n * ln2_low)
 
     @_inlined
-    def reduce_sum(x, low):
-        """The same for x + low; `low` is what the rounding of x has lost."""
-        rounded = (x + low) * log2_e + rounder
-        n = rounded - rounder
-        return bits(rounded), polynomial(x - n * ln2_high - n * ln2_low + low)
-
-    @_inlined
     def power(n):
         """2^n, for the exponents of normal numbers."""
         return bits(shift_left(add(n, bias), places))
 
     @_inlined
-    def lifted(n, e):
-        """(1 + e) 2^(n + lift)."""
-        scale = power(add(n, lift))
+    def lifted(rounded, e):
+        """(1 + e) 2^(n + lift), where n was rounded by `lifting_rounder`."""
+        scale = bits(shift_left(bits(rounded), places))
         return e * scale + scale
 
     @_inlined
-    def exp_of_sum(x, low):
-        """e^(x + low) for x ≤ 0 in `exp_range`."""
-        n, e = reduce_sum(x, low)
-        return lifted(n, e) * lowered
+    def lifted_exp_of_sum(x, low):
+        """e^(x + low) 2^lift for x ≤ 0 in `exp_range`; `low` is what the rounding of x has lost."""
+        rounded = x * log2_e + lifting_rounder
+        n = rounded - lifting_rounder
+        return lifted(rounded, polynomial(x - n * ln2_high - n * ln2_low + low))
 
     def lifted_exp(x):
         """e^x 2^lift for x ≤ 0: 1.3 + 0.03 |x| and 1.3 + 0.3 |x| ulp, less than 1.3 + |x| without fused multiply-add.
@@ -172,8 +189,8 @@ def functions(c: Format) -> dict:
         One constant for log 2 is enough: the rounding of x = z − peak may already have cost as much.
         """
         x = exp_least if x < exp_least else x
-        rounded = x * log2_e + rounder
-        return lifted(bits(rounded), polynomial(x - (rounded - rounder) * ln2))
+        rounded = x * log2_e + lifting_rounder
+        return lifted(rounded, polynomial(x - (rounded - lifting_rounder) * ln2))
 
     def scale_down(x):
         """x 2^−lift."""
@@ -187,6 +204,15 @@ def functions(c: Format) -> dict:
         y = bits(add(bits(one + e), shift_left(n, places)))  # times 2^n, which itself may be ∞
         y = y * lowered if denormal else y
         return y if x <= exp_most else x + infinity
+
+    def decay(x):
+        """e^−|x|: 1.05 and 0.99 ulp. Nothing overflows, and every result is rounded once at 2^lift times its size."""
+        y = abs(x)
+        y = decay_end if y > decay_end else y
+        rounded = lifting_rounder - y * log2_e
+        n = rounded - lifting_rounder
+        r = y + n * ln2_high + n * ln2_low
+        return lifted(rounded, r * r * horner(r, exp_of_minus_coefficients) - r) * lowered
 
     def expm1(x):
         """e^x − 1: 1.60 and 1.84 ulp."""
@@ -254,10 +280,17 @@ def functions(c: Format) -> dict:
         y = y if x < infinity else x
         return y if x > -one else (-infinity if x == -one else nan)
 
+    fraction_coefficients = c.log_of_fraction
+
+    def log1p_of_fraction(x):
+        """log(1 + x) for 0 ≤ x ≤ 1: 1.28 and 1.30 ulp."""
+        return x * x * horner(x, fraction_coefficients) + x
+
     # ------------------------------------------------------------------------------------------ normal law
-    tail_above, tail_below, tail_end = c.tail_above, c.tail_below, real(c.tail_end)
+    tail_above, tail_end = c.tail_above, real(c.tail_end)
+    lifted_tail_below = tuple(2.0**c.lift * coefficient for coefficient in c.tail_below)
     coarsener = real(1.5 * 2 ** (c.mantissa - c.tail_step))
-    density = real(1 / math.sqrt(2 * math.pi))
+    lowered_density = real(2.0**-c.lift / math.sqrt(2 * math.pi))
 
     @_inlined
     def size(x):
@@ -265,27 +298,44 @@ def functions(c: Format) -> dict:
         y = abs(x)
         return tail_end if y > tail_end else y
 
+    # −y²/2 comes in two parts: its rounding error would be multiplied by y²/2.
     @_inlined
-    def gauss(y):
-        """e^(−y²/2), from y² in two parts: its rounding error would be multiplied by y²/2."""
+    def fused_gauss(y):
+        """e^(−y²/2) 2^lift, with what the square loses by a fused multiply-add."""
+        left = -half * y
+        x = left * y
+        return lifted_exp_of_sum(x, fused(left, y, -x))
+
+    @_inlined
+    def split_gauss(y):
+        """e^(−y²/2) 2^lift, with a part of y whose square is exact."""
         coarse = (y + coarsener) - coarsener
-        return exp_of_sum(-half * coarse * coarse, -half * (y - coarse) * (y + coarse))
+        return lifted_exp_of_sum(-half * coarse * coarse, -half * (y - coarse) * (y + coarse))
+
+    gauss = fused_gauss if HAS_FMA else split_gauss
 
     @_inlined
     def tail(y):
-        """P(N(0, 1) > y) for 0 ≤ y ≤ `tail_end`."""
-        return gauss(y) * horner(y, tail_above) / horner(y, tail_below)
+        """P(N(0, 1) > y) for 0 ≤ y ≤ `tail_end`; the quotient undoes the lift, so that it is rounded once."""
+        return gauss(y) * horner(y, tail_above) / horner(y, lifted_tail_below)
 
     def normal_cdf(x):
         """P(N(0, 1) ≤ x): 6.3 and 7.5 ulp, both in the left tail."""
         y = tail(size(x))
         return y if x < zero else one - y
 
+    def normal_tail(x):
+        """P(N(0, 1) > |x|): 6.3 and 7.5 ulp."""
+        return tail(size(x))
+
     def normal_pdf(x):
         """The density of N(0, 1): 2.13 and 2.14 ulp."""
-        return gauss(size(x)) * density
+        return gauss(size(x)) * lowered_density
 
-    public = (exp, expm1, tanh, log, log1p, normal_cdf, normal_pdf, lifted_exp, scale_down)
+    public = (
+        exp, expm1, tanh, log, log1p, normal_cdf, normal_pdf, decay, log1p_of_fraction, normal_tail, lifted_exp,
+        scale_down,
+    )  # fmt: skip
     return {f.__name__: f for f in public}
 
 

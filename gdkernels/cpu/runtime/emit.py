@@ -7,14 +7,18 @@ from numba.extending import intrinsic
 from .machine import VECTOR_BITS
 from .simd import I1, I32, I64, VOID, declare
 
+PART_BITS = 128  # within which instructions move elements of longer vectors, but for few that are slow
+
 
 class Emitter:
-    """The vector operations of one element type at one place of the program."""
+    """The vector operations of one element type at one place of the program, on whole vectors if nothing else is said."""
 
-    def __init__(self, context, builder, element):
+    def __init__(self, context, builder, element, bits=VECTOR_BITS):
         self.builder = builder
         self.element = context.get_value_type(element)
-        self.lanes = VECTOR_BITS // element.bitwidth
+        self.bits = element.bitwidth
+        self.lanes = bits // element.bitwidth
+        self.part = self if bits == PART_BITS else Emitter(context, builder, element, PART_BITS)
         self.vector = ir.VectorType(self.element, self.lanes)
         self.align = element.bitwidth // 8
         self.suffix = f"v{self.lanes}f{element.bitwidth}"

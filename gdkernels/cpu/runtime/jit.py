@@ -38,6 +38,7 @@ from .dispatch import machine
 from .elementary import install
 from .flags import FLAGS, SUM_FLAGS
 from .layout import arguments_of, packer, parse_type, words_of
+from .pipeline import WideCompiler
 
 install()
 
@@ -117,7 +118,8 @@ class Native:
             entry, code = stored
             library = cpu_target.target_context.codegen().unserialize_library(code)
         else:
-            compiled = cfunc(self.signature(dtype), nopython=True, **self._flags)(self.function)
+            options = {"nopython": True, "pipeline_class": WideCompiler, **self._flags}
+            compiled = cfunc(self.signature(dtype), **options)(self.function)
             library, entry = compiled._library, compiled.native_name
             disk.save(self.symbol(dtype), target(self.source), (entry, library.serialize_using_object_code()))
         self._libraries.append(library)

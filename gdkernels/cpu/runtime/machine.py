@@ -45,6 +45,7 @@ def _vector_bits() -> int:
 
 
 VECTOR_BITS = _vector_bits()
+HAS_FMA = not IS_X86 or VECTOR_BITS > 128  # fused multiply-add as an instruction; all CPUs with AVX2 have it
 VECTOR_REGISTERS = 16 if IS_X86 and VECTOR_BITS < 512 else 32
 
 

@@ -336,6 +336,19 @@ def copysign(typingctx, magnitude, sign):
 
 
 @intrinsic
+def fused(typingctx, left, right, addend):
+    """left · right + addend, rounded once; only for machines that have it (`machine.HAS_FMA`)."""
+
+    def generate(context, builder, signature, arguments):
+        kind = arguments[0].type
+        suffix = "f32" if signature.return_type == types.float32 else "f64"
+        function = declare(builder.module, f"llvm.fma.{suffix}", kind, [kind] * 3)
+        return builder.call(function, arguments)
+
+    return left(left, left, left), generate
+
+
+@intrinsic
 def horner(typingctx, x, coefficients):
     """c[0] + x (c[1] + x (c[2] + …)), in the type of x; `coefficients` is a tuple of constants."""
 

@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .emit import Emitter
+from .emit import PART_BITS, Emitter
 from .jit import native
 from .simd import I32, I64
 
@@ -15,19 +15,39 @@ CHAINS = 4  # sums of a row that run side by side, because an addition takes as 
 
 
 def _turned(emit, rows):
-    """The columns of `lanes` rows: log2(lanes) rounds, each of which interleaves the first half with the second."""
-    lanes = emit.lanes
-    low = [lane // 2 + lane % 2 * lanes for lane in range(lanes)]
-    high = [lane + lanes // 2 for lane in low]
+    """Columns of rows: as many rows as 128 bits have lanes, log2 of that rounds, each of which interleaves the first half
+    with the second. The 128-bit parts of a vector are turned each by itself, in one instruction for a vector."""
+    side, lanes = len(rows), emit.lanes
+    low = [part + lane // 2 + lane % 2 * lanes for part in range(0, lanes, side) for lane in range(side)]
+    high = [lane + side // 2 for lane in low]
     masks = [ir.Constant(ir.VectorType(I32, lanes), mask) for mask in (low, high)]
-    width = lanes
+    width = side
     while width > 1:
-        halves = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
+        halves = zip(rows[: side // 2], rows[side // 2 :], strict=True)
         rows = [
             emit.builder.shuffle_vector(left, right, mask) for left, right in list(halves) for mask in masks
         ]
         width //= 2
     return rows
+
+
+def _joined(emit, parts):
+    """The vector of these parts of 128 bits."""
+    while len(parts) > 1:
+        width = 2 * parts[0].type.count
+        order = ir.Constant(ir.VectorType(I32, width), list(range(width)))
+        parts = [
+            emit.builder.shuffle_vector(low, high, order)
+            for low, high in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
+
+
+def _part(emit, vector, number):
+    """The part of 128 bits of a vector with this number."""
+    side = PART_BITS // emit.bits
+    order = list(range(number * side, number * side + side))
+    return emit.builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, side), order))
 
 
 def _larger(emit, left, right):
@@ -39,32 +59,75 @@ def _filled(emit, value):
     return ir.Constant(emit.vector, [ir.Constant(emit.element, value)] * emit.lanes)
 
 
-@intrinsic
-def columns_of_rows(typingctx, source, n, rows, columns, target, peak):
-    """target[c, r] = source[r, c] for `lanes` lanes r and c, and peak[r] = max(peak[r], source[r, :]).
+def _columns(emit, source, n, rows, live, target, peak):
+    """Some columns of `lanes` rows, as many as 128 bits have: write them to `target`, and give the larger of `peak` and
+    them. Only `live` of them are there, or all where it is None.
 
-    Rows of `source` are n apart, of `target` `lanes`. Where there are less `rows` (at least 1), the last is repeated;
-    columns beyond the `columns` there are hold −∞.
+    Elements beyond a row's end are those of the next row, and do not count; what lies beyond the last row is not read.
+    """
+    builder, part = emit.builder, emit.part
+    side = part.lanes
+    lines = []
+    for row in range(side):
+        parts = []
+        for number in range(row, emit.lanes, side):
+            place = emit.at(source, builder.mul(n, emit.row(number, rows)))
+            beyond = live is not None and (rows is not None or number == emit.lanes - 1)
+            parts.append(part.load(place, part.mask(live) if beyond else None))
+        lines.append(_joined(emit, parts))
+    least = _filled(emit, float("-inf"))
+    for column, vector in enumerate(_turned(emit, lines)):
+        emit.store(vector, emit.at(target, I64(column * emit.lanes)))
+        if live is not None:
+            there = builder.icmp_signed("<", I64(column), live)
+            vector = builder.select(there, vector, least)
+        peak = _larger(emit, vector, peak)
+    return peak
+
+
+def _turn_in(emit, source, n, rows, target, peak):
+    """`columns_of_rows`, of `lanes` rows where `rows` is None."""
+    builder, side = emit.builder, emit.part.lanes
+    whole, rest = builder.sdiv(n, I64(side)), builder.srem(n, I64(side))
+
+    def several(places, peaks):
+        return [_columns(emit, places[0], n, rows, None, places[1], peaks[0])]
+
+    least = _filled(emit, float("-inf"))
+    (largest,) = emit.repeat(whole, [source, target], [I64(side), I64(side * emit.lanes)], [least], several)
+    emit.store(largest, peak)
+    with builder.if_then(builder.icmp_signed(">", rest, I64(0))):
+        done = builder.sub(n, rest)
+        from_here, to_here = emit.at(source, done), emit.at(target, builder.mul(done, I64(emit.lanes)))
+        emit.store(_columns(emit, from_here, n, rows, rest, to_here, largest), peak)
+
+
+@intrinsic
+def columns_of_rows(typingctx, source, n, rows, target, peak):
+    """target[c, r] = source[r, c] for `lanes` lanes r and the n columns c, and peak[r] = max source[r, :].
+
+    Rows of `source` are n apart, of `target` `lanes`. Where there are less `rows` (at least 1), the last is repeated. Of
+    `target` as many columns are written as whole parts of 128 bits have.
     """
 
     def generate(context, builder, signature, arguments):
-        source, n, rows, columns, target, peak = arguments
+        source, n, rows, target, peak = arguments
         emit = Emitter(context, builder, signature.args[0].dtype)
-        mask, least = emit.mask(columns), _filled(emit, float("-inf"))
-        lines = []
-        for row in range(emit.lanes):
-            start = emit.at(source, builder.mul(n, emit.row(row, rows)))
-            lines.append(builder.select(mask, emit.load(start, mask), least))
-        turned = _turned(emit, lines)
-        for column, vector in enumerate(turned):
-            emit.store(vector, emit.at(target, I64(column * emit.lanes)))
-        while len(turned) > 1:
-            turned = [_larger(emit, a, b) for a, b in zip(turned[::2], turned[1::2], strict=True)]
-        emit.store(_larger(emit, turned[0], emit.load(peak)), peak)
+        with builder.if_else(_plain(emit, n, rows)) as (all_there, some_there):
+            with all_there:
+                _turn_in(emit, source, n, None, target, peak)
+            with some_there:
+                _turn_in(emit, source, n, rows, target, peak)
         return context.get_dummy_value()
 
-    i8 = types.int64
-    return types.void(source, i8, i8, i8, source, source), generate
+    return types.void(source, types.int64, types.int64, source, source), generate
+
+
+def _plain(emit, n, rows):
+    """Are there `lanes` rows, of which each has room for what is written beyond the end of the one before it?"""
+    builder = emit.builder
+    full = builder.icmp_signed(">=", rows, I64(emit.lanes))
+    return builder.and_(full, builder.icmp_signed(">=", n, I64(emit.part.lanes // 2)))
 
 
 @intrinsic
@@ -103,28 +166,62 @@ def add_columns(typingctx, source, columns, total):
     return types.void(source, types.int64, source), generate
 
 
-@intrinsic
-def rows_of_columns(typingctx, source, factor, target, n, rows, columns):
-    """target[r, c] = source[c, r] factor[r] for `rows` rows and `columns` columns, at most `lanes` of each.
+def _rows(emit, source, factors, target, n, rows, live):
+    """Write some columns of `lanes` rows, as many as 128 bits have, or `live` of them: what lies beyond is written, too, but
+    behind the last row."""
+    builder, part = emit.builder, emit.part
+    side = part.lanes
+    columns = [
+        builder.fmul(emit.load(emit.at(source, I64(column * emit.lanes))), factors) for column in range(side)
+    ]
+    turned = _turned(emit, columns)
+    for row in range(emit.lanes):
+        piece = _part(emit, turned[row % side], row // side)
+        place = emit.at(target, builder.mul(n, I64(row)))
+        beyond = live is not None and (rows is not None or row == emit.lanes - 1)
+        if rows is None:
+            part.store(piece, place, part.mask(live) if beyond else None)
+            continue
+        with emit.when_live(row, rows):
+            part.store(piece, place, part.mask(live) if beyond else None)
 
-    Rows of `source` are `lanes` apart, of `target` n.
+
+def _turn_out(emit, source, factors, target, n, rows):
+    """`rows_of_columns`, of `lanes` rows where `rows` is None. The rest of the rows goes first: what is written beyond a
+    row's end is the next one's beginning."""
+    builder, side = emit.builder, emit.part.lanes
+    whole, rest = builder.sdiv(n, I64(side)), builder.srem(n, I64(side))
+    with builder.if_then(builder.icmp_signed(">", rest, I64(0))):
+        done = builder.sub(n, rest)
+        from_here, to_here = emit.at(source, builder.mul(done, I64(emit.lanes))), emit.at(target, done)
+        _rows(emit, from_here, factors, to_here, n, rows, rest)
+
+    def several(places, _):
+        _rows(emit, places[0], factors, places[1], n, rows, None)
+        return []
+
+    emit.repeat(whole, [source, target], [I64(side * emit.lanes), I64(side)], [], several)
+
+
+@intrinsic
+def rows_of_columns(typingctx, source, factor, target, n, rows):
+    """target[r, c] = source[c, r] factor[r] for `rows` rows (at most `lanes`) and n columns.
+
+    Rows of `source` are `lanes` apart, of `target` n. Of `source` as many columns are read as whole parts of 128 bits have.
     """
 
     def generate(context, builder, signature, arguments):
-        source, factor, target, n, rows, columns = arguments
+        source, factor, target, n, rows = arguments
         emit = Emitter(context, builder, signature.args[0].dtype)
-        mask, factors = emit.mask(columns), emit.load(factor)
-        lines = [
-            builder.fmul(emit.load(emit.at(source, I64(column * emit.lanes))), factors)
-            for column in range(emit.lanes)
-        ]
-        for row, vector in enumerate(_turned(emit, lines)):
-            with emit.when_live(row, rows):
-                emit.store(vector, emit.at(target, builder.mul(n, I64(row))), mask)
+        factors = emit.load(factor)
+        with builder.if_else(_plain(emit, n, rows)) as (all_there, some_there):
+            with all_there:
+                _turn_out(emit, source, factors, target, n, None)
+            with some_there:
+                _turn_out(emit, source, factors, target, n, rows)
         return context.get_dummy_value()
 
-    i8 = types.int64
-    return types.void(source, source, source, i8, i8, i8), generate
+    return types.void(source, source, source, types.int64, types.int64), generate
 
 
 def _over_row(emit, row, n, neutral, term, join):

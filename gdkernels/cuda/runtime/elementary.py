@@ -23,6 +23,10 @@ def _of_both(single, double):
     return choose
 
 
+def _decay(exp):
+    return device(lambda x: exp(-abs(x)))
+
+
 DENSITY = 0.3989422804014327  # 1 / √(2π)
 FAR = 40.0  # beyond it e^(−x²/2) is 0, also in float64
 
@@ -84,6 +88,17 @@ def _normal_cdf(x):
     return (lambda x: libdevice.normcdf(x)) if x == types.float64 else None
 
 
+@device
+def _single_normal_tail(x):
+    return _tail(abs(x))
+
+
+def _normal_tail(x):
+    if x == types.float32:
+        return lambda x: _single_normal_tail(x)
+    return (lambda x: libdevice.normcdf(-abs(x))) if x == types.float64 else None
+
+
 def install() -> None:
     """Let Numba compile calls of these functions, and of the marked ones of `scalar`, as ours."""
     chosen = {
@@ -91,9 +106,12 @@ def install() -> None:
         elementary.expm1: _of_both(libdevice.expm1f, libdevice.expm1),
         elementary.log: _of_both(libdevice.logf, libdevice.log),
         elementary.log1p: _of_both(libdevice.log1pf, libdevice.log1p),
+        elementary.log1p_of_fraction: _of_both(libdevice.log1pf, libdevice.log1p),
+        elementary.decay: _of_both(_decay(libdevice.expf), _decay(libdevice.exp)),
         elementary.tanh: _of_both(libdevice.tanhf, libdevice.tanh),
         elementary.normal_pdf: _normal_pdf,
         elementary.normal_cdf: _normal_cdf,
+        elementary.normal_tail: _normal_tail,
     }
     for function, choose in chosen.items():
         overload(function, target="cuda", jit_options=INLINE)(choose)
