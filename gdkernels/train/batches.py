@@ -26,14 +26,23 @@ def order_of(samples: int, shuffle: bool, seed: int, epoch: int) -> NDArray[np.i
     return drawn.astype(np.int64, copy=False)
 
 
-def totals(weights: Weights, order: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
-    """The sum of the samples' weights in each batch."""
-    starts = np.arange(0, len(order), batch)
+def orders_of(samples: int, shuffle: bool, seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """The orders of `count` epochs, from `epoch` on, one after the other."""
+    if count == 1 or not shuffle:
+        return np.tile(order_of(samples, shuffle, seed, epoch), count)
+    return np.concatenate([order_of(samples, shuffle, seed, epoch + number) for number in range(count)])
+
+
+def totals(
+    weights: Weights, order: NDArray[np.int64], samples: int, batch: int
+) -> NDArray[np.float64]:  # fmt: skip
+    """The sum of the samples' weights in each batch, for orders of epochs of so many samples."""
+    starts, epochs = np.arange(0, samples, batch), len(order) // samples
     if not isinstance(weights, float):
-        return np.add.reduceat(weights[order], starts)
+        return np.add.reduceat(weights[order], (np.arange(epochs)[:, None] * samples + starts).reshape(-1))
     rows = np.full(len(starts), batch)
-    rows[-1] = len(order) - starts[-1]
-    return rows * weights
+    rows[-1] = samples - starts[-1]
+    return np.tile(rows * weights, epochs)
 
 
 def scale_of(weights: Weights, rows: int) -> float:

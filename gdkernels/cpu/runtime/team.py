@@ -41,13 +41,15 @@ _yield = _libc.sched_yield if os.name == "posix" else _libc.SwitchToThread
 llvm.add_symbol("gdkernels.yield", ctypes.cast(_yield, ctypes.c_void_p).value)
 if HAS_CLOCK:
     llvm.add_symbol("gdkernels.clock", ctypes.cast(_libc.clock_gettime, ctypes.c_void_p).value)
+    llvm.add_symbol("gdkernels.nap", ctypes.cast(_libc.usleep, ctypes.c_void_p).value)
 _core = getattr(_libc, "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None  # Linux
 
 # The team's memory, in int64 words; whatever several threads write has a cache line (8 words) of its own. JOB is
 # (number of the job) · 2^COUNT_BITS + (workers that take part): one word, so that a worker never joins a job by the
 # count of the next one.
 ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD = 0, 8, 16, 24, 32, 33
-PARKED = 40  # one line a worker
+LATE = 40  # nanoseconds of this job that workers have waited at barriers after they had begun to give way
+PARKED = 48  # one line a worker
 COUNT_BITS = 9
 MOST_WORKERS = 256
 
@@ -75,12 +77,16 @@ def wait(team, workers):
         atomic_store(offset(team, ARRIVED), 0)
         atomic_store(offset(team, GENERATION), generation + 1)
         return
-    turns = 0
+    turns, began = 0, 0
     while atomic_load(offset(team, GENERATION)) == generation:
         relax()
         turns += 1
-        if turns > SPIN:
+        if turns == SPIN:
+            began = nanoseconds()
+        elif turns > SPIN:
             give_way()
+    if turns > SPIN:
+        atomic_add(offset(team, LATE), nanoseconds() - began)
 
 
 @native("i8*, i8, i8 -> i8")
@@ -114,6 +120,7 @@ def post(team, entry, record, workers):
     team[ENTRY] = entry
     team[RECORD] = record
     atomic_store(offset(team, DONE), 0)
+    atomic_store(offset(team, LATE), 0)
     number = atomic_load(offset(team, JOB)) >> COUNT_BITS
     atomic_store(offset(team, JOB), ((number + 1) << COUNT_BITS) + workers)
 

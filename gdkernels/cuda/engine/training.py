@@ -154,12 +154,16 @@ class Training(Uncopied):
 
     # ------------------------------------------------------------------------------------------ steps
 
-    def train(self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
+    def train(
+        self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms=None, epochs=1
+    ) -> int:  # fmt: skip
         """Take one step for each batch of `order`; return how many were done. As `cpu.engine.training.Training.train`.
 
         x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous on the device, the rest is NumPy. The host
         launches graphs and waits once, at the end.
         """
+        if epochs > 1:
+            raise NotImplementedError("an epoch is a call")
         arena, update = self._arena, self._update
         count = order.size
         batch = min(batch_size, count)
