@@ -36,6 +36,7 @@ from ..runtime.simd import (
     address_of,
     apply,
     atomic_load,
+    atomic_store,
     float64_at,
     flush_denormals,
     int64_at,
@@ -52,7 +53,7 @@ from ..runtime.turns import OVER, await_turn, close_turns, pass_turn
 OP = 4  # words of an op
 # Who waited at barriers for longer than LATE_AT_LEAST nanoseconds and for more than one in LATE_SHARE waits for a worker that
 # is kept from its core.
-LATE_AT_LEAST, LATE_SHARE = 1_000_000, 4
+LATE_AT_LEAST, LATE_SHARE = 6_000_000, 4
 AHEAD = 2  # rows that the gathering of a batch asks for in advance
 
 
@@ -206,6 +207,9 @@ def train(
             losses[step] = value
             done[0] = step + 1
             if part != 0 and crew > 1:
+                if step == taken:  # for which some had to wake up
+                    atomic_store(offset(team, LATE), 0)
+                    began = nanoseconds()
                 late = atomic_load(offset(team, LATE)) // (crew - 1)
                 if late > LATE_AT_LEAST and LATE_SHARE * late > nanoseconds() - began:
                     done[1] = 1

@@ -20,7 +20,7 @@ MOST_STEPS = 16  # of a trial: a step can take a thousand times as long as it sh
 FIRST_REVIEW, LAST_REVIEW = 0.05, 2.0
 HOPELESS = 20  # times as long as a step of the present number: the trial ends after one step
 MARGIN = 0.95  # of the time of the present number, below which the other one wins
-WORTH_MEETING = 10  # times as long as workers that parted stayed away they must then work together, or they stay away longer
+WORTH_MEETING = 4  # times as long as workers that parted stayed away they must then work together, or they stay away longer
 LOOK = 0.02  # seconds of one worker after which it is asked whether the machine is busy: some turns of the scheduler
 BUSY, QUIET = 0.2, 0.1  # share of the time without a core from which on a machine is busy; below which it is so no more
 WORTH_TURNS = 0.01  # seconds of a stretch from which on it is worth waking others for their turns
@@ -47,6 +47,7 @@ class Pace:
         self._review, self._left = FIRST_REVIEW, 0.0
         self._late = False
         self._penalty, self._together = FIRST_REVIEW, 0.0  # seconds: after workers parted; that they worked together since
+        self._step_on_core = math.inf  # seconds of one worker's step, without those in which it had no core
         self._alone, self._on_core = 0.0, 0.0  # seconds of one worker since it was last asked, and with a core
         self._seconds: dict[int, float] = {}  # of a step, by the number of workers
         self._course_of_stretches = self._course()
@@ -57,8 +58,7 @@ class Pace:
         workers, steps = self._now
         steps = min(steps, left)
         if workers == 1 and self.busy:
-            seconds = self._seconds[1]
-            if steps * seconds >= WORTH_TURNS and seconds <= 1e-9 * TURN:
+            if steps * self._seconds[1] >= WORTH_TURNS and self._step_on_core <= 1e-9 * TURN:
                 return Stretch(self._several, steps, True)
         return Stretch(workers, steps)
 
@@ -68,10 +68,11 @@ class Pace:
         `late`: the workers parted before its end because they waited too long for each other.
         """
         workers = 1 if stretch.turns else stretch.workers
-        self._seconds[workers] = math.inf if late else seconds / stretch.steps
+        self._seconds[workers] = seconds / stretch.steps
         self._late = late
         self._left -= seconds
         if workers == 1:
+            self._step_on_core = on_core / stretch.steps
             self._look(seconds, on_core)
         else:
             self._together += seconds
@@ -99,12 +100,13 @@ class Pace:
         while True:
             self._left = self._review
             while self._left > 0.0 or self.busy:
-                seconds = max(self._left, FIRST_REVIEW)
+                seconds = LAST_REVIEW if self.busy else self._left
                 yield self.workers, max(1, math.ceil(seconds / self._seconds[self.workers]))
-                if self._settle(MARGIN):
+                if self._late and self._seconds[self.workers] > self._step_on_core:
+                    self.workers, self._other = 1, self._several
+                    self._review = self._left = self._setback()
+                elif not self.busy and self._settle(MARGIN):
                     self._review = FIRST_REVIEW
-                    if self._late:
-                        self._review = self._left = self._setback()
             yield from self._try()
             lost = not self._settle(MARGIN)
             self._review = min(LAST_REVIEW, 2 * self._review) if lost else FIRST_REVIEW

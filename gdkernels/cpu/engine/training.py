@@ -225,10 +225,10 @@ class Training(Uncopied):
                 began, on_core = time.perf_counter(), time.thread_time()
                 taken = self._stretch(call, done, stretch, True)
                 on_core = 1e-9 * int(self._turns[RAN]) if stretch.turns else time.thread_time() - on_core
-                late = bool(self._done[1])
+                late = taken < stretch.steps and bool(self._done[1])
                 if taken == stretch.steps or late:
-                    pace.note(stretch._replace(steps=taken), time.perf_counter() - began, on_core, late)
                     stretch = stretch._replace(steps=taken)
+                    pace.note(stretch, time.perf_counter() - began, on_core, late)
             done += taken
             if taken < stretch.steps:
                 break
@@ -258,7 +258,7 @@ class Training(Uncopied):
         )  # fmt: skip
         self._done[:] = start, 0
         try:
-            run_job(train.address(self.dtype), address(record), workers)
+            run_job(train.address(self.dtype), address(record), workers, stretch.turns)
         finally:  # also where Ctrl-C was noticed after the job
             done = int(self._done[0])
             self._update.step = call.first + done

@@ -11,6 +11,8 @@ import ctypes
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -216,6 +218,7 @@ class Team:
         self.memory = aligned_zeros(PARKED + 8 * MOST_WORKERS, np.int64)
         self.address = address(self.memory)
         self._wake = [None]
+        self._threads = [None]
         self._scratch = np.empty(0, np.uint8)
 
     def forget_workers(self) -> None:
@@ -223,6 +226,7 @@ class Team:
         self.lock = threading.Lock()
         self.memory[:] = 0
         self._wake = [None]
+        self._threads = [None]
 
     def scratch(self, workers: int) -> int:
         """Working memory for this many workers, SCRATCH_BYTES each. To be called with the lock held."""
@@ -232,8 +236,7 @@ class Team:
 
     def run(self, entry: int, record: int, workers: int) -> None:
         """Run the job ``entry(record, worker, workers, worker)`` on every worker. To be called with the lock held."""
-        while len(self._wake) < workers:
-            self._start()
+        self._start(workers)
         asleep = 1
         try:
             asleep = _post(self.address, entry, record, workers)
@@ -249,18 +252,43 @@ class Team:
                     self._wake[worker].release()
         _join(self.address, workers)
 
-    def _start(self) -> None:
-        worker, last, wake = len(self._wake), int(self.memory[JOB]), threading.Semaphore(0)
-        self.caller = _core() if _core else -1
-        thread = threading.Thread(
-            target=self._live, args=(worker, last, wake), name=f"gdkernels-{worker}", daemon=True
-        )
-        self._wake.append(wake)
+    @contextmanager
+    def apart(self, workers: int) -> Iterator[None]:
+        """While it lasts, no worker runs on the core where the caller is now. To be called with the lock held.
+
+        Of two that sleep by turns the system thinks that there is room for both on one core.
+        """
+        self._start(workers)
+        allowed = os.sched_getaffinity(0) if _core else set()
+        others = sorted(allowed - {_core()}) if _core else []
+        moved = []
         try:
-            thread.start()
-        except RuntimeError:  # there can be no more threads
-            self._wake.pop()
-            raise
+            if others:
+                for worker in range(1, workers):
+                    place = self._threads[worker].native_id
+                    moved.append((place, os.sched_getaffinity(place)))
+                    os.sched_setaffinity(place, {others[(worker - 1) % len(others)]})
+            yield
+        finally:
+            for place, before in moved:
+                os.sched_setaffinity(place, before)
+
+    def _start(self, workers: int) -> None:
+        """Start those of the workers that have not been started yet."""
+        while len(self._wake) < workers:
+            worker, last, wake = len(self._wake), int(self.memory[JOB]), threading.Semaphore(0)
+            self.caller = _core() if _core else -1
+            thread = threading.Thread(
+                target=self._live, args=(worker, last, wake), name=f"gdkernels-{worker}", daemon=True
+            )
+            self._wake.append(wake)
+            self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more threads
+                self._wake.pop()
+                self._threads.pop()
+                raise
 
     def _live(self, worker: int, last: int, wake: threading.Semaphore) -> None:
         _keep_away(self.caller, worker)
@@ -339,12 +367,12 @@ def run(op: Op) -> None:
         raise MemoryError("gdkernels: no working memory for this thread")
 
 
-def run_job(entry: int, record: int, workers: int) -> None:
-    """Run the job at an address, on the record at another, with this many workers."""
+def run_job(entry: int, record: int, workers: int, apart: bool = False) -> None:
+    """Run the job at an address, on the record at another, with this many workers, `apart` if they work by turns."""
     if workers == 1:
         invoke_alone(entry, record, 0, 1)
         return
-    with _team.lock:
+    with _team.lock, _team.apart(workers) if apart else nullcontext():
         _team.run(entry, record, workers)
 
 

@@ -24,7 +24,8 @@ OVER = (1 << 62) - 1  # the turn of nobody, and the step after all others
 # 2.5 to 3.5 ms brought the most beside a busy process on every core.
 TURN = 3_000_000
 AWAY = 500_000  # nanoseconds by which a step is longer than another when its worker was off its core
-NAP = 100  # microseconds after which one who waits looks again
+# Microseconds after which one who waits looks again: at first, since a turn has just begun, and then.
+LONG_NAP, NAP = 2000, 100
 
 
 def words_of(workers: int) -> int:
@@ -37,12 +38,12 @@ def await_turn(turns, worker):
     """Sleep until it is this worker's turn; the step that is next, or OVER."""
     own = offset(turns, LINE_WORDS * (1 + worker))
     atomic_store(offset(own, HERE), 1)
-    whose = atomic_load(turns)
+    whose, length = atomic_load(turns), LONG_NAP
     while whose != worker:
         if whose == OVER:
             return OVER
-        nap(NAP)
-        whose = atomic_load(turns)
+        nap(length)
+        whose, length = atomic_load(turns), NAP
     now = nanoseconds()
     own[BEGAN], own[LOOKED], own[SHORTEST], own[HAD] = now, now, TURN, thread_nanoseconds()
     return turns[NEXT]
