@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..check import Array
 from ..engine import Numbers, Training
-from .batches import orders_of, totals
+from .batches import Orders, totals
 from .loss import Weights
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class Data(NamedTuple):
     weights: Weights
 
 
+def inverse(weights: Numbers) -> Numbers:
+    """1 / weight, and 0 for 0: where nothing counts, loss and gradient are 0."""
+    return np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0.0)
+
+
 class Epochs:
     """Epochs of a trainer on checked data, in batches of `batch` samples.
 
@@ -52,8 +58,13 @@ class Epochs:
         seed: int, norms: bool,
     ):  # fmt: skip
         self._trainer, self._training, self._rates_of, self._data = trainer, training, rates, data
-        self._batch, self._shuffle, self._seed, self._with_norms = batch, shuffle, seed, norms
+        self._batch, self._with_norms = batch, norms
         self._samples = len(data.x)
+        self._orders = Orders(self._samples, shuffle, seed)
+        self._same = None  # weights of batches and scales of an epoch, where all samples weigh the same
+        if isinstance(data.weights, float):
+            weights = totals(data.weights, np.arange(self._samples), self._samples, batch)
+            self._same = weights, inverse(weights)
         self._batches = -(-self._samples // batch)  # of an epoch
         self._goal = trainer.net.place.call_seconds
         # Where calls are not to take long, one step, until it is known how long that takes.
@@ -69,9 +80,8 @@ class Epochs:
         trainer, batches = self._trainer, self._batches
         count, ahead = self._count(most)
         first, samples, epoch = trainer.steps, trainer.net.samples, trainer.epochs
-        orders = orders_of(self._samples, self._shuffle, self._seed, epoch, count)
-        weights = totals(self._data.weights, orders, self._samples, self._batch)
-        scales = np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0.0)
+        orders = self._orders.of(epoch, count)
+        weights, scales = self._weights(orders, count)
         steps = len(scales)
         losses, rates = np.empty(steps), np.empty(steps)
         norms = np.empty((steps, len(trainer.net.params))) if self._with_norms else None
@@ -119,12 +129,22 @@ class Epochs:
                 count = 1
         return count, None
 
+    def _weights(self, orders: NDArray[np.int64], count: int) -> tuple[Numbers, Numbers]:
+        """What each batch of these epochs weighs, and the factors of their losses."""
+        if self._same is None:
+            weights = totals(self._data.weights, orders, self._samples, self._batch)
+            return weights, inverse(weights)
+        weights, scales = self._same
+        return self._same if count == 1 else (np.tile(weights, count), np.tile(scales, count))
+
     def _records(
         self, epoch: int, losses: Numbers, weights: Numbers, seconds: float, done: int
     ) -> list[Record]:
         """The records of the epochs that are whole, after epoch `epoch`. Those of one call share its time."""
         count, batches = done // self._batches, self._batches
-        losses, weights = (numbers[: count * batches].reshape(count, batches) for numbers in (losses, weights))
+        losses, weights = (
+            numbers[: count * batches].reshape(count, batches) for numbers in (losses, weights)
+        )
         sums, whole = (losses * weights).sum(axis=1).tolist(), weights.sum(axis=1).tolist()
         each = seconds * batches / max(done, 1)
         return [

@@ -274,7 +274,10 @@ class Trainer:
         history = History(tuple(self.net.params))
         shown = display(progress)
         shown.start(epochs)
-        left, free = epochs, held_out is None and not callbacks  # whether nothing is to be done between two epochs
+        left, free = (
+            epochs,
+            held_out is None and not callbacks,
+        )  # whether nothing is to be done between two epochs
         try:
             while left > 0:
                 for record in run.take(left if free else 1):
@@ -352,6 +355,8 @@ class Trainer:
     def _rates(self, count: int) -> NDArray[np.float64]:
         """The learning rates of the next steps."""
         rates = self._scheduled(count)
+        if self.schedule is None and 0.0 <= self.optimizer.lr < math.inf:
+            return rates
         wrong = ~((rates >= 0.0) & (rates < math.inf))
         if wrong.any():
             place = int(wrong.argmax())

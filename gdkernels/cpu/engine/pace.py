@@ -22,7 +22,10 @@ HOPELESS = 20  # times as long as a step of the present number: the trial ends a
 MARGIN = 0.95  # of the time of the present number, below which the other one wins
 WORTH_MEETING = 4  # times as long as workers that parted stayed away they must then work together, or they stay away longer
 LOOK = 0.02  # seconds of one worker after which it is asked whether the machine is busy: some turns of the scheduler
-BUSY, QUIET = 0.2, 0.1  # share of the time without a core from which on a machine is busy; below which it is so no more
+BUSY, QUIET = (
+    0.2,
+    0.1,
+)  # share of the time without a core from which on a machine is busy; below which it is so no more
 WORTH_TURNS = 0.01  # seconds of a stretch from which on it is worth waking others for their turns
 
 
@@ -46,9 +49,15 @@ class Pace:
         self._trial = min(MOST_STEPS, math.ceil(TRIAL / seconds))
         self._review, self._left = FIRST_REVIEW, 0.0
         self._late = False
-        self._penalty, self._together = FIRST_REVIEW, 0.0  # seconds: after workers parted; that they worked together since
+        self._penalty, self._together = (
+            FIRST_REVIEW,
+            0.0,
+        )  # seconds: after workers parted; that they worked together since
         self._step_on_core = math.inf  # seconds of one worker's step, without those in which it had no core
-        self._alone, self._on_core = 0.0, 0.0  # seconds of one worker since it was last asked, and with a core
+        self._alone, self._on_core = (
+            0.0,
+            0.0,
+        )  # seconds of one worker since it was last asked, and with a core
         self._seconds: dict[int, float] = {}  # of a step, by the number of workers
         self._course_of_stretches = self._course()
         self._now = next(self._course_of_stretches)

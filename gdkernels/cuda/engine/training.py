@@ -162,10 +162,10 @@ class Training(Uncopied):
         x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous on the device, the rest is NumPy. The host
         launches graphs and waits once, at the end.
         """
-        if epochs > 1:
-            raise NotImplementedError("an epoch is a call")
         arena, update = self._arena, self._update
-        count = order.size
+        count = order.size // epochs
+        if epochs > 1:
+            return self._train_epochs(x, y, order, batch_size, rates, scales, samples, losses, norms, epochs)
         batch = min(batch_size, count)
         steps = -(-count // batch)
         last = count - (steps - 1) * batch
@@ -189,6 +189,22 @@ class Training(Uncopied):
             finally:  # also after Ctrl-C: the steps that were launched will be done
                 done = self._receive(steps, losses, norms)
                 update.step += done
+        return done
+
+    def _train_epochs(
+        self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms, epochs
+    ) -> int:  # fmt: skip
+        """What `train` does, epoch by epoch."""
+        count, batches, done = order.size // epochs, len(rates) // epochs, 0
+        for epoch in range(epochs):
+            now = slice(epoch * batches, (epoch + 1) * batches)
+            taken = self.train(
+                x, y, order[epoch * count : (epoch + 1) * count], batch_size, rates[now], scales[now],
+                samples + epoch * count, losses[now], None if norms is None else norms[now],
+            )  # fmt: skip
+            done += taken
+            if taken < batches:
+                break
         return done
 
     def _send(self, x, y, order, batch, samples, scales, table, steps, norms_wanted) -> None:
