@@ -1,6 +1,6 @@
 """How samples are put in order and cut into batches, and what a batch weighs in the loss."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,7 +30,10 @@ class Orders:
         self._own = None if shuffle else np.arange(samples, dtype=np.int64)
         self._source = PCG64(0)
         self._generator = np.random.Generator(self._source)
-        self._first, self._states = 0, list[dict[str, Any]]()  # of the generator, for epochs from `_first` on
+        self._first, self._states = (
+            0,
+            list[Mapping[str, Any]](),
+        )  # of the generator, for epochs from `_first` on
         self._seen = 0  # epochs drawn
 
     def of(self, epoch: int, count: int) -> NDArray[np.int64]:
@@ -47,11 +50,11 @@ class Orders:
             # As many as there were before: of few epochs, few are seeded in vain.
             self._first, self._states = epoch, states_of(self._seed, epoch, min(SEEDED, max(1, self._seen)))
         self._seen += 1
-        self._source.state = self._states[epoch - self._first]
+        self._source.state = self._states[epoch - self._first]  # type: ignore[assignment]
         return self._generator.permutation(self._samples).astype(np.int64, copy=False)
 
 
-def states_of(seed: int, first: int, count: int) -> list[dict[str, Any]]:
+def states_of(seed: int, first: int, count: int) -> list[Mapping[str, Any]]:
     """The state of ``np.random.PCG64((seed, epoch))`` for `count` epochs from `first` on.
 
     NumPy takes 10 µs to seed a generator, longer than many an epoch takes. This is how it does so (SeedSequence, after M. E.
@@ -73,7 +76,7 @@ def states_of(seed: int, first: int, count: int) -> list[dict[str, Any]]:
     words = [_hashed(pool[place % 4], constants).astype(object) for place in range(8)]
     halves = [low + (high << 32) for low, high in zip(words[::2], words[1::2], strict=True)]
     starts, streams = ((halves[at] << 64) + halves[at + 1] for at in (0, 2))
-    found = []
+    found: list[Mapping[str, Any]] = []
     for start, stream in zip(starts, streams, strict=True):
         inc = (stream << 1 | 1) % 2**128
         inner = {"state": ((inc + start) * 0x2360ED051FC65DA44385DF649FCCF645 + inc) % 2**128, "inc": inc}

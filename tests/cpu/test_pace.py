@@ -9,8 +9,8 @@ QUIET, BUSY = 1.0, 0.5  # the part of its time for which one worker has a core
 
 
 def go(pace, seconds, steps, epoch=500, core=QUIET, late=None):
-    """Take this many steps in epochs of `epoch`; `seconds` gives the time of a step by the number of workers, "turns" that of
-    one taken by turns, and workers that share a step part after `late` of them.
+    """Take this many steps in epochs of `epoch`; `seconds` gives the time of a step by the number of workers, "turns" that
+    of one taken by turns, and workers that share a step part after `late` of them.
 
     How each step was taken, a number of workers or "turns", and the time that they took.
     """

@@ -73,7 +73,7 @@ def test_workers_that_were_kept_apart_may_go_anywhere_afterwards():
 
 
 class Told:
-    """A pace that takes every call in stretches of `steps`, by one worker, by all in each step, and by turns, in this order."""
+    """A pace that takes calls in stretches of `steps` in these ways, (workers, whether by turns), one after the other."""
 
     def __init__(self, ways, steps):
         self._ways, self._steps, self.noted = list(ways), steps, []

@@ -186,7 +186,7 @@ def test_an_epoch_of_a_call_that_is_not_finite_is_named_and_those_before_it_are_
     def run(seconds):
         monkeypatch.setattr(CPU, "call_seconds", seconds)
         trainer = new_trainer(optimizer=SGD(lr=0.1), schedule=lambda step: 1e200 if step == 60 else 0.01)
-        with pytest.raises(FloatingPointError, match="step 62 is not finite; .* those after step 61"):
+        with pytest.raises(FloatingPointError, match=r"step 62 is not finite; .* those after step 61"):
             fit(trainer, data, 40, 10, progress=True)
         return state(trainer), trainer.steps, trainer.epochs, trainer.net.samples, capsys.readouterr().err
 

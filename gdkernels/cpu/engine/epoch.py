@@ -51,8 +51,8 @@ from ..runtime.team import LATE, share, wait
 from ..runtime.turns import OVER, await_turn, close_turns, pass_turn
 
 OP = 4  # words of an op
-# Who waited at barriers for longer than LATE_AT_LEAST nanoseconds and for more than one in LATE_SHARE waits for a worker that
-# is kept from its core.
+# A worker is kept from its core where the others waited for it for LATE_AT_LEAST nanoseconds, which a hiccup takes, and for
+# one of LATE_SHARE that passed.
 LATE_AT_LEAST, LATE_SHARE = 6_000_000, 4
 AHEAD = 2  # rows that the gathering of a batch asks for in advance
 

@@ -66,9 +66,9 @@ class Pace:
         """The next stretch, at most `left` steps long."""
         workers, steps = self._now
         steps = min(steps, left)
-        if workers == 1 and self.busy:
-            if steps * self._seconds[1] >= WORTH_TURNS and self._step_on_core <= 1e-9 * TURN:
-                return Stretch(self._several, steps, True)
+        by_turns = workers == 1 and self.busy and self._step_on_core <= 1e-9 * TURN
+        if by_turns and steps * self._seconds[1] >= WORTH_TURNS:
+            return Stretch(self._several, steps, True)
         return Stretch(workers, steps)
 
     def note(self, stretch: Stretch, seconds: float, on_core: float, late: bool = False) -> None:

@@ -33,8 +33,10 @@ WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second
 SHORTEST_NS, LONGEST_NS = 10_000, 20_000_000
 _SET_BY_TRAIN = [
     SLOTS[name]
-    for name in ("first", "taken", "until", "samples", "seen", "x", "y", "order", "rates", "scales", "losses", "norms", "part",
-                 "turns")
+    for name in (
+        "first", "taken", "until", "samples", "seen", "x", "y", "order", "rates", "scales", "losses", "norms", "part",
+        "turns",
+    )
 ]  # fmt: skip
 _PROGRAMS = [SLOTS["program"], SLOTS["last_program"]]
 
@@ -47,9 +49,9 @@ class _Job(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """What all steps of a call have in common: how many steps were done before it, the samples of an epoch, the samples
-    seen before it, the rows of a batch and of an epoch's last one, whether the targets are labels, and the addresses of x, y,
-    order, rates, scales, losses and norms."""
+    """What all steps of a call have in common: how many were done before it, the samples of an epoch, those seen before it,
+    the rows of a batch and of an epoch's last one, whether the targets are labels, and where x, y, order, rates, scales, losses
+    and norms are."""
 
     first: int
     samples: int
@@ -202,10 +204,10 @@ class Training(Uncopied):
 
         x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous; `order` (int64) names the samples, batch
         after batch, for one or more `epochs` of equal length, the last batch of each of which may be smaller; `rates` and
-        `scales` (float64) give each step's learning rate and the factor of its loss; `samples` counts the samples seen before
-        (for dropout). `losses` and, if given, `norms` (steps, parameters) are filled. Fewer steps than asked are done when
-        the loss or a gradient of the next one is not finite: parameters and optimizer are then as the last good step left
-        them.
+        `scales` (float64) give each step's learning rate and the factor of its loss; `samples` counts the samples seen
+        before (for dropout). `losses` and, if given, `norms` (steps, parameters) are filled. Fewer steps than asked are done
+        when the loss or a gradient of the next one is not finite: parameters and optimizer are then as the last good step
+        left them.
         """
         count = order.size // epochs
         batch = min(batch_size, count)

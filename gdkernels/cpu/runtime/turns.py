@@ -5,8 +5,8 @@ other most of the time, and one that works alone stands still when its core is t
 work over before that is to be expected, and sleeps while the next one works, which by then is due on its own core: so
 the work goes on where a core can be had.
 
-A turn ends between two steps. Whose turn it is stands in a word that only the worker whose turn it is writes, after everything
-else of its steps. Who waits naps and looks again, so that no wake-up can be lost.
+A turn ends between two steps. Whose turn it is stands in a word that only the worker whose turn it is writes, after
+everything else of its steps. Who waits naps and looks again, so that no wake-up can be lost.
 """
 
 from .jit import native
@@ -38,12 +38,12 @@ def await_turn(turns, worker):
     """Sleep until it is this worker's turn; the step that is next, or OVER."""
     own = offset(turns, LINE_WORDS * (1 + worker))
     atomic_store(offset(own, HERE), 1)
-    whose, length = atomic_load(turns), LONG_NAP
+    whose, length = atomic_load(offset(turns, WHOSE)), LONG_NAP
     while whose != worker:
         if whose == OVER:
             return OVER
         nap(length)
-        whose, length = atomic_load(turns), NAP
+        whose, length = atomic_load(offset(turns, WHOSE)), NAP
     now = nanoseconds()
     own[BEGAN], own[LOOKED], own[SHORTEST], own[HAD] = now, now, TURN, thread_nanoseconds()
     return turns[NEXT]
@@ -73,7 +73,7 @@ def pass_turn(turns, worker, workers, step):
         return 0
     turns[NEXT] = step
     turns[RAN] += thread_nanoseconds() - own[HAD]
-    atomic_store(turns, heir)
+    atomic_store(offset(turns, WHOSE), heir)
     return 1
 
 
@@ -82,4 +82,4 @@ def close_turns(turns, worker):
     """By the worker whose turn it is: there are no more turns."""
     own = offset(turns, LINE_WORDS * (1 + worker))
     turns[RAN] += thread_nanoseconds() - own[HAD]
-    atomic_store(turns, OVER)
+    atomic_store(offset(turns, WHOSE), OVER)

@@ -196,11 +196,11 @@ class Training(Uncopied):
     ) -> int:  # fmt: skip
         """What `train` does, epoch by epoch."""
         count, batches, done = order.size // epochs, len(rates) // epochs, 0
-        for epoch in range(epochs):
-            now = slice(epoch * batches, (epoch + 1) * batches)
+        for number in range(epochs):
+            now, seen = slice(number * batches, (number + 1) * batches), number * count
             taken = self.train(
-                x, y, order[epoch * count : (epoch + 1) * count], batch_size, rates[now], scales[now],
-                samples + epoch * count, losses[now], None if norms is None else norms[now],
+                x, y, order[seen : seen + count], batch_size, rates[now], scales[now], samples + seen, losses[now],
+                None if norms is None else norms[now],
             )  # fmt: skip
             done += taken
             if taken < batches:
