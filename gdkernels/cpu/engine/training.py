@@ -50,8 +50,8 @@ class _Job(NamedTuple):
 
 class _Call(NamedTuple):
     """What all steps of a call have in common: how many were done before it, the samples of an epoch, those seen before it,
-    the rows of a batch and of an epoch's last one, whether the targets are labels, and where x, y, order, rates, scales, losses
-    and norms are."""
+    the rows of a batch and of an epoch's last one, whether the targets are labels, and the addresses of x, y, order, rates,
+    scales, losses and norms."""
 
     first: int
     samples: int
