@@ -1,7 +1,7 @@
 """The Trainer: gradient descent on a network, w ← w − η dL/dw, a native call for many steps.
 
 Python chooses the order of the samples and the learning rates; forward, loss, backward, clipping and the update of
-all steps of an epoch are one call of the engine.
+all steps of an epoch, or of several epochs, are one call of the engine (`epochs`).
 """
 
 import math
@@ -69,7 +69,8 @@ class Trainer:
     schedule : a function of the step that gives the learning rate; step 0 is the first update of this trainer.
         None: the optimizer's lr throughout
     clip_norm : None, or the largest norm of the whole gradient; a longer one is scaled down to it
-    threads : None for as many as pay (at most `gd.get_threads()`), or a number; of the CPU, the GPU has no use for it
+    threads : None for as many as pay (at most `gd.get_threads()`, fewer while other processes want the cores), or a number,
+        which takes part in every step; of the CPU, the GPU has no use for it
     decay : which parameters the weight decay of the optimizer concerns: "all", or "weights" (no bias, no norm)
 
     Attributes
@@ -250,7 +251,7 @@ class Trainer:
         validation : (x, y) that are measured after every epoch
         progress : show a bar on a terminal, lines otherwise
         callbacks : functions of (trainer, record of the epoch), called after every epoch; training stops when one
-            returns True
+            returns True. Without callbacks and validation, short epochs share a native call, and progress is shown after it
         grad_norms : whether `History.grad_norms` is recorded
 
         Raises TypeError and ValueError for wrong arguments, before anything is changed; FloatingPointError where

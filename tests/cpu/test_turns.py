@@ -25,7 +25,7 @@ STEPS = 60
 
 @kernel
 def write_down(turns: Int, owners: Ints, steps: Int, microseconds: Int, worker, workers):
-    """A job of `steps` steps by turns, each of which notes who took it."""
+    """A job of `steps` pieces by turns, each of which notes who did it."""
     step = await_turn(int64_at(turns), worker)
     while step < steps:
         owners[step] += 1 << (8 * worker)

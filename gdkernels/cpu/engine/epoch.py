@@ -48,7 +48,7 @@ from ..runtime.simd import (
     typed,
 )
 from ..runtime.team import LATE, share, wait
-from ..runtime.turns import OVER, await_turn, close_turns, pass_turn
+from ..runtime.turns import KINDS, OVER, await_turn, close_turns, pass_turn
 
 OP = 4  # words of an op
 # A worker is kept from its core where the others waited for it for LATE_AT_LEAST nanoseconds, which a hiccup takes, and for
@@ -166,68 +166,78 @@ def train(
     mode = flush_denormals()
     began = nanoseconds()
     batches = (samples + batch - 1) // batch  # of an epoch
-    step, me, crew = taken, worker, workers
+    step, phase, me, crew = taken, 0, worker, workers
     if turns != 0:
-        step, me, crew = await_turn(int64_at(turns), worker), 0, 1
+        piece = await_turn(int64_at(turns), worker)
+        step, phase, me, crew = piece // KINDS, piece % KINDS, 0, 1
+    known, at, rows, code = -1, 0, 0, program
     while step < until:
-        place = step % batches
-        at = step // batches * samples + place * batch
-        rows = min(batch, samples - place * batch)
-        code = program if rows == batch else last_program
-        scale[0] = scales[step]
-        counter[0] = seen + at
-        # By one worker, while the others gather: lines that all of them wrote would travel between the cores.
-        if me == 0:
-            for segment in range(segments):
-                own, into = offset(settings, segment * SETTINGS), offset(table, segment * ROW_WORDS)
-                own[STEP], own[LR] = float(first + step + 1), rates[step]
-                apply(numbers, own, into)
-                into[SCALE] = 1.0
-        begin, end = share(rows, ROWS, me, crew), share(rows, ROWS, me + 1, crew)
-        chosen = offset(order, at + begin)
-        gather_rows(offset(batch_x, begin * n_in), x, chosen, end - begin, n_in)
-        if labels:
-            gather_labels(offset(int64_at(batch_y), begin), int64_at(y), chosen, end - begin)
+        if step != known:
+            place = step % batches
+            known, at = step, step // batches * samples + place * batch
+            rows = min(batch, samples - place * batch)
+            code = program if rows == batch else last_program
+        if phase == 0:
+            scale[0] = scales[step]
+            counter[0] = seen + at
+            # By one worker, while the others gather: lines that all of them wrote would travel between the cores.
+            if me == 0:
+                for segment in range(segments):
+                    own, into = offset(settings, segment * SETTINGS), offset(table, segment * ROW_WORDS)
+                    own[STEP], own[LR] = float(first + step + 1), rates[step]
+                    apply(numbers, own, into)
+                    into[SCALE] = 1.0
+            begin, end = share(rows, ROWS, me, crew), share(rows, ROWS, me + 1, crew)
+            chosen = offset(order, at + begin)
+            gather_rows(offset(batch_x, begin * n_in), x, chosen, end - begin, n_in)
+            if labels:
+                gather_labels(offset(int64_at(batch_y), begin), int64_at(y), chosen, end - begin)
+            else:
+                gather_rows(offset(typed(batch_y, x), begin * n_out), typed(y, x), chosen, end - begin, n_out)
+            run_section(int64_at(code[0]), team, me, crew, scratch)
+            wait(team, crew)
+            value = ordered_sum(row_loss, rows) * scales[step]
+            if not math.isfinite(value):
+                break
+        elif phase == 1:
+            run_section(int64_at(code[1]), team, me, crew, scratch)
+            wait(team, crew)
+            squares = ordered_sum(sums, blocks)
+            if not math.isfinite(squares):
+                break
+            if clip > 0.0:
+                for segment in range(segments):
+                    table[segment * ROW_WORDS + SCALE] = min(1.0, clip / (math.sqrt(squares) + 1e-6))
+            if me == 0:
+                losses[step] = ordered_sum(row_loss, rows) * scales[step]
+                done[0] = step + 1
+                if part != 0 and crew > 1:
+                    if step == taken:  # for which some had to wake up
+                        atomic_store(offset(team, LATE), 0)
+                        began = nanoseconds()
+                    late = atomic_load(offset(team, LATE)) // (crew - 1)
+                    if late > LATE_AT_LEAST and LATE_SHARE * late > nanoseconds() - began:
+                        done[1] = 1
+                if address_of(norms) != 0:
+                    row = offset(norms, step * parameters)
+                    for p in range(parameters):
+                        row[p] = math.sqrt(
+                            ordered_sum(offset(sums, first_blocks[p]), first_blocks[p + 1] - first_blocks[p])
+                        )
         else:
-            gather_rows(offset(typed(batch_y, x), begin * n_out), typed(y, x), chosen, end - begin, n_out)
-        run_section(int64_at(code[0]), team, me, crew, scratch)
-        wait(team, crew)
-        value = ordered_sum(row_loss, rows) * scales[step]
-        if not math.isfinite(value):
-            break
-        run_section(int64_at(code[1]), team, me, crew, scratch)
-        wait(team, crew)
-        squares = ordered_sum(sums, blocks)
-        if not math.isfinite(squares):
-            break
-        if clip > 0.0:
-            for segment in range(segments):
-                table[segment * ROW_WORDS + SCALE] = min(1.0, clip / (math.sqrt(squares) + 1e-6))
-        if me == 0:
-            losses[step] = value
-            done[0] = step + 1
-            if part != 0 and crew > 1:
-                if step == taken:  # for which some had to wake up
-                    atomic_store(offset(team, LATE), 0)
-                    began = nanoseconds()
-                late = atomic_load(offset(team, LATE)) // (crew - 1)
-                if late > LATE_AT_LEAST and LATE_SHARE * late > nanoseconds() - began:
-                    done[1] = 1
-            if address_of(norms) != 0:
-                row = offset(norms, step * parameters)
-                for p in range(parameters):
-                    row[p] = math.sqrt(
-                        ordered_sum(offset(sums, first_blocks[p]), first_blocks[p + 1] - first_blocks[p])
-                    )
-        run_section(int64_at(code[2]), team, me, crew, scratch)
-        wait(team, crew)
-        step += 1
-        if turns != 0:
-            if step < until and pass_turn(int64_at(turns), worker, workers, step):
-                step = await_turn(int64_at(turns), worker)
-        elif done[1] != 0:
-            break
-    if turns != 0 and step != OVER:
+            run_section(int64_at(code[2]), team, me, crew, scratch)
+            wait(team, crew)
+            if done[1] != 0:
+                break
+        phase += 1
+        if phase == KINDS:
+            step, phase = step + 1, 0
+        if turns != 0 and step < until:
+            piece = step * KINDS + phase
+            if pass_turn(int64_at(turns), worker, workers, piece):
+                piece = await_turn(int64_at(turns), worker)
+                step, phase = piece // KINDS, piece % KINDS
+    if turns != 0 and step < OVER // KINDS:
         close_turns(int64_at(turns), worker)
     restore_denormals(mode)
 

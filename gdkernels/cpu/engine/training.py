@@ -16,7 +16,7 @@ from ..runtime.dispatch import address
 from ..runtime.jit import Op
 from ..runtime.memory import QUANTUM, aligned_zeros
 from ..runtime.team import MOST_WORKERS, get_threads, run_job, team
-from ..runtime.turns import NEXT, RAN, words_of
+from ..runtime.turns import KINDS, NEXT, RAN, words_of
 from .arena import PROGRAMS_KEPT, Programs
 from .elastic import Elastic, stretch
 from .epoch import SLOTS, set_step, train
@@ -254,7 +254,7 @@ class Training(Uncopied):
         turns = 0
         if stretch.turns:
             self._turns[:] = 0
-            self._turns[NEXT], turns = start, address(self._turns)
+            self._turns[NEXT], turns = KINDS * start, address(self._turns)
         record[_SET_BY_TRAIN] = (
             call.first, start, stop, call.samples, call.seen, *call.places, int(may_part), turns
         )  # fmt: skip
