@@ -100,16 +100,20 @@ def _hashed(
     return scattered ^ (scattered >> np.uint32(16))
 
 
-def totals(weights: Weights, order: NDArray[np.int64], samples: int, batch: int) -> NDArray[np.float64]:
-    """The sum of the samples' weights in each batch, for orders of epochs of so many samples."""
-    starts, epochs = np.arange(0, samples, batch), len(order) // samples
-    if not isinstance(weights, float):
-        if epochs > 1:
-            starts = (np.arange(epochs)[:, None] * samples + starts).reshape(-1)
-        return np.add.reduceat(weights[order], starts)
-    rows = np.full(len(starts), batch)
-    rows[-1] = samples - starts[-1]
-    return np.tile(rows * weights, epochs)
+def totals(
+    weights: Weights, order: NDArray[np.int64] | None, samples: int, batch: int
+) -> NDArray[np.float64]:
+    """The sum of the samples' weights in each batch of the epochs, of so many samples each, that have this order; in each of
+    one epoch where no order is given, since all samples weigh the same."""
+    starts = np.arange(0, samples, batch)
+    if order is None or isinstance(weights, float):
+        rows = np.full(len(starts), batch)
+        rows[-1] = samples - starts[-1]
+        return rows * weights
+    epochs = len(order) // samples
+    if epochs > 1:
+        starts = (np.arange(epochs)[:, None] * samples + starts).reshape(-1)
+    return np.add.reduceat(weights[order], starts)
 
 
 def scale_of(weights: Weights, rows: int) -> float:

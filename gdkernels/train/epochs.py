@@ -63,7 +63,7 @@ class Epochs:
         self._orders = Orders(self._samples, shuffle, seed)
         self._same = None  # weights of batches and scales of an epoch, where all samples weigh the same
         if isinstance(data.weights, float):
-            weights = totals(data.weights, np.arange(self._samples), self._samples, batch)
+            weights = totals(data.weights, None, self._samples, batch)
             self._same = weights, inverse(weights)
         self._batches = -(-self._samples // batch)  # of an epoch
         self._goal = trainer.net.place.call_seconds
