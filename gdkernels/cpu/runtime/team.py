@@ -219,6 +219,10 @@ class Team:
         self.address = address(self.memory)
         self._wake = [None]
         self._threads = [None]
+        self._placing, self._apart = (
+            threading.Lock(),
+            False,
+        )  # held while workers are moved; whether they are kept apart
         self._scratch = np.empty(0, np.uint8)
 
     def forget_workers(self) -> None:
@@ -227,6 +231,7 @@ class Team:
         self.memory[:] = 0
         self._wake = [None]
         self._threads = [None]
+        self._placing, self._apart = threading.Lock(), False
 
     def scratch(self, workers: int) -> int:
         """Working memory for this many workers, SCRATCH_BYTES each. To be called with the lock held."""
@@ -264,14 +269,18 @@ class Team:
         moved = []
         try:
             if others:
-                for worker in range(1, workers):
-                    place = self._threads[worker].native_id
-                    moved.append((place, os.sched_getaffinity(place)))
-                    os.sched_setaffinity(place, {others[(worker - 1) % len(others)]})
+                with self._placing:
+                    self._apart = True
+                    for worker in range(1, workers):
+                        place = self._threads[worker].native_id
+                        moved.append((place, os.sched_getaffinity(place)))
+                        os.sched_setaffinity(place, {others[(worker - 1) % len(others)]})
             yield
         finally:
-            for place, before in moved:
-                os.sched_setaffinity(place, before)
+            with self._placing:
+                self._apart = False
+                for place, before in moved:
+                    os.sched_setaffinity(place, before)
 
     def _start(self, workers: int) -> None:
         """Start those of the workers that have not been started yet."""
@@ -290,13 +299,19 @@ class Team:
                 self._threads.pop()
                 raise
 
+    def _place(self, worker: int) -> None:
+        """Move the thread of a worker away from its caller, unless `apart` has done so."""
+        with self._placing:
+            if not self._apart:
+                _keep_away(self.caller, worker)
+
     def _live(self, worker: int, last: int, wake: threading.Semaphore) -> None:
-        _keep_away(self.caller, worker)
+        self._place(worker)
         while True:
             last = _serve(self.address, worker, last)
             if _park(self.address, worker, last, 1):
                 wake.acquire()
-                _keep_away(self.caller, worker)
+                self._place(worker)
             _park(self.address, worker, last, 0)
 
 
