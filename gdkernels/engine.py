@@ -23,7 +23,7 @@ class Training(Protocol):
     def warm_up(self) -> None: ...
     def train(
         self, x: Any, y: Any, order: NDArray[np.int64], batch_size: int, rates: Numbers, scales: Numbers, samples: int,
-        losses: Numbers, norms: Numbers | None = None,
+        losses: Numbers, norms: Numbers | None = None, epochs: int = 1,
     ) -> int: ...  # fmt: skip
     def step(self, x: Any, y: Any, rate: float, scale: float, samples: int) -> Outcome: ...
 

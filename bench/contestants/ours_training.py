@@ -1,4 +1,4 @@
-"""Ours: `Trainer.fit`, in which an epoch is one native call, and `Trainer.step` from a Python loop."""
+"""Ours: `Trainer.fit`, in which one native call takes an epoch or several, and `Trainer.step` from a Python loop."""
 
 import numpy as np
 

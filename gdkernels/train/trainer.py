@@ -1,15 +1,13 @@
 """The Trainer: gradient descent on a network, w ← w − η dL/dw, a native call for many steps.
 
 Python chooses the order of the samples and the learning rates; forward, loss, backward, clipping and the update of
-all steps of an epoch are one call of the engine.
+all steps of an epoch, or of several epochs, are one call of the engine (`epochs`).
 """
 
 import math
-import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +18,8 @@ from ..engine import Engine, Training
 from ..nn.network import Network, in_chunks
 from ..nn.plan import lower
 from ..ranges import POSITIVE
-from .batches import are_labels, batch_of, order_of, refuse_empty, scale_of, totals
+from .batches import are_labels, batch_of, refuse_empty, scale_of
+from .epochs import Data, Epochs, Record
 from .loss import LOSSES, Loss, Weights
 from .optim import AdamW, Optimizer
 from .progress import progress as display
@@ -28,7 +27,6 @@ from .progress import progress as display
 __all__ = ["History", "Trainer"]
 
 Schedule = Callable[[int], float]
-Record = dict[str, Any]
 Callback = Callable[["Trainer", Record], object]
 
 DECAYS = ("all", "weights")
@@ -43,8 +41,8 @@ class History:
     ----------
     loss, lr : float64 arrays, of every step: the loss before the step, and its learning rate
     epochs : a dict for each epoch: epoch (from 1 over the trainer's life), train_loss (mean over its samples, each
-        at the parameters of its step), seconds (of training alone) and, with validation data, validation_loss
-        and validation_accuracy or validation_r2
+        at the parameters of its step), seconds (of training alone; short epochs that were one native call share its
+        time equally) and, with validation data, validation_loss and validation_accuracy or validation_r2
     parameters : names of the parameters, the columns of `grad_norms`
     grad_norms : None, or (steps, parameters): the norm of each parameter's gradient, before clipping
     """
@@ -54,16 +52,6 @@ class History:
     lr: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     epochs: list[Record] = field(default_factory=list)
     grad_norms: NDArray[np.float64] | None = None
-
-
-class _Data(NamedTuple):
-    """Samples: x (n, n_in) as the engine reads it, targets in NumPy and as the engine reads them, and the weights of
-    the samples in the loss."""
-
-    x: Any
-    y: Array
-    goal: Any
-    weights: Weights
 
 
 class Trainer:
@@ -81,7 +69,8 @@ class Trainer:
     schedule : a function of the step that gives the learning rate; step 0 is the first update of this trainer.
         None: the optimizer's lr throughout
     clip_norm : None, or the largest norm of the whole gradient; a longer one is scaled down to it
-    threads : None for as many as pay (at most `gd.get_threads()`), or a number; of the CPU, the GPU has no use for it
+    threads : None for as many as pay (at most `gd.get_threads()`, fewer while other processes want the cores), or a number,
+        which takes part in every step; of the CPU, the GPU has no use for it
     decay : which parameters the weight decay of the optimizer concerns: "all", or "weights" (no bias, no norm)
 
     Attributes
@@ -132,7 +121,6 @@ class Trainer:
         self._place = net.place
         self._update = optimizer.update(self._plan, net.dtype, decay, net.place)
         self._settle()
-        self._steps_a_call = 1
 
     def _settle(self) -> None:
         """Make engines where the network is."""
@@ -263,7 +251,7 @@ class Trainer:
         validation : (x, y) that are measured after every epoch
         progress : show a bar on a terminal, lines otherwise
         callbacks : functions of (trainer, record of the epoch), called after every epoch; training stops when one
-            returns True
+            returns True. Without callbacks and validation, short epochs share a native call, and progress is shown after it
         grad_norms : whether `History.grad_norms` is recorded
 
         Raises TypeError and ValueError for wrong arguments, before anything is changed; FloatingPointError where
@@ -283,77 +271,38 @@ class Trainer:
                     f"{op}: callbacks holds {callback!r}, expected functions of (trainer, record)"
                 )
 
-        parts: list[tuple[Array, Array, Array | None]] = []
+        run = Epochs(self, self._training(data.y), self._rates, data, batch, shuffle, seed, grad_norms)
         history = History(tuple(self.net.params))
         shown = display(progress)
         shown.start(epochs)
-        # Where calls are not to take long, one step, until it is known how long that takes.
-        self._steps_a_call = sys.maxsize if self.net.place.call_seconds is None else 1
+        left, free = (
+            epochs,
+            held_out is None and not callbacks,
+        )  # whether nothing is to be done between two epochs
         try:
-            for _ in range(epochs):
-                order = order_of(len(data.x), shuffle, seed, self.epochs)
-                part, record = self._epoch(data, order, batch, grad_norms)
-                self.epochs += 1
-                record = {"epoch": self.epochs, **record}
-                if held_out is not None:
-                    measures = self._measure(held_out).items()
-                    record |= {f"validation_{name}": value for name, value in measures}
-                parts.append(part)
-                history.epochs.append(record)
-                shown.epoch(record)
-                answers = [callback(self, record) for callback in callbacks]
-                if self._place is not self.net.place:
-                    raise RuntimeError(
-                        f"{op}: a callback moved the network to {self.net.device}, expected it to stay until fit returns"
-                    )
-                if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
-                    break
+            while left > 0:
+                for record in run.take(left if free else 1):
+                    left -= 1
+                    if held_out is not None:
+                        measures = self._measure(held_out).items()
+                        record |= {f"validation_{name}": value for name, value in measures}
+                    history.epochs.append(record)
+                    shown.epoch(record)
+                    answers = [callback(self, record) for callback in callbacks]
+                    if self._place is not self.net.place:
+                        raise RuntimeError(
+                            f"{op}: a callback moved the network to {self.net.device}, expected it to stay until fit returns"
+                        )
+                    if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
+                        left = 0
+                if not run.finite:
+                    raise self._not_finite(op)
         finally:
             shown.close()
-        history.loss = np.concatenate([loss for loss, _, _ in parts])
-        history.lr = np.concatenate([lr for _, lr, _ in parts])
+        history.loss, history.lr = np.concatenate(run.losses), np.concatenate(run.rates)
         if grad_norms:
-            history.grad_norms = np.concatenate([norms for _, _, norms in parts if norms is not None])
+            history.grad_norms = np.concatenate(run.norms)
         return history
-
-    def _epoch(
-        self, data: _Data, order: NDArray[np.int64], batch: int, grad_norms: bool
-    ) -> tuple[tuple[Array, Array, Array | None], Record]:
-        """The steps of one epoch: (loss, lr and gradient norms of every step), and the epoch's record."""
-        training = self._training(data.y)
-        weights = totals(data.weights, order, batch)
-        scales = np.divide(1.0, weights, out=np.zeros_like(weights), where=weights > 0.0)
-        steps = len(scales)
-        losses, rates = np.empty(steps), np.empty(steps)
-        norms = np.empty((steps, len(self.net.params))) if grad_norms else None
-        seconds = 0.0
-        start = 0
-        while start < steps:
-            stop = min(steps, start + self._steps_a_call)
-            now = slice(start, stop)
-            rates[now] = self._rates(stop - start)
-            chosen = order[start * batch : stop * batch]
-            begin = time.perf_counter()
-            before = self.steps
-            try:
-                training.train(
-                    data.x, data.goal, chosen, batch, rates[now], scales[now], self.net.samples, losses[now],
-                    None if norms is None else norms[now],
-                )  # fmt: skip
-            finally:  # also where Ctrl-C ends the epoch early
-                done = self.steps - before
-                self.net.samples += min(done * batch, len(chosen))
-            elapsed = time.perf_counter() - begin
-            seconds += elapsed
-            if done < stop - start:
-                raise self._not_finite("Trainer.fit")
-            if (goal := self.net.place.call_seconds) is not None:
-                # The first steps may have waited for kernels to be loaded: approach the goal, do not jump to it.
-                self._steps_a_call = max(1, min(8 * done, int(goal * done / max(elapsed, 1e-9))))
-            start = stop
-        total = float(weights.sum())
-        mean = float((losses * weights).sum() / total) if total else math.nan
-        return (losses, rates, norms), {"train_loss": mean, "seconds": seconds}
 
     def evaluate(self, x: Array, y: Array) -> dict[str, float]:
         """The loss of samples without dropout, and their accuracy (classification) or R² (regression).
@@ -365,7 +314,7 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ small things
 
-    def _measure(self, data: _Data) -> dict[str, float]:
+    def _measure(self, data: Data) -> dict[str, float]:
         """The loss and the quality of checked data."""
         if self._judge is None:
             self._judge = self.net.new_engine(self._plan, self.threads)
@@ -373,7 +322,7 @@ class Trainer:
         name, quality = self.loss.quality(output, data.y)
         return {"loss": self.loss.value(output, data.y, data.weights), name: quality}
 
-    def _pair(self, op: str, validation: object) -> _Data:
+    def _pair(self, op: str, validation: object) -> Data:
         """Check validation data."""
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise TypeError(
@@ -381,14 +330,14 @@ class Trainer:
             )
         return self._data(f"{op}: validation", *validation)
 
-    def _data(self, op: str, x: Array, y: Array) -> _Data:
+    def _data(self, op: str, x: Array, y: Array) -> Data:
         """Check samples and targets."""
         net = self.net
         self._follow()
         x = net.place.matrix(op, "x", x, net.dtype, net.n_in)
         rows = len(x) or refuse_empty(op, x)
         y, weights = self._targets(op, y, rows)
-        return _Data(x, y, net.place.targets(y), weights)
+        return Data(x, y, net.place.targets(y), weights)
 
     def _targets(self, op: str, y: Any, rows: int) -> tuple[Array, Weights]:
         """Checked targets in NumPy, and the weights of the samples."""
@@ -407,6 +356,8 @@ class Trainer:
     def _rates(self, count: int) -> NDArray[np.float64]:
         """The learning rates of the next steps."""
         rates = self._scheduled(count)
+        if self.schedule is None and 0.0 <= self.optimizer.lr < math.inf:
+            return rates
         wrong = ~((rates >= 0.0) & (rates < math.inf))
         if wrong.any():
             place = int(wrong.argmax())

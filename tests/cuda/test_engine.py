@@ -172,6 +172,20 @@ def test_single_steps_equal_an_epoch(device):
         np.testing.assert_array_equal(values, parameters(two.net)[name])
 
 
+def test_epochs_that_share_a_call_equal_those_that_do_not(device, monkeypatch):
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((20, 5)).astype("f4"), rng.integers(0, 3, 20)
+    found = []
+    for seconds in (None, 100.0):
+        trainer = gd.Trainer(gd.mlp([5, 7, 3], dropout=0.3, seed=2).to("cuda"))
+        monkeypatch.setattr(type(trainer.net.place), "call_seconds", seconds)
+        history = trainer.fit(x, y, epochs=6, batch_size=8, progress=False)
+        found.append((history.loss.tobytes(), trainer.epochs, trainer.net.samples, parameters(trainer.net)))
+    assert found[0][:3] == found[1][:3]
+    for name, values in found[0][3].items():
+        np.testing.assert_array_equal(values, found[1][3][name])
+
+
 def test_two_runs_give_the_same_bits(device, digits):
     x, y = digits[0][:128], digits[1][:128]
     runs = []

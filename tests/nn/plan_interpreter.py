@@ -49,9 +49,12 @@ class Interpreter:
         self._loss, self._update, self._clip = loss, update, clip_norm
         return self
 
-    def train(self, x, y, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
-        for step, start in enumerate(range(0, len(order), batch_size)):
-            rows = order[start : start + batch_size]
+    def train(self, x, y, order, batch_size, rates, scales, samples, losses, norms=None, epochs=1) -> int:
+        count = len(order) // epochs
+        starts = [(first, at) for first in range(0, len(order), count) for at in range(0, count, batch_size)]
+        for step, (first, at) in enumerate(starts):
+            start = first + at
+            rows = order[start : first + min(count, at + batch_size)]
             pred = self.forward(x[rows], train=True, samples=samples + start)
             value, grad = self._loss_and_gradient(pred, y[rows])
             loss = value * scales[step]

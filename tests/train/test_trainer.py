@@ -7,9 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from gdkernels.cpu.engine.training import Training
 from gdkernels.nn.layers import Dropout, LayerNorm, Linear, Residual, RMSNorm, Scale
 from gdkernels.nn.network import Network, mlp
 from gdkernels.nn.place import CPU
+from gdkernels.train.batches import Orders
 from gdkernels.train.loss import SoftmaxCrossEntropy
 from gdkernels.train.optim import SGD, AdamW
 from gdkernels.train.trainer import Trainer
@@ -142,6 +144,78 @@ def test_the_same_bits_in_every_run_for_any_threads_and_any_length_of_calls(dtyp
     assert run(2, 0.25) == first
     assert run(3, 0.0) == first
     assert run(None, 10.0) == first
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, SAMPLES])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_epochs_that_share_a_call_give_what_each_by_itself_gives(
+    batch_size, shuffle, weighted, data, monkeypatch
+):
+    """A call for each step, a call for each epoch because of a callback, and calls of many epochs."""
+    layers = [Linear(N_IN, 12, "relu"), Dropout(0.3), Linear(12, N_OUT)]
+    loss = (
+        SoftmaxCrossEntropy(class_weight=np.linspace(0.5, 2.0, N_OUT))
+        if weighted
+        else "softmax_cross_entropy"
+    )
+
+    def run(seconds, **options):
+        monkeypatch.setattr(CPU, "call_seconds", seconds)
+        trainer = new_trainer(layers, loss, schedule=lambda step: 0.05 / (1 + step))
+        history = fit(trainer, data, 40, batch_size, shuffle=shuffle, grad_norms=True, seed=5, **options)
+        told = [(record["epoch"], record["train_loss"]) for record in history.epochs]
+        assert all(record["seconds"] > 0.0 for record in history.epochs)
+        arrays = history.loss.tobytes(), history.lr.tobytes(), history.grad_norms.tobytes()
+        return state(trainer), told, *arrays, trainer.steps, trainer.epochs, trainer.net.samples
+
+    first = run(0.0)
+    assert run(0.25, callbacks=[lambda trainer, record: False]) == first
+    calls = []
+    train = Training.train
+    monkeypatch.setattr(Training, "train", lambda *args: calls.append(args[10]) or train(*args))
+    assert run(10.0) == first
+    assert max(calls) > 1 and len(calls) < 40
+
+
+def test_an_epoch_of_a_call_that_is_not_finite_is_named_and_those_before_it_are_done(
+    data, monkeypatch, capsys
+):
+    """The same whether epochs share calls or not, in what is left and in what was shown."""
+
+    def run(seconds):
+        monkeypatch.setattr(CPU, "call_seconds", seconds)
+        trainer = new_trainer(optimizer=SGD(lr=0.1), schedule=lambda step: 1e200 if step == 60 else 0.01)
+        with pytest.raises(FloatingPointError, match=r"step 62 is not finite; .* those after step 61"):
+            fit(trainer, data, 40, 10, progress=True)
+        return state(trainer), trainer.steps, trainer.epochs, trainer.net.samples, capsys.readouterr().err
+
+    shared = run(10.0)
+    assert shared == run(0.0)
+    assert shared[1] == 61 and shared[2] == 61 // -(-SAMPLES // 10)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 10.0])
+def test_epochs_before_one_whose_rate_is_wrong_are_done(seconds, data, monkeypatch):
+    monkeypatch.setattr(CPU, "call_seconds", seconds)
+    trainer = new_trainer(schedule=lambda step: 1 / (50 - step))
+    with pytest.raises(ZeroDivisionError):
+        fit(trainer, data, 60, SAMPLES)
+    assert trainer.epochs == trainer.steps == 50
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 10**30])
+@pytest.mark.parametrize("first", [0, 3, 2**32 - 40])
+def test_orders_are_those_that_numpy_draws_from_seed_and_epoch(seed, first):
+    drawn = Orders(11, True, seed)
+    wanted = [np.random.default_rng((seed, first + number)).permutation(11) for number in range(80)]
+    found = [
+        drawn.of(first, 1),
+        *drawn.of(first + 1, 69).reshape(-1, 11),
+        *drawn.of(first + 70, 10).reshape(-1, 11),
+    ]
+    np.testing.assert_array_equal(np.concatenate(found).reshape(-1, 11), wanted)
+    np.testing.assert_array_equal(drawn.of(first, 1), wanted[0])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -41,7 +41,7 @@ RATE_WORDS = 3
 
 _FIRST, _BATCH, _SAMPLES, _X, _Y = (TRAIN[name] for name in ("first", "batch", "samples", "x", "y"))
 _RATES, _SCALES, _LOSSES = (TRAIN[name] for name in ("rates", "scales", "losses"))
-_COUNTER, _FINISHED = TRAIN["counter"], TRAIN["done"]
+_SEEN, _FINISHED = TRAIN["seen"], TRAIN["done"]
 
 
 @native("F*, i8, i8, i8, i8, i8, i8")
@@ -183,7 +183,7 @@ def step(
     training[_Y], training[_BATCH], training[_SAMPLES], training[_FIRST] = y, rows, rows, now
     float64_at(training[_RATES])[0] = rate
     float64_at(training[_SCALES])[0] = 1.0 / total if total != 0.0 else 0.0
-    int64_at(training[_COUNTER])[0] = seen[0]
+    training[_SEEN] = seen[0]
     finished = int64_at(training[_FINISHED])
     finished[0] = 0
     invoke(job, address_of(training), 0, 1, 0)

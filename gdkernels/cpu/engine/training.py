@@ -15,11 +15,12 @@ from ..gemm.tile import ROWS
 from ..runtime.dispatch import address
 from ..runtime.jit import Op
 from ..runtime.memory import QUANTUM, aligned_zeros
-from ..runtime.team import get_threads, run_job, team
+from ..runtime.team import MOST_WORKERS, get_threads, run_job, team
+from ..runtime.turns import KINDS, NEXT, RAN, words_of
 from .arena import PROGRAMS_KEPT, Programs
 from .elastic import Elastic, stretch
 from .epoch import SLOTS, set_step, train
-from .pace import Pace
+from .pace import Pace, Stretch
 from .program import Program, bind
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ WORTH_A_WORKER = 75_000  # nanoseconds of work that keep a worker busy: a second
 SHORTEST_NS, LONGEST_NS = 10_000, 20_000_000
 _SET_BY_TRAIN = [
     SLOTS[name]
-    for name in ("first", "steps", "samples", "x", "y", "order", "rates", "scales", "losses", "norms")
-]
+    for name in (
+        "first", "taken", "until", "samples", "seen", "x", "y", "order", "rates", "scales", "losses", "norms", "part",
+        "turns",
+    )
+]  # fmt: skip
 _PROGRAMS = [SLOTS["program"], SLOTS["last_program"]]
 
 
@@ -42,6 +46,20 @@ class _Job(NamedTuple):
 
     record: np.ndarray
     programs: tuple[Program, Program]
+
+
+class _Call(NamedTuple):
+    """What all steps of a call have in common: how many were done before it, the samples of an epoch, those seen before it,
+    the rows of a batch and of an epoch's last one, whether the targets are labels, and the addresses of x, y, order, rates,
+    scales, losses and norms."""
+
+    first: int
+    samples: int
+    seen: int
+    batch: int
+    last: int
+    labels: bool
+    places: list[int]
 
 
 class _Single(NamedTuple):
@@ -66,7 +84,8 @@ class Training(Uncopied):
         self.dtype = engine.dtype
         self._loss, self._update, self._clip = loss, update, float(clip_norm or 0.0)
         self._scale = np.zeros(1, np.float64)  # factor of the current step's loss
-        self._done = np.zeros(1, np.int64)
+        self._done = np.zeros(2, np.int64)  # steps, and whether the workers parted before all were done
+        self._turns = aligned_zeros(words_of(MOST_WORKERS), np.int64)
         options = loss.options if isinstance(loss, ElementLoss) else ()
         self._options = np.array([*options, 0.0])
         blocks = [Deal.of(*parameter.shape).blocks for parameter in self.plan.parameters]
@@ -170,42 +189,51 @@ class Training(Uncopied):
                 segments=len(self._rows),
                 scale=self._scale, counter=arena.samples, clip=self._clip, done=self._done,
                 n_in=plan.input.columns, n_out=plan.output.columns, labels=int(labels),
-                first=0, steps=0, samples=0, x=None, y=0, order=None, rates=None, scales=None, losses=None, norms=None,
+                first=0, taken=0, until=0, samples=0, seen=0, x=None, y=0, order=None, rates=None, scales=None, losses=None,
+                norms=None, part=0, turns=0,
             )  # fmt: skip
             job = self._jobs[key] = _Job(np.frombuffer(packed, np.int64).copy(), (program, last_program))
         return job
 
     # ------------------------------------------------------------------------------------------ steps
 
-    def train(self, x, y, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
+    def train(
+        self, x, y, order, batch_size, rates, scales, samples, losses, norms=None, epochs=1
+    ) -> int:  # fmt: skip
         """Take one step for each batch of `order`; return how many were done.
 
         x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous; `order` (int64) names the samples, batch
-        after batch, the last of which may be smaller; `rates` and `scales` (float64) give each step's learning rate and
-        the factor of its loss; `samples` counts the samples seen before (for dropout). `losses` and, if given, `norms`
-        (steps, parameters) are filled. Fewer steps than asked are done when the loss or a gradient of the next one is
-        not finite: parameters and optimizer are then as the last good step left them.
+        after batch, for one or more `epochs` of equal length, the last batch of each of which may be smaller; `rates` and
+        `scales` (float64) give each step's learning rate and the factor of its loss; `samples` counts the samples seen
+        before (for dropout). `losses` and, if given, `norms` (steps, parameters) are filled. Fewer steps than asked are done
+        when the loss or a gradient of the next one is not finite: parameters and optimizer are then as the last good step
+        left them.
         """
-        count = order.size
+        count = order.size // epochs
         batch = min(batch_size, count)
-        steps = -(-count // batch)
+        batches = -(-count // batch)
+        steps = epochs * batches
         self._engine.reserve(batch)
-        pace, done = self._pace(batch), 0
+        first, pace, done = self._update.step, self._pace(batch), 0
+        places = [address(values) for values in (x, y, order, rates, scales, losses)]
+        places.append(0 if norms is None else address(norms))
+        call = _Call(first, count, samples, batch, count - (batches - 1) * batch, y.dtype == np.int64, places)
         while done < steps:
-            workers, stretch = (
-                (self._engine.workers(batch, True), steps) if pace is None else pace.next(steps - done)
-            )
-            chosen = slice(done, done + stretch)
-            began = time.perf_counter()
-            taken = self._stretch(
-                x, y, order[done * batch : (done + stretch) * batch], batch, rates[chosen], scales[chosen],
-                samples + done * batch, losses[chosen], None if norms is None else norms[chosen], workers,
-            )  # fmt: skip
+            if pace is None:
+                stretch = Stretch(self._engine.workers(batch, True), steps - done)
+                taken = self._stretch(call, done, stretch, False)
+            else:
+                stretch = pace.next(steps - done)
+                began, on_core = time.perf_counter(), time.thread_time()
+                taken = self._stretch(call, done, stretch, True)
+                on_core = 1e-9 * int(self._turns[RAN]) if stretch.turns else time.thread_time() - on_core
+                late = taken < stretch.steps and bool(self._done[1])
+                if taken == stretch.steps or late:
+                    stretch = stretch._replace(steps=taken)
+                    pace.note(stretch, time.perf_counter() - began, on_core, late)
             done += taken
-            if taken < stretch:
+            if taken < stretch.steps:
                 break
-            if pace is not None:
-                pace.note(stretch, time.perf_counter() - began)
         return done
 
     def _pace(self, rows: int) -> Pace | None:
@@ -218,21 +246,25 @@ class Training(Uncopied):
             self._paces[rows, most] = Pace(several, 1e-9 * work)
         return self._paces[rows, most]
 
-    def _stretch(self, x, y, order, batch, rates, scales, samples, losses, norms, workers) -> int:
-        """What `train` does, with this many workers."""
-        update, count = self._update, order.size
-        steps = -(-count // batch)
-        record = self._job(batch, count - (steps - 1) * batch, workers, y.dtype == np.int64).record
+    def _stretch(self, call: _Call, start: int, stretch: Stretch, may_part: bool) -> int:
+        """The steps of a stretch of a call, from step `start` of the call on; how many were done."""
+        workers, stop = stretch.workers, start + stretch.steps
+        self._arena.scratch(workers)
+        record = self._job(call.batch, call.last, 1 if stretch.turns else workers, call.labels).record
+        turns = 0
+        if stretch.turns:
+            self._turns[:] = 0
+            self._turns[NEXT], turns = KINDS * start, address(self._turns)
         record[_SET_BY_TRAIN] = (
-            update.step, steps, count, address(x), address(y), address(order), address(rates), address(scales),
-            address(losses), 0 if norms is None else address(norms),
+            call.first, start, stop, call.samples, call.seen, *call.places, int(may_part), turns
         )  # fmt: skip
-        self._arena.samples[0] = samples
-        self._done[0] = 0
-        run_job(train.address(self.dtype), address(record), workers)
-        done = int(self._done[0])
-        update.step += done
-        return done
+        self._done[:] = start, 0
+        try:
+            run_job(train.address(self.dtype), address(record), workers, stretch.turns)
+        finally:  # also where Ctrl-C was noticed after the job
+            done = int(self._done[0])
+            self._update.step = call.first + done
+        return done - start
 
     def step(self, x, y, rate: float, scale: float, samples: int) -> Outcome:
         """One step on the batch (x, y), as `train` does it, with as little Python as can be.
@@ -267,7 +299,7 @@ class Training(Uncopied):
         job = self._job(rows, rows, workers, labels)
         record = job.record.copy()
         places = (address(order), address(rate), address(scale), address(loss))
-        record[_SET_BY_TRAIN] = (0, 1, rows, 0, 0, *places, 0)
+        record[_SET_BY_TRAIN] = (0, 0, 1, rows, 0, 0, 0, *places, 0, 0, 0)
         return record, loss, (order, rate, scale, job.programs)
 
     def elastic_step(self, most: int, labels: bool) -> tuple[Elastic, np.ndarray, tuple]:

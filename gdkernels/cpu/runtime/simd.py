@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 CLOCK_MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 0)
+CLOCK_THREAD = getattr(time, "CLOCK_THREAD_CPUTIME_ID", 0)
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 VOID = ir.VoidType()
 
@@ -216,20 +217,43 @@ def give_way(typingctx):
 
 
 @intrinsic
-def nanoseconds(typingctx):
-    """Time since some moment (clock_gettime of CLOCK_MONOTONIC); always 0 where that is not to be had."""
+def nap(typingctx, microseconds):
+    """Sleep (usleep); where that is not to be had, give way."""
     from .machine import HAS_CLOCK
 
     def generate(context, builder, signature, arguments):
-        if not HAS_CLOCK:
-            return I64(0)
-        now = cgutils.alloca_once(builder, I64, size=2)  # seconds, nanoseconds
-        clock = declare(builder.module, "gdkernels.clock", I32, [I32, I64.as_pointer()])
-        builder.call(clock, [I32(CLOCK_MONOTONIC), now])
-        seconds, rest = (builder.load(builder.gep(now, [I64(place)])) for place in range(2))
-        return builder.add(builder.mul(seconds, I64(10**9)), rest)
+        if HAS_CLOCK:
+            time = builder.trunc(arguments[0], I32)
+            builder.call(declare(builder.module, "gdkernels.nap", I32, [I32]), [time])
+        else:
+            builder.call(declare(builder.module, "gdkernels.yield", I32, []), [])
+        return context.get_dummy_value()
 
-    return types.int64(), generate
+    return types.void(types.int64), generate
+
+
+def _read(clock):
+    @intrinsic
+    def read(typingctx):
+        from .machine import HAS_CLOCK
+
+        def generate(context, builder, signature, arguments):
+            if not HAS_CLOCK:
+                return I64(0)
+            now = cgutils.alloca_once(builder, I64, size=2)  # seconds, nanoseconds
+            function = declare(builder.module, "gdkernels.clock", I32, [I32, I64.as_pointer()])
+            builder.call(function, [I32(clock), now])
+            seconds, rest = (builder.load(builder.gep(now, [I64(place)])) for place in range(2))
+            return builder.add(builder.mul(seconds, I64(10**9)), rest)
+
+        return types.int64(), generate
+
+    return read
+
+
+# Time by clock_gettime, always 0 where that is not to be had: since some moment, and what this thread had of a core.
+nanoseconds = _read(CLOCK_MONOTONIC)
+thread_nanoseconds = _read(CLOCK_THREAD)
 
 
 # ---------------------------------------------------------------------------------------------- denormal numbers

@@ -11,6 +11,8 @@ import ctypes
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -41,13 +43,15 @@ _yield = _libc.sched_yield if os.name == "posix" else _libc.SwitchToThread
 llvm.add_symbol("gdkernels.yield", ctypes.cast(_yield, ctypes.c_void_p).value)
 if HAS_CLOCK:
     llvm.add_symbol("gdkernels.clock", ctypes.cast(_libc.clock_gettime, ctypes.c_void_p).value)
+    llvm.add_symbol("gdkernels.nap", ctypes.cast(_libc.usleep, ctypes.c_void_p).value)
 _core = getattr(_libc, "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None  # Linux
 
 # The team's memory, in int64 words; whatever several threads write has a cache line (8 words) of its own. JOB is
 # (number of the job) · 2^COUNT_BITS + (workers that take part): one word, so that a worker never joins a job by the
 # count of the next one.
 ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD = 0, 8, 16, 24, 32, 33
-PARKED = 40  # one line a worker
+LATE = 40  # nanoseconds of this job that workers have waited at barriers after they had begun to give way
+PARKED = 48  # one line a worker
 COUNT_BITS = 9
 MOST_WORKERS = 256
 
@@ -75,12 +79,16 @@ def wait(team, workers):
         atomic_store(offset(team, ARRIVED), 0)
         atomic_store(offset(team, GENERATION), generation + 1)
         return
-    turns = 0
+    turns, began = 0, 0
     while atomic_load(offset(team, GENERATION)) == generation:
         relax()
         turns += 1
-        if turns > SPIN:
+        if turns == SPIN:
+            began = nanoseconds()
+        elif turns > SPIN:
             give_way()
+    if turns > SPIN:
+        atomic_add(offset(team, LATE), nanoseconds() - began)
 
 
 @native("i8*, i8, i8 -> i8")
@@ -114,6 +122,7 @@ def post(team, entry, record, workers):
     team[ENTRY] = entry
     team[RECORD] = record
     atomic_store(offset(team, DONE), 0)
+    atomic_store(offset(team, LATE), 0)
     number = atomic_load(offset(team, JOB)) >> COUNT_BITS
     atomic_store(offset(team, JOB), ((number + 1) << COUNT_BITS) + workers)
 
@@ -209,6 +218,11 @@ class Team:
         self.memory = aligned_zeros(PARKED + 8 * MOST_WORKERS, np.int64)
         self.address = address(self.memory)
         self._wake = [None]
+        self._threads = [None]
+        self._placing, self._apart = (
+            threading.Lock(),
+            False,
+        )  # held while workers are moved; whether they are kept apart
         self._scratch = np.empty(0, np.uint8)
 
     def forget_workers(self) -> None:
@@ -216,6 +230,8 @@ class Team:
         self.lock = threading.Lock()
         self.memory[:] = 0
         self._wake = [None]
+        self._threads = [None]
+        self._placing, self._apart = threading.Lock(), False
 
     def scratch(self, workers: int) -> int:
         """Working memory for this many workers, SCRATCH_BYTES each. To be called with the lock held."""
@@ -225,8 +241,7 @@ class Team:
 
     def run(self, entry: int, record: int, workers: int) -> None:
         """Run the job ``entry(record, worker, workers, worker)`` on every worker. To be called with the lock held."""
-        while len(self._wake) < workers:
-            self._start()
+        self._start(workers)
         asleep = 1
         try:
             asleep = _post(self.address, entry, record, workers)
@@ -242,26 +257,61 @@ class Team:
                     self._wake[worker].release()
         _join(self.address, workers)
 
-    def _start(self) -> None:
-        worker, last, wake = len(self._wake), int(self.memory[JOB]), threading.Semaphore(0)
-        self.caller = _core() if _core else -1
-        thread = threading.Thread(
-            target=self._live, args=(worker, last, wake), name=f"gdkernels-{worker}", daemon=True
-        )
-        self._wake.append(wake)
+    @contextmanager
+    def apart(self, workers: int) -> Iterator[None]:
+        """While it lasts, no worker runs on the core where the caller is now. To be called with the lock held.
+
+        Of two that sleep by turns the system thinks that there is room for both on one core.
+        """
+        self._start(workers)
+        allowed = os.sched_getaffinity(0) if _core else set()
+        others = sorted(allowed - {_core()}) if _core else []
+        moved = []
         try:
-            thread.start()
-        except RuntimeError:  # there can be no more threads
-            self._wake.pop()
-            raise
+            if others:
+                with self._placing:
+                    self._apart = True
+                    for worker in range(1, workers):
+                        place = self._threads[worker].native_id
+                        moved.append((place, os.sched_getaffinity(place)))
+                        os.sched_setaffinity(place, {others[(worker - 1) % len(others)]})
+            yield
+        finally:
+            with self._placing:
+                self._apart = False
+                for place, before in moved:
+                    os.sched_setaffinity(place, before)
+
+    def _start(self, workers: int) -> None:
+        """Start those of the workers that have not been started yet."""
+        while len(self._wake) < workers:
+            worker, last, wake = len(self._wake), int(self.memory[JOB]), threading.Semaphore(0)
+            self.caller = _core() if _core else -1
+            thread = threading.Thread(
+                target=self._live, args=(worker, last, wake), name=f"gdkernels-{worker}", daemon=True
+            )
+            self._wake.append(wake)
+            self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # there can be no more threads
+                self._wake.pop()
+                self._threads.pop()
+                raise
+
+    def _place(self, worker: int) -> None:
+        """Move the thread of a worker away from its caller, unless `apart` has done so."""
+        with self._placing:
+            if not self._apart:
+                _keep_away(self.caller, worker)
 
     def _live(self, worker: int, last: int, wake: threading.Semaphore) -> None:
-        _keep_away(self.caller, worker)
+        self._place(worker)
         while True:
             last = _serve(self.address, worker, last)
             if _park(self.address, worker, last, 1):
                 wake.acquire()
-                _keep_away(self.caller, worker)
+                self._place(worker)
             _park(self.address, worker, last, 0)
 
 
@@ -332,12 +382,12 @@ def run(op: Op) -> None:
         raise MemoryError("gdkernels: no working memory for this thread")
 
 
-def run_job(entry: int, record: int, workers: int) -> None:
-    """Run the job at an address, on the record at another, with this many workers."""
+def run_job(entry: int, record: int, workers: int, apart: bool = False) -> None:
+    """Run the job at an address, on the record at another, with this many workers, `apart` if they work by turns."""
     if workers == 1:
         invoke_alone(entry, record, 0, 1)
         return
-    with _team.lock:
+    with _team.lock, _team.apart(workers) if apart else nullcontext():
         _team.run(entry, record, workers)
 
 

@@ -154,14 +154,18 @@ class Training(Uncopied):
 
     # ------------------------------------------------------------------------------------------ steps
 
-    def train(self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms=None) -> int:
+    def train(
+        self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms=None, epochs=1
+    ) -> int:  # fmt: skip
         """Take one step for each batch of `order`; return how many were done. As `cpu.engine.training.Training.train`.
 
         x (N, n_in) and y ((N, n_out), or int64 labels (N,)) are C-contiguous on the device, the rest is NumPy. The host
         launches graphs and waits once, at the end.
         """
         arena, update = self._arena, self._update
-        count = order.size
+        count = order.size // epochs
+        if epochs > 1:
+            return self._train_epochs(x, y, order, batch_size, rates, scales, samples, losses, norms, epochs)
         batch = min(batch_size, count)
         steps = -(-count // batch)
         last = count - (steps - 1) * batch
@@ -185,6 +189,22 @@ class Training(Uncopied):
             finally:  # also after Ctrl-C: the steps that were launched will be done
                 done = self._receive(steps, losses, norms)
                 update.step += done
+        return done
+
+    def _train_epochs(
+        self, x: Array, y: Array, order, batch_size, rates, scales, samples, losses, norms, epochs
+    ) -> int:  # fmt: skip
+        """What `train` does, epoch by epoch."""
+        count, batches, done = order.size // epochs, len(rates) // epochs, 0
+        for number in range(epochs):
+            now, seen = slice(number * batches, (number + 1) * batches), number * count
+            taken = self.train(
+                x, y, order[seen : seen + count], batch_size, rates[now], scales[now], samples + seen, losses[now],
+                None if norms is None else norms[now],
+            )  # fmt: skip
+            done += taken
+            if taken < batches:
+                break
         return done
 
     def _send(self, x, y, order, batch, samples, scales, table, steps, norms_wanted) -> None:
