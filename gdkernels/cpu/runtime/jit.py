@@ -36,6 +36,7 @@ from numba.core.typing.templates import AbstractTemplate
 from numba.extending import register_jitable, typeof_impl
 
 from ... import cache as disk
+from .crew import call_others
 from .dispatch import is_only_compiling, machine
 from .elementary import install
 from .flags import FLAGS, SUM_FLAGS, WITHIN
@@ -131,7 +132,9 @@ class Native:
 
     def size(self) -> int:
         """Bytes of Python's code that are compiled for it, those of inlined functions once."""
-        return sum(len(one.__code__.co_code) for one in _reached(self.function) if not isinstance(one, Native))
+        return sum(
+            len(one.__code__.co_code) for one in _reached(self.function) if not isinstance(one, Native)
+        )
 
     def is_ready(self, variant: str) -> bool:
         """Whether its code was compiled, in this process or earlier."""
@@ -168,9 +171,7 @@ class Native:
 
     def _compile(self, dtype: str) -> tuple[Any, str]:
         if disk.is_empty():
-            from .compilers import call  # which asks this module for everything else
-
-            call()  # more will be asked for soon
+            call_others()  # more will be asked for soon
         compiled = cfunc(self.signature(dtype), nopython=True, **self._flags)(self.function)
         library, entry = compiled._library, compiled.native_name
         disk.save(self.symbol(dtype), target(self.source), (entry, library.serialize_using_object_code()))
