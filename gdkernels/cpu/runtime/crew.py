@@ -131,15 +131,17 @@ class Crew:
         if self._is_closed or not _is_python(sys.executable):
             return
         environment = os.environ | {"GDKERNELS_CACHE_DIR": str(disk.folder())}
+        paths = json.dumps([path for path in sys.path if isinstance(path, str)])
         while len(self._processes) < others:
             try:
                 process = subprocess.Popen(
-                    [sys.executable, "-c", PROGRAM, json.dumps(sys.path)],
+                    [sys.executable, "-c", PROGRAM, paths],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     env=environment,
                     bufsize=0,
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # of Windows
                 )
                 with self._changed:
                     self._processes.append(process)
@@ -214,7 +216,7 @@ class Crew:
         """Begin anew in a forked child: the processes are not its own, and must not wait for it to end."""
         for process in self._processes:
             for pipe in _pipes(process):
-                os.close(pipe.fileno())
+                pipe.close()
             process.returncode = 0  # it is not waited for
         self.__init__()  # type: ignore[misc]
 
