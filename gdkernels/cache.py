@@ -75,6 +75,11 @@ def is_empty() -> bool:
     return next(folder().glob(f"*.{fingerprint()}.kernel"), None) is None
 
 
+def holds(symbol: str, target: tuple[Any, ...]) -> bool:
+    """Whether something is stored for this symbol on this target."""
+    return _path(symbol, target).exists()
+
+
 def load(symbol: str, target: tuple[Any, ...]) -> Any:
     """What `save` stored for this symbol on this target (CPU and versions), or None."""
     try:

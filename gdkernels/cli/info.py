@@ -3,8 +3,10 @@
 import argparse
 import os
 import platform
+import sys
 from pathlib import Path
 
+MOST_THREADS = 256  # `team.MOST_WORKERS`
 PACKAGES = ("numpy", "numba", "llvmlite", "safetensors")
 
 
@@ -27,7 +29,7 @@ def facts() -> dict[str, str]:
 
     import gdkernels
     from gdkernels import cache, cuda
-    from gdkernels.cpu.runtime import machine, team
+    from gdkernels.cpu.runtime import machine
 
     bits = machine.VECTOR_BITS
     return {
@@ -36,10 +38,20 @@ def facts() -> dict[str, str]:
         "packages": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
         "cpu": f"{_cpu_model()} ({os.environ.get('NUMBA_CPU_NAME') or llvm.get_host_cpu_name()})",
         "vectors": f"{bits} bits: {bits // 32} float32 or {bits // 64} float64",
-        "threads": f"{team.get_threads()} used, {machine.cpu_count()} cores",
+        "threads": f"{_threads(machine.cpu_count())} used, {machine.cpu_count()} cores",
         "cache": _cache_line(cache.folder()),
         "cuda": cuda.describe(),
     }
+
+
+def _threads(cores: int) -> int:
+    """What `get_threads` gives: asked where it is known, without the kernels that a team of threads is made of."""
+    team = sys.modules.get("gdkernels.cpu.runtime.team")
+    if team is None and not os.environ.get("GDKERNELS_NUM_THREADS"):
+        return min(cores, MOST_THREADS)
+    from gdkernels.cpu.runtime.team import get_threads
+
+    return get_threads()
 
 
 def _cpu_model() -> str:

@@ -4,29 +4,55 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .options import DTYPES
+from .options import DTYPES, count
+
+if TYPE_CHECKING:
+    from gdkernels.cpu.runtime.crew import Job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`gdkernels warmup` has no options."""
+    """The options of `gdkernels warmup`."""
+    parser.add_argument(
+        "--processes",
+        type=count,
+        metavar="N",
+        help="compile by N processes at once; by default one for each core that may be used",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile what is not in the cache yet."""
+    """Compile what is not in the cache yet; 1 where a kernel cannot be compiled."""
     from tqdm import tqdm
 
     from gdkernels import cache
+    from gdkernels.cpu.runtime.compilers import compile_all, missing
+    from gdkernels.cpu.runtime.machine import cpu_count
 
     start = time.perf_counter()
     jobs = [(native, dtype) for native in natives() for dtype in DTYPES]
-    with tqdm(jobs, unit="kernel", disable=not sys.stderr.isatty()) as bar:
-        for done, (native, dtype) in enumerate(bar, start=1):
-            bar.set_postfix_str(f"{native.name} {dtype}", refresh=False)
-            native.address(dtype)
+    failures: list[str] = []
+    with tqdm(total=len(missing(jobs)), unit="kernel", disable=not sys.stderr.isatty()) as bar:
+        done = 0
+
+        def told(job: "Job", wrong: Exception | None) -> None:
+            nonlocal done
+            done += 1
+            if wrong is not None:
+                reason = str(wrong).strip() or type(wrong).__name__
+                failures.append(f"{job.symbol}: {reason.splitlines()[0]}")
+            bar.set_postfix_str(job.symbol, refresh=False)
+            bar.update()
             if bar.disable and done % 20 == 0:
-                print(f"{done}/{len(jobs)} kernels", file=sys.stderr, flush=True)
+                print(f"{done}/{bar.total} kernels", file=sys.stderr, flush=True)
+
+        compile_all(jobs, options.processes or cpu_count(), told)
+    for line in failures:
+        print(f"gdkernels warmup: {line}", file=sys.stderr)
+    if failures:
+        print(f"{len(failures)} kernels cannot be compiled")
+        return 1
     for dtype in DTYPES:
         train_once(dtype)
     seconds = time.perf_counter() - start

@@ -4,8 +4,11 @@
 numba-cuda.
 """
 
+import ctypes
 import importlib
 import importlib.util
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ from numpy.typing import NDArray
 from .gemm.choice import get_gemm_engine, set_gemm_engine
 
 __all__ = ["describe", "get_gemm_engine", "is_available", "set_gemm_engine", "to_device", "to_numpy"]
+
+DRIVERS = ("libcuda.so", "libcuda.so.1")
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +31,8 @@ def describe() -> str:
     """The GPU that is seen here, or why there is none."""
     if importlib.util.find_spec("numba_cuda") is None:
         return "not seen: numba-cuda is not installed"
+    if sys.platform == "linux" and not _finds_driver():  # which spares the import of all that numba-cuda is
+        return "not seen: the CUDA driver (libcuda.so.1) is not installed, or not on the path of libraries"
     try:
         from .runtime.target import cuda
     except ImportError as error:
@@ -37,6 +44,22 @@ def describe() -> str:
     major, minor = device.compute_capability
     name = device.name.decode() if isinstance(device.name, bytes) else device.name
     return f"{name}, compute capability {major}.{minor}"
+
+
+def _finds_driver() -> bool:
+    """Whether there is something to load where numba-cuda looks for the driver."""
+    for path in (
+        *DRIVERS,
+        *(f"{folder}/{name}" for folder in ("/usr/lib", "/usr/lib64") for name in DRIVERS),
+    ):
+        try:
+            ctypes.CDLL(path)
+        except OSError:
+            if os.path.isfile(path):  # numba-cuda says what is wrong with it
+                return True
+        else:
+            return True
+    return False
 
 
 def is_available() -> bool:

@@ -13,6 +13,7 @@ from numba.core import cgutils
 
 from .. import cache as disk
 from ..cpu import doors
+from ..cpu.runtime.compilers import compile_all
 
 I64 = ir.IntType(64)
 
@@ -57,6 +58,7 @@ def ready(name: str, dtype: str, words: tuple[tuple[int, str], ...] = (), perfor
     `performer` says which native function the code calls with it.
     """
     door: Any = doors.find(name)
+    compile_all([(performer_of(performer), dtype), *((kernel, dtype) for kernel in door.kernels())])
     table = door.table(dtype)
     for place, word in words:
         door.choose(dtype, place, word)

@@ -81,10 +81,10 @@ class _Entrance:
         door = self._door or doors.find(self._op.__name__)
         if door is None or not door.can_open:
             return
+        door.learn(dtype, words)
         if self._door is None:
             self._door = door
             self._names["enter"] = door.open()
-        door.learn(dtype, words)
 
 
 def _refuse(*args: Any) -> None:

@@ -153,8 +153,9 @@ class Trainer:
 
         Raises TypeError and ValueError as `step`.
         """
-        self.evaluate(x, y)
+        # Training first: it asks for nearly everything at once, which several processes can then compile.
         self._training(self._data("Trainer.warm_up", x, y).y).warm_up()
+        self.evaluate(x, y)
 
     # ------------------------------------------------------------------------------------------ one step
 

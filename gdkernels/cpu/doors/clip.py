@@ -170,6 +170,9 @@ class NormDoor(Opening):
         self.memory[at.CLIPS] = self.clips
         return made
 
+    def kernels(self):
+        return [add_squares, shrink_all]
+
     def table(self, dtype):
         """The table for an element type: its two kernels."""
         dtype = np.dtype(dtype)

@@ -14,7 +14,6 @@ where the kernel says that only it could see what is wrong. The same door serves
 compiled functions (`gdkernels.njit`).
 """
 
-import ctypes
 import struct
 import sys
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime import objects as python
+from ..runtime.compilers import compile_all
 from ..runtime.jit import Kernel, Native
 from ..runtime.memory import aligned_zeros
 from ..runtime.team import MOST_WORK
@@ -37,11 +37,6 @@ LABELS = np.dtype(np.int64)
 KNOWN = (np.ndarray, None, True, False, float, np.float64, int, np.int64, str, list, tuple, *ELEMENTS, LABELS)
 _OF_ANY_SHAPE = {"axes": at.AXES, "size": at.SIZE, "last": at.LAST}
 _FASTCALL = 0x80  # the interpreter's name for a function of (self, address of the arguments, their number)
-
-
-_new_function = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
-    ("PyCFunction_NewEx", ctypes.pythonapi)
-)
 
 
 def _bits(value: float) -> int:
@@ -70,6 +65,10 @@ class Opening:
         """Whether the objects of this interpreter can be read in native code."""
         return python.READABLE
 
+    def kernels(self) -> list[Kernel]:
+        """What a table needs compiled."""
+        raise NotImplementedError
+
     def table(self, dtype: Any) -> np.ndarray:
         """The table for an element type, with its kernels compiled."""
         raise NotImplementedError
@@ -88,10 +87,11 @@ class Opening:
             self.name.encode().ljust(8 * (at.DOOR_WORDS - at.TITLE), b"\0"), np.int64
         )
         memory[at.METHOD : at.TITLE] = first + 8 * at.TITLE, self._enter.address(), _FASTCALL, 0
-        return _new_function(first + 8 * at.METHOD, memory, "gdkernels")
+        return python.new_function(first + 8 * at.METHOD, memory, "gdkernels")
 
     def learn(self, dtype: Any, words: tuple[str | None, ...]) -> None:
         """Let calls from Python with this element type, and these names in the places of the arguments, be done here."""
+        compile_all([(self._enter, dtype), *((one, dtype) for one in self.kernels())])
         table = self.table(dtype)
         for place, word in enumerate(words):
             if word is not None:
@@ -146,6 +146,9 @@ class Door(Opening):
         }
 
     # ------------------------------------------------------------------------------------------ tables
+
+    def kernels(self) -> list[Kernel]:
+        return [self.kernel, *(self.otherwise.kernels() if self.otherwise else [])]
 
     def table(self, dtype: Any) -> np.ndarray:
         """The table for an element type, with its kernel compiled."""

@@ -7,11 +7,13 @@ import numpy as np
 
 from ...plan import Buffer, Gradient, Operand, Parameter, Plan
 from ..binding import Binding
+from ..runtime.compilers import compile_all
 from ..runtime.dispatch import address
-from ..runtime.jit import Op
+from ..runtime.jit import Op, noted
 from ..runtime.memory import LINE, PAGE, aligned_zeros, next_page
 from ..runtime.scratch import SCRATCH_BYTES
-from .program import Program, lay_out
+from .epoch import run_sections, train
+from .program import SECTIONS, Program, lay_out
 
 PROGRAMS_KEPT = 32  # one for each kind of pass and number of rows
 CLAIMED_BYTES = 8 << 20  # of all parameters, up to which they stay in caches between two steps
@@ -102,6 +104,7 @@ class Programs:
     def __init__(self, arena: Arena):
         self._arena, self._version = arena, arena.version
         self._programs: dict[tuple, Program] = {}
+        self._compiled = False
 
     def get(self, key: tuple, ops: Callable[[], Iterable[Iterable[Op]]]) -> Program:
         """The program of a key, laid out from `ops` where it is not known."""
@@ -111,6 +114,16 @@ class Programs:
         if program is None:
             if len(self._programs) >= PROGRAMS_KEPT:
                 del self._programs[next(iter(self._programs))]
+            if not self._compiled:
+                self._compile(ops)
             program = lay_out(ops())
         self._programs[key] = program
         return program
+
+    def _compile(self, ops: Callable[[], Iterable[Iterable[Op]]]) -> None:
+        """Compile, by several processes, what the first program needs; others of the same plan need little besides."""
+        sections, asked = noted(lambda: [list(section) for section in ops()])
+        asked += [(op.kernel, op.dtype) for section in sections for op in section]
+        job = train if len(sections) == SECTIONS else run_sections
+        compile_all([*asked, (job, self._arena.params.dtype)])
+        self._compiled = True

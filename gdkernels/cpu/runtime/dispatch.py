@@ -1,7 +1,9 @@
 """Functions that Python calls directly: an order of magnitude cheaper than ctypes, and compiled once for all processes."""
 
 import pickle
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import llvmlite
 import numba
@@ -13,6 +15,7 @@ from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 from ... import cache as disk
+from . import objects as python
 from .flags import FLAGS
 
 
@@ -20,6 +23,19 @@ from .flags import FLAGS
 def machine() -> tuple:
     """What compiled code depends on besides its source: the CPU, and the versions of the compiler."""
     return (*cpu_target.target_context.codegen().magic_tuple(), numba.__version__, llvmlite.__version__)
+
+
+_only_compiles = False
+
+
+def only_compiles() -> None:
+    """Make this a process that compiles for another one (`compilers`) and runs nothing: calls lead nowhere there."""
+    global _only_compiles
+    _only_compiles = True
+
+
+def is_only_compiling() -> bool:
+    return _only_compiles
 
 
 class _DispatcherCache(_Cache):
@@ -59,9 +75,9 @@ def dispatcher(*signatures):
     """Compile a function for these signatures; without any, for whatever it is called with."""
 
     def decorate(function):
-        compiled = njit(nogil=True, **FLAGS)(function)
+        compiled = njit(nogil=True, no_cfunc_wrapper=True, **FLAGS)(function)
         compiled._cache = _DispatcherCache(function)
-        for one in signatures:
+        for one in () if _only_compiles else signatures:
             compiled.compile(one)
         return compiled
 
@@ -69,6 +85,13 @@ def dispatcher(*signatures):
 
 
 @dispatcher()
-def address(array):
-    """Address of the first element of an array."""
+def _compiled_address(array):
     return array.ctypes.data
+
+
+def _address() -> Callable[[Any], int]:
+    """Address of the first element of an array: read where it stands, or, where that is not known, by code for each type."""
+    return python.address_function() if python.READABLE else _compiled_address
+
+
+address = _address()

@@ -10,6 +10,9 @@ FLAGS = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 # For sums that may be reordered, over ranges that do not depend on the threads.
 SUM_FLAGS = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
 
+# Of what is only called from compiled code: Numba makes and optimises no second function with a C interface.
+WITHIN = {"forceinline": True, "no_cfunc_wrapper": True}
+
 # For functions that round by adding and subtracting a constant, and stand in loops that must be vectorised: what is inlined
 # by force needs no call.
-EXACT_FLAGS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+EXACT_FLAGS = {"fastmath": {"contract"}, "error_model": "numpy", **WITHIN}

@@ -18,9 +18,11 @@ int64, int32 and float64, ``*`` for a pointer. Nothing is returned where there i
 """
 
 import inspect
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -34,9 +36,10 @@ from numba.core.typing.templates import AbstractTemplate
 from numba.extending import register_jitable, typeof_impl
 
 from ... import cache as disk
-from .dispatch import machine
+from .crew import call_others
+from .dispatch import is_only_compiling, machine
 from .elementary import install
-from .flags import FLAGS, SUM_FLAGS
+from .flags import FLAGS, SUM_FLAGS, WITHIN
 from .layout import arguments_of, packer, parse_type, words_of
 from .pipeline import WideCompiler
 
@@ -45,7 +48,7 @@ install()
 
 def inlined(function):
     """A function that is inlined into its callers; left to itself LLVM may keep a call, and then nothing vectorises."""
-    return register_jitable(**FLAGS, forceinline=True)(function)
+    return register_jitable(**FLAGS, **WITHIN)(function)
 
 
 def target(function) -> tuple:
@@ -54,6 +57,14 @@ def target(function) -> tuple:
     if source.is_relative_to(disk.PACKAGE):
         return machine()
     return (*machine(), str(source), source.stat().st_mtime_ns)
+
+
+_known: WeakValueDictionary = WeakValueDictionary()  # native functions by name
+
+
+def known(name: str) -> "Native":
+    """The native function of this name, whose module was imported."""
+    return _known[name]
 
 
 class Native:
@@ -69,6 +80,9 @@ class Native:
         self.addresses: dict = {}  # by the name of the element type, and by what else it was asked for
         self._libraries = []  # compiled code lives as long as its library
         self.name = disk.name_of(function)
+        # Numba makes symbols of it: those of two processes must differ where the functions do, for a third loads both.
+        function.__qualname__ = function.__name__
+        _known[self.name] = self
         self.__doc__ = function.__doc__
         self.numba_type = _callable_type(self)
 
@@ -98,17 +112,51 @@ class Native:
         """Where the compiled code for this element type is; compiles it, or loads it, when that is not yet known."""
         place = self.addresses.get(dtype)
         if place is None:
-            name = (dtype if isinstance(dtype, str) else np.dtype(dtype).name) if self._generic else "any"
+            name = self.variant(dtype)
             with global_compiler_lock:  # threads may meet here, and LLVM serves one at a time
+                if _noted is not None:
+                    _noted.append((self, name))
+                    return NOWHERE
                 place = self.addresses.get(name) or self._ready(name)
             self.addresses[dtype] = place
         return place
 
+    def variant(self, dtype: Any) -> str:
+        """What the code for an element type goes by: "any" where it is the same for all."""
+        if not self._generic:
+            return "any"
+        return dtype if isinstance(dtype, str) else np.dtype(dtype).name
+
+    def callees(self) -> "list[Native]":
+        """The native functions that this one calls, also through the inlined functions it uses."""
+        return [one for one in _reached(self.function) if isinstance(one, Native)]
+
+    def size(self) -> int:
+        """Bytes of Python's code that are compiled for it, those of inlined functions once."""
+        return sum(
+            len(one.__code__.co_code) for one in _reached(self.function) if not isinstance(one, Native)
+        )
+
+    def is_ready(self, variant: str) -> bool:
+        """Whether its code was compiled, in this process or earlier."""
+        return variant in self.addresses or disk.holds(self.symbol(variant), target(self.source))
+
+    def compile(self, variant: str) -> None:
+        """Compile it for another process, into the cache, in one that `only_compiles`."""
+        for callee in self.callees():
+            callee.address(variant)
+        if not disk.holds(self.symbol(variant), target(self.source)):
+            self._compile(variant)
+
     def _ready(self, dtype: str) -> int:
         """Build the code of the functions that this one calls, then its own, and publish its symbol."""
-        for callee in _callees(self.function):
-            callee.address(dtype)
-        place = self.addresses[dtype] = self._build(dtype)
+        if is_only_compiling():
+            place = NOWHERE
+        else:
+            for callee in self.callees():
+                callee.address(dtype)
+            place = self._build(dtype)
+        self.addresses[dtype] = place
         llvm.add_symbol(self.symbol(dtype), place)
         return place
 
@@ -118,12 +166,36 @@ class Native:
             entry, code = stored
             library = cpu_target.target_context.codegen().unserialize_library(code)
         else:
-            options = {"nopython": True, "pipeline_class": WideCompiler, **self._flags}
-            compiled = cfunc(self.signature(dtype), **options)(self.function)
-            library, entry = compiled._library, compiled.native_name
-            disk.save(self.symbol(dtype), target(self.source), (entry, library.serialize_using_object_code()))
+            library, entry = self._compile(dtype)
         self._libraries.append(library)
         return library.get_pointer_to_function(entry)
+
+    def _compile(self, dtype: str) -> tuple[Any, str]:
+        if disk.is_empty():
+            call_others()  # more will be asked for soon
+        options = {"nopython": True, "pipeline_class": WideCompiler, **self._flags}
+        compiled = cfunc(self.signature(dtype), **options)(self.function)
+        library, entry = compiled._library, compiled.native_name
+        disk.save(self.symbol(dtype), target(self.source), (entry, library.serialize_using_object_code()))
+        return library, entry
+
+
+NOWHERE = 1  # the address of what is not compiled: never called
+_noted: list[tuple[Native, str]] | None = None
+
+
+def noted(make: Callable[[], Any]) -> tuple[Any, list[tuple[Native, str]]]:
+    """(what `make` gives, which native functions it asks for that have no address yet); nothing is compiled meanwhile.
+
+    What it gives holds no true addresses.
+    """
+    global _noted
+    with global_compiler_lock:
+        before, _noted = _noted, []
+        try:
+            return make(), _noted
+        finally:
+            _noted = before
 
 
 def _callable_type(native: Native):
@@ -162,19 +234,18 @@ def _typeof_native(value, _):
 WITHOUT_NATIVES = ("numba", "numpy")  # packages whose functions call none
 
 
-def _callees(function, seen=None) -> list[Native]:
-    """The native functions that a function calls, also through the inlined functions it uses."""
+def _reached(function, seen=None) -> Iterator[Any]:
+    """A function, the inlined functions that it uses, and the native functions that all of these call."""
     seen = set() if seen is None else seen
-    found = []
+    yield function
     closure = inspect.getclosurevars(function)
     for value in (*closure.globals.values(), *closure.nonlocals.values()):
         if isinstance(value, Native):
-            found.append(value)
+            yield value
         elif inspect.isfunction(value) and value not in seen:
             seen.add(value)
             if (value.__module__ or "").partition(".")[0] not in WITHOUT_NATIVES:
-                found += _callees(value, seen)
-    return found
+                yield from _reached(value, seen)
 
 
 def native(signature: str, reorder_sums: bool = False):

@@ -8,11 +8,15 @@ are int64; whoever calls a function here holds the interpreter lock, but for `re
 
 import ctypes
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from .simd import I32, I64, VOID, declare
@@ -73,7 +77,8 @@ READABLE = _is_readable()
 
 for _name in (
     "PyFloat_FromDouble", "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyUnicode_Compare", "PyTuple_New",
-    "PyErr_Clear", "Py_IncRef", "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread",
+    "PyErr_Clear", "Py_IncRef", "Py_DecRef", "PyEval_SaveThread", "PyEval_RestoreThread", "PyType_IsSubtype",
+    "PyErr_BadArgument", "PyLong_FromLongLong",
 ):  # fmt: skip
     _place = ctypes.cast(getattr(ctypes.pythonapi, _name), ctypes.c_void_p).value
     llvm.add_symbol(f"gdkernels.{_name}", _place)
@@ -139,3 +144,57 @@ def new_array(typingctx, ndarray, ndim, dims, number):
         return builder.call(function, [kind, count, place, element, I64(0), I64(0), I32(0), I32(0), I64(0)])
 
     return types.int64(*[types.int64] * 4), generate
+
+
+_METH_O = 0x8  # the interpreter's name for a function of (self, argument)
+_libraries: list[Any] = []  # compiled code lives as long as its library
+
+
+class _Method(ctypes.Structure):
+    """PyMethodDef: what the interpreter reads of a function, until the process ends."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("code", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("text", ctypes.c_char_p),
+    )
+
+
+new_function = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.py_object)(
+    ("PyCFunction_NewEx", ctypes.pythonapi)
+)
+
+
+def address_function() -> Callable[[Any], int]:
+    """A function of the interpreter that gives the address of the first element of an array, also of a subclass.
+
+    Anything else is a TypeError. It is too small to be worth a file: it is made in each process.
+    """
+    codegen = cpu_target.target_context.codegen()
+    library = codegen.create_library("gdkernels.address")
+    module = library.create_ir_module("gdkernels.address")
+    function = ir.Function(module, ir.FunctionType(I64, [I64, I64]), "gdkernels.address")
+    builder = ir.IRBuilder(function.append_basic_block())
+
+    def word(place):
+        return builder.load(builder.inttoptr(place, I64.as_pointer()))
+
+    array, ndarray = function.args[1], I64(id(np.ndarray))
+    kind = word(builder.add(array, I64(TYPE)))
+    subtype = declare(module, "gdkernels.PyType_IsSubtype", I32, [I64, I64])
+    exact = builder.icmp_unsigned("==", kind, ndarray)
+    with builder.if_then(builder.not_(exact)):
+        fits = builder.icmp_unsigned("!=", builder.call(subtype, [kind, ndarray]), I32(0))
+        with builder.if_then(builder.not_(fits)):
+            builder.call(declare(module, "gdkernels.PyErr_BadArgument", I32, []), [])
+            builder.ret(I64(0))
+    made = declare(module, "gdkernels.PyLong_FromLongLong", I64, [I64])
+    builder.ret(builder.call(made, [word(builder.add(array, I64(DATA)))]))
+    library.add_ir_module(module)
+    with global_compiler_lock:
+        library.finalize()
+    _libraries.append(library)
+    method = _Method(b"address", library.get_pointer_to_function(function.name), _METH_O, None)
+    _libraries.append(method)
+    return new_function(ctypes.addressof(method), None, "gdkernels")
