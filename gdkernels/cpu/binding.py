@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..plan import Call, Operand
-from .gemm.product import THIN
+from .gemm.narrow import NARROW
 from .gemm.tile import ROWS
 from .runtime.jit import Op
 
@@ -85,7 +85,7 @@ class Binding:
         rows. A narrow rest would be added up in another order.
         """
         n = weight.shape[1]
-        wide = n >= 16 * PRODUCT_COLUMNS and not 0 < n % PRODUCT_COLUMNS <= THIN
+        wide = n >= 16 * PRODUCT_COLUMNS and not 0 < n % PRODUCT_COLUMNS <= NARROW
         return PRODUCT_COLUMNS if self.shared and weight.nbytes >= BY_COLUMNS_BYTES and wide else 0
 
     def of_parameter(self, op: Op, gradient: np.ndarray) -> Op:

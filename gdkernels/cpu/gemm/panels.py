@@ -6,24 +6,25 @@ next is asked for, packed or claimed while its tiles are computed: they leave th
 
 from ..runtime.emit import lanes, prefetch
 from ..runtime.jit import Native, inlined, native
+from ..runtime.machine import VECTOR_BITS
 from ..runtime.memory import LINE
 from ..runtime.simd import address_of, offset
 from .tile import (
     HALF,
     ROWS,
+    STRETCH,
     copy_rows,
+    copy_some,
     copy_vector,
     make_tile,
     transpose_panels,
+    transpose_rows,
     transpose_square,
     transpose_strip,
     write_back,
 )
 
-AHEAD = 16  # rows that the packing of B asks for in advance
-# Rows of the next panel that are packed after a tile: as many as the second-level cache can hold at once where they are a
-# large power of two apart.
-SLICE = 32
+AHEAD = 16  # columns that the packing of A asks for in advance
 GROUP = 4  # panels of A that are packed side by side where A is stored by columns
 QUANTUM = 16  # elements of a parameter that are claimed together
 
@@ -42,70 +43,60 @@ def pack_a(m, k, a, rsa, csa, packed):
                 prefetch(offset(a, i0 + (p + AHEAD) * csa))
                 for i in range(i0, min(i0 + GROUP * ROWS, done_rows), ROWS):
                     copy_rows(offset(packed, i * k + p * ROWS), offset(a, i + p * csa))
-    elif csa == 1 and width % ROWS == 0:
-        done_rows, done_k = m // width * width, k // width * width
-        for i in range(0, done_rows, width):
+    elif csa == 1:
+        together = width if width % ROWS == 0 else ROWS
+        done_rows, done_k = m // together * together, k // width * width
+        for i in range(0, done_rows, together):
             for p in range(0, done_k, width):
-                transpose_panels(offset(packed, i * k + p * ROWS), ROWS * k, offset(a, i * rsa + p), rsa)
+                target, source = offset(packed, i * k + p * ROWS), offset(a, i * rsa + p)
+                if width % ROWS == 0:
+                    transpose_panels(target, ROWS * k, source, rsa)
+                else:
+                    transpose_rows(target, source, rsa)
     for i in range(m):
         target, source = offset(packed, i // ROWS * ROWS * k + i % ROWS), offset(a, i * rsa)
         for p in range(done_k if i < done_rows else 0, k):
             target[p * ROWS] = source[p * csa]
 
 
-@native("i8, i8, i8, F*, i8, i8, F*")
-def pack_b(start, stop, n, b, rsb, csb, packed):
-    """Rows [start, stop) of a panel of B, n ≤ 2·lanes columns: packed[k][2·lanes]. Columns beyond n are undefined."""
+@native("i8, i8, i8, F*, i8, i8, F*, i8")
+def pack_b(start, stop, n, b, rsb, csb, packed, room):
+    """Rows [start, stop) of n columns of B, in panels that are `room` elements apart: packed[panel][k][2·lanes].
+
+    Columns beyond n are undefined.
+    """
     width = lanes(b)
     stride = 2 * width
-    whole = n == stride
-    if csb == 1 and whole:
+    if csb == 1:
+        whole, vectors = n // stride * stride, n // width * width
         for p in range(start, stop):
-            prefetch(offset(b, (p + AHEAD) * rsb))
-            prefetch(offset(b, (p + AHEAD) * rsb + width))
-            copy_vector(offset(packed, p * stride), offset(b, p * rsb))
-            copy_vector(offset(packed, p * stride + width), offset(b, p * rsb + width))
+            row, target = offset(b, p * rsb), offset(packed, p * stride)
+            for j in range(0, whole, stride):
+                copy_vector(target, offset(row, j))
+                copy_vector(offset(target, width), offset(row, j + width))
+                target = offset(target, room)
+            if whole < vectors:
+                copy_vector(target, offset(row, whole))
+            if vectors < n:
+                copy_some(offset(target, vectors - whole), offset(row, vectors), n - vectors)
         return
-    done = start
-    if rsb == 1 and whole:
+    if rsb == 1:
         done = start + (stop - start) // width * width
-        for p in range(start, done, width):
-            transpose_square(offset(packed, p * stride), stride, offset(b, p), csb)
-            transpose_square(offset(packed, p * stride + width), stride, offset(b, p + width * csb), csb)
-        if done < stop:
-            for half in range(0, stride, width):
-                target, source = offset(packed, done * stride + half), offset(b, done + half * csb)
-                transpose_strip(target, stride, source, csb, stop - done)
+        for j in range(0, n, width):
+            target, column = offset(packed, j // stride * room + j % stride), offset(b, j * csb)
+            rows = min(width, n - j)
+            for p in range(start, done, width):
+                transpose_square(offset(target, p * stride), stride, offset(column, p), csb, rows)
+            if done < stop:
+                transpose_strip(offset(target, done * stride), stride, offset(column, done), csb, stop - done, rows)
         return
-    for p in range(done, stop):
-        row = offset(b, p * rsb)
+    for p in range(start, stop):
+        row, target = offset(b, p * rsb), offset(packed, p * stride)
         for j in range(n):
-            packed[p * stride + j] = row[j * csb]
+            target[j // stride * room + j % stride] = row[j * csb]
 
 
 # ---------------------------------------------------------------------------------------------- tiles
-
-
-def _column_of_tiles(rows: int, vectors: int, masked: bool, guarded: bool) -> Native:
-    """A native function that runs one kind of tile down `m` rows of A, `step` elements of A from tile to tile."""
-    tile = make_tile(rows, vectors, masked, guarded)
-
-    def tiles(m, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail):
-        for i in range((m + rows - 1) // rows):
-            a_i, init_i, c_i = offset(a, i * step), offset(init, i * rows * ldi), offset(c, i * rows * ldc)
-            tile(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, tail, m - i * rows, b, 0, 0)
-
-    tiles.__name__ = f"tiles{rows}x{vectors}{'_masked' if masked else ''}{'_guarded' if guarded else ''}"
-    return native("i8, i8, F*, i8, i8, i8, F*, i8, F*, i8, F*, i8, i8")(tiles)
-
-
-# Whole tiles for as many rows as there are, and half ones that may end at any row for the rest. A panel of B has two
-# whole vectors, or its last vector is masked, or it is narrow and has but one.
-full_masked, full_narrow = (_column_of_tiles(ROWS, vectors, True, False) for vectors in (2, 1))
-half, half_masked, half_narrow = (
-    _column_of_tiles(HALF, vectors, masked, True) for vectors, masked in ((2, False), (2, True), (1, True))
-)
-_tile, _asking_tile = make_tile(ROWS, 2), make_tile(ROWS, 2, asking=True)
 
 
 @inlined
@@ -125,63 +116,138 @@ def claim(p, start, stop):
         write_back(offset(p, i))
 
 
-@native("i8, i8, F*, i8, i8, i8, F*, i8, F*, i8, F*, i8, F*, i8")
-def full(m, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, p, count):
-    """As `_column_of_tiles`: whole tiles. Meanwhile the lines of p[:count] are claimed."""
-    tiles = m // ROWS
-    part = part_of(count, tiles)
-    for i in range(tiles):
-        a_i, init_i, c_i = offset(a, i * step), offset(init, i * ROWS * ldi), offset(c, i * ROWS * ldc)
-        claim(p, part * i, min(count, part * (i + 1)))
-        _tile(k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, 0, 0, b, 0, 0)
+def column_of_tiles(rows: int, vectors: int, packed: bool, masked: bool, guarded: bool) -> Native:
+    """A native function that runs one kind of tile down `m` rows of A, `step` elements of A from tile to tile."""
+    tile = make_tile(rows, vectors, packed, masked, guarded)
+
+    def tiles(m, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail):
+        for i in range((m + rows - 1) // rows):
+            a_i, init_i, c_i = offset(a, i * step), offset(init, i * rows * ldi), offset(c, i * rows * ldc)
+            tile(k, a_i, lda, b, ldb, init_i, ldi, c_i, ldc, tail, m - i * rows, b, 0, 0)
+
+    tiles.__name__ = "_".join([
+        f"tiles{rows}x{vectors}", *(["packed"] if packed else []), *(["masked"] if masked else []),
+        *(["guarded"] if guarded else []),
+    ])  # fmt: skip
+    return native("i8, i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8")(tiles)
 
 
-@native("i8, i8, F*, i8, i8, i8, F*, i8, F*, i8, F*, i8, F*, i8, i8, i8, F*, i8, i8, F*")
-def full_and_ahead(
-    m, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, p, count, next_k, next_n, next_b, rsb, csb, packed
-):
-    """Whole tiles, as `full`. Meanwhile the next panel of B is asked for, slice by slice, and packed unless `packed` is 0.
+def _whole(packed: bool) -> Native:
+    """A native function that runs whole tiles, and meanwhile has the lines of p[:count] claimed."""
+    tile = make_tile(ROWS, 2, packed)
 
-    Read where it is, a panel of a wide B would evict itself: its rows compete for a few sets of the cache. Packed all at
-    once, it would keep the multiply-add units waiting for memory.
+    def full(m, k, a, step, lda, b, ldb, init, ldi, c, ldc, p, count):
+        tiles = m // ROWS
+        part = part_of(count, tiles)
+        for i in range(tiles):
+            a_i, init_i, c_i = offset(a, i * step), offset(init, i * ROWS * ldi), offset(c, i * ROWS * ldc)
+            claim(p, part * i, min(count, part * (i + 1)))
+            tile(k, a_i, lda, b, ldb, init_i, ldi, c_i, ldc, 0, 0, b, 0, 0)
+
+    full.__name__ = "full_packed" if packed else "full"
+    return native("i8, i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, F*, i8")(full)
+
+
+@inlined
+def rows_reached(lines, columns, along, quantum, total):
+    """Rows of B of which so many lines have been asked for: whole quanta, or all."""
+    rows = lines // columns * along
+    return total if rows >= total else rows // quantum * quantum
+
+
+def _ahead(packed: bool) -> Native:
+    """As `_whole`. Meanwhile a part of the next panels of B is asked for, and packed unless `into` is 0: what of `parts` equal
+    parts these tiles can do, the first of them being part `first`.
+
+    Read where they are, panels of a wide B would evict themselves: their rows compete for a few sets of the cache. Packed all
+    at once, they would keep the multiply-add units waiting for memory.
     """
-    tiles, slices = m // ROWS, (next_k + SLICE - 1) // SLICE
-    done, part = 0, part_of(count, tiles)
-    line = rsb if csb == 1 else csb
-    for i in range(tiles):
-        a_i, init_i, c_i = offset(a, i * step), offset(init, i * ROWS * ldi), offset(c, i * ROWS * ldc)
-        claim(p, part * i, min(count, part * (i + 1)))
-        goal = slices * (i + 1) // tiles
-        soon = offset(next_b, done * SLICE * rsb)
-        lines = SLICE if csb != 1 else min(next_k, goal * SLICE) - done * SLICE
-        _asking_tile(
-            k, a_i, rsa, csa, b, ldb, init_i, ldi, c_i, ldc, 0, 0, soon, line, lines if goal > done else 1
-        )
-        if goal > done and address_of(packed) != 0:
-            pack_b(done * SLICE, min(next_k, goal * SLICE), next_n, next_b, rsb, csb, packed)
-        done = goal
+    tile = make_tile(ROWS, 2, packed, asking=True)
+
+    def full_and_ahead(
+        m, k, a, step, lda, b, ldb, init, ldi, c, ldc, p, count, first, parts, next_k, next_n, next_b, rsb, csb, into, room
+    ):  # fmt: skip
+        tiles, width = m // ROWS, lanes(b)
+        claimed = part_of(count, tiles)
+        # A line is asked for with what lies beside it: a row of some panels, or some k of a column.
+        along, columns, line = (1, 1, rsb) if csb == 1 else (STRETCH * width * 8 // VECTOR_BITS, next_n, csb)
+        lines = (next_k + along - 1) // along * columns
+        asked = lines * first // parts
+        done = rows_reached(asked, columns, along, width, next_k)
+        for i in range(tiles):
+            a_i, init_i, c_i = offset(a, i * step), offset(init, i * ROWS * ldi), offset(c, i * ROWS * ldc)
+            claim(p, claimed * i, min(count, claimed * (i + 1)))
+            goal = lines * (first + i + 1) // parts
+            soon = offset(next_b, asked // columns * along * rsb + asked % columns * csb)
+            now = goal - asked if csb == 1 else min(goal - asked, columns - asked % columns)
+            tile(k, a_i, lda, b, ldb, init_i, ldi, c_i, ldc, 0, 0, soon, line, max(1, now))
+            asked = goal
+            if address_of(into) != 0:
+                ready = rows_reached(asked, columns, along, width, next_k)
+                if ready > done:
+                    pack_b(done, ready, next_n, next_b, rsb, csb, into, room)
+                    done = ready
+
+    full_and_ahead.__name__ = "full_and_ahead_packed" if packed else "full_and_ahead"
+    return native(
+        "i8, i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, F*, i8, i8, i8, i8, i8, F*, i8, i8, F*, i8"
+    )(full_and_ahead)  # fmt: skip
 
 
-@native("i8, i8, F*, i8, i8, i8, F*, i8, F*, i8, F*, i8, i8, F*, i8")
-def row_blocks(m, k, a, rsa, csa, packed, b, ldb, init, ldi, c, ldc, n, p, count):
-    """All m rows of A (in panels of ROWS, k-major, if `packed`) against one panel of B with n ≤ 2·lanes columns."""
+# For rows of A, and for packed panels of them: whole tiles, for as many rows as there are, and smaller ones that may end at
+# any row for the rest. A panel of B has two whole vectors, or its last vector is masked, or it is narrow and has but one.
+(full, full_packed), (full_and_ahead, full_and_ahead_packed) = map(_whole, (False, True)), map(_ahead, (False, True))
+(
+    (full_masked, full_narrow, half, half_masked, half_narrow),
+    (packed_masked, packed_narrow, packed_half, packed_half_masked, packed_half_narrow),
+) = (
+    [
+        column_of_tiles(rows, vectors, packed, masked, rows == HALF)
+        for rows, vectors, masked in ((ROWS, 2, True), (ROWS, 1, True), (HALF, 2, False), (HALF, 2, True), (HALF, 1, True))
+    ]
+    for packed in (False, True)
+)  # fmt: skip
+
+
+@native("i8, i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8, F*, i8")
+def row_blocks(m, k, a, lda, packed, b, ldb, init, ldi, c, ldc, n, p, count):
+    """All m rows of A, lda apart, against one panel of B with n ≤ 2·lanes columns, which is packed where it has fewer and m is
+    not below ROWS. If `packed`, A is in panels of ROWS rows, k-major, and lda is ROWS.
+    """
     width = lanes(b)
     tail = n - width if n > width else n
     whole = m // ROWS * ROWS
     rest = m - whole
-    step = ROWS * (k if packed else rsa)
+    step = ROWS * (k if packed else lda)
     if whole > 0:
         if n == 2 * width:
-            full(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, p, count)
+            if packed:
+                full_packed(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, p, count)
+            else:
+                full(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, p, count)
         elif n > width:
-            full_masked(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail)
+            if packed:
+                packed_masked(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
+            else:
+                full_masked(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
+        elif packed:
+            packed_narrow(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
         else:
-            full_narrow(whole, k, a, step, rsa, csa, b, ldb, init, ldi, c, ldc, tail)
+            full_narrow(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
     if rest > 0:
-        a_r, init_r, c_r = offset(a, whole // ROWS * step), offset(init, whole * ldi), offset(c, whole * ldc)
+        a, init, c = offset(a, whole // ROWS * step), offset(init, whole * ldi), offset(c, whole * ldc)
+        step = HALF * (1 if packed else lda)
         if n == 2 * width:
-            half(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
+            if packed:
+                packed_half(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
+            else:
+                half(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
         elif n > width:
-            half_masked(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
+            if packed:
+                packed_half_masked(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
+            else:
+                half_masked(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
+        elif packed:
+            packed_half_narrow(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
         else:
-            half_narrow(rest, k, a_r, HALF * rsa, rsa, csa, b, ldb, init_r, ldi, c_r, ldc, tail)
+            half_narrow(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)

@@ -89,6 +89,55 @@ class Emitter:
             vector = self.builder.fadd(vector, other)
         return self.builder.extract_element(vector, I32(0))
 
+    def totals(self, vectors):
+        """The sum of the lanes of each of some vectors, as numbers.
+
+        Two vectors are added up together: halves of both side by side, until one vector holds the sums of as many vectors as
+        it has lanes. That takes two shuffles and an addition for each of them, where each alone takes log₂(lanes) of both.
+        """
+        found = []
+        for first in range(0, len(vectors), self.lanes):
+            some = vectors[first : first + self.lanes]
+            count = 1 << (len(some) - 1).bit_length()
+            some = [*some, *[self.zero] * (count - len(some))]
+            # Lane numbers: which vector of the group a lane belongs to is `owner`, and all lanes of an owner are its parts.
+            owners = [[index] * self.lanes for index in range(count)]
+            while len(some) > 1:
+                pairs = list(zip(some[::2], some[1::2], owners[::2], owners[1::2], strict=True))
+                some, owners = [], []
+                for left, right, left_owner, right_owner in pairs:
+                    low, high, owner = self._halves(left_owner, right_owner)
+                    some.append(self.builder.fadd(self._shuffled(left, right, low), self._shuffled(left, right, high)))
+                    owners.append(owner)
+            vector, owner = some[0], owners[0]
+            distance = self.lanes // count
+            while distance > 1:  # fewer vectors than lanes: each still has `distance` parts, in lanes that follow
+                distance //= 2
+                swapped = [lane ^ distance for lane in range(self.lanes)]
+                vector = self.builder.fadd(vector, self._shuffled(vector, vector, swapped))
+            found += [
+                self.builder.extract_element(vector, I32(owner.index(index)))
+                for index in range(min(count, len(vectors) - first))
+            ]
+        return found
+
+    def _halves(self, left, right):
+        """Lanes of two vectors (those of the second counted on) whose pairwise addition halves the parts of each owner, and the
+        owners of the results. Parts of an owner stand in lanes that follow one another."""
+        low, high, owners = [], [], []
+        for base, owner_of in ((0, left), (self.lanes, right)):
+            for index in dict.fromkeys(owner_of):
+                places = [base + lane for lane, owner in enumerate(owner_of) if owner == index]
+                half = len(places) // 2
+                low += places[:half]
+                high += places[half:]
+                owners += [index] * half
+        return low, high, owners
+
+    def _shuffled(self, left, right, lanes):
+        """A vector of these lanes of two, those of the second counted on."""
+        return self.builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(I32, self.lanes), lanes))
+
     def repeat(self, count, pointers, steps, values, body):
         """Run ``values = body(pointers, values)`` `count` times (0 too); pointers move on by `steps` each time."""
         builder = self.builder
