@@ -26,7 +26,8 @@ CHOSEN = (
 # By instruction set: every library's own switch. XLA has products of oneDNN, and PyTorch those of oneMKL.
 VARIABLES = {
     "avx2": {
-        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_NAME": "haswell",  # which alone leaves the features of this machine: masks, 32 registers
+        "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt,+f16c,+movbe",
         "OPENBLAS_CORETYPE": "Haswell",
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
         "ATEN_CPU_CAPABILITY": "avx2",

@@ -70,7 +70,7 @@ def line(head, cells):
 def main():
     set_threads(1)
     rng = np.random.default_rng(0)
-    of_a = products("worth_packing_a", lambda n, k, rsa, csa, width: csa != 1 and rsa != 1)
+    of_a = products("worth_packing_a", lambda n, k, rsa, csa, width: csa != 1)
     of_b = products("worth_packing_b", lambda m, n, rsb, csb, width: csb != 1)
     print(f"{facts()['cpu']}, vectors of {VECTOR_BITS} bits")
     for dtype in ("float32", "float64"):

@@ -44,8 +44,8 @@ NARROW_K = 1 << 14  # where they are no longer than this
 FIVE = 5  # columns of a group, where n is a multiple of it: ten classes
 # Products to be added in vectors, at least, that make up for adding up the lanes of the vectors at the end.
 DOT_VECTORS = 8
-# Columns of A are packed, some vectors of rows side by side, where k's lie so far apart that they compete for few sets of the
-# caches, and where the scratch has room.
+# Columns of A are packed, some vectors of rows side by side, where they lie so far apart that they compete for few sets of
+# the caches, and where the scratch has room.
 FAR, PACKED_K = 512, 1 << 12
 
 _dots1, _dots4, _dots5 = make_dots(1), make_dots(DOT_COLUMNS), make_dots(FIVE)
@@ -138,15 +138,12 @@ def _by_dots(m, n, k, a, rsa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
         a_i, init_i, c_i = offset(a, i * rsa), offset(init, i * ldi), offset(c, i * ldc)
         if n % FIVE == 0:
             for j in range(0, n, FIVE):
-                _dots5(
-                    k, a_i, rsa, offset(bt, j * ldbt), ldbt, offset(init_i, j * csi), ldi, csi, offset(c_i, j), ldc, live, FIVE
-                )  # fmt: skip
+                b_j, init_j, c_j = offset(bt, j * ldbt), offset(init_i, j * csi), offset(c_i, j)
+                _dots5(k, a_i, rsa, b_j, ldbt, init_j, ldi, csi, c_j, ldc, live, FIVE)
         else:
             for j in range(0, n, DOT_COLUMNS):
-                _dots4(
-                    k, a_i, rsa, offset(bt, j * ldbt), ldbt, offset(init_i, j * csi), ldi, csi, offset(c_i, j), ldc, live,
-                    min(DOT_COLUMNS, n - j),
-                )  # fmt: skip
+                b_j, init_j, c_j = offset(bt, j * ldbt), offset(init_i, j * csi), offset(c_i, j)
+                _dots4(k, a_i, rsa, b_j, ldbt, init_j, ldi, csi, c_j, ldc, live, min(DOT_COLUMNS, n - j))
 
 
 @native("i8, i8, i8, F*, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8")
@@ -185,7 +182,9 @@ def _by_columns(m, n, k, a, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
                 else:
                     full(done, k, b, ROWS * csb, csb, a_i, lda, zeros, 0, turned, strip, c, 0)
             if rest > 0:
-                _rest_of_columns(rest, k, offset(b, done * csb), csb, 0, a_i, lda, zeros, product, strip, block)
+                _rest_of_columns(
+                    rest, k, offset(b, done * csb), csb, 0, a_i, lda, zeros, product, strip, block
+                )
         for r in range(0, block, width):
             live = min(width, block - r)
             for j in range(0, n, width):

@@ -88,7 +88,9 @@ def pack_b(start, stop, n, b, rsb, csb, packed, room):
             for p in range(start, done, width):
                 transpose_square(offset(target, p * stride), stride, offset(column, p), csb, rows)
             if done < stop:
-                transpose_strip(offset(target, done * stride), stride, offset(column, done), csb, stop - done, rows)
+                transpose_strip(
+                    offset(target, done * stride), stride, offset(column, done), csb, stop - done, rows
+                )
         return
     for p in range(start, stop):
         row, target = offset(b, p * rsb), offset(packed, p * stride)
@@ -156,11 +158,11 @@ def rows_reached(lines, columns, along, quantum, total):
 
 
 def _ahead(packed: bool) -> Native:
-    """As `_whole`. Meanwhile a part of the next panels of B is asked for, and packed unless `into` is 0: what of `parts` equal
-    parts these tiles can do, the first of them being part `first`.
+    """As `_whole`. Meanwhile some of `parts` equal parts of the next panels of B, from part `first` on, one with each tile,
+    are asked for, and packed unless `into` is 0.
 
-    Read where they are, panels of a wide B would evict themselves: their rows compete for a few sets of the cache. Packed all
-    at once, they would keep the multiply-add units waiting for memory.
+    Read where they are, panels of a wide B would evict themselves: their rows compete for a few sets of the cache. Packed
+    all at once, they would keep the multiply-add units waiting for memory.
     """
     tile = make_tile(ROWS, 2, packed, asking=True)
 
@@ -196,7 +198,10 @@ def _ahead(packed: bool) -> Native:
 
 # For rows of A, and for packed panels of them: whole tiles, for as many rows as there are, and smaller ones that may end at
 # any row for the rest. A panel of B has two whole vectors, or its last vector is masked, or it is narrow and has but one.
-(full, full_packed), (full_and_ahead, full_and_ahead_packed) = map(_whole, (False, True)), map(_ahead, (False, True))
+(full, full_packed), (full_and_ahead, full_and_ahead_packed) = (
+    map(_whole, (False, True)),
+    map(_ahead, (False, True)),
+)
 (
     (full_masked, full_narrow, half, half_masked, half_narrow),
     (packed_masked, packed_narrow, packed_half, packed_half_masked, packed_half_narrow),
@@ -211,8 +216,10 @@ def _ahead(packed: bool) -> Native:
 
 @native("i8, i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8, F*, i8")
 def row_blocks(m, k, a, lda, packed, b, ldb, init, ldi, c, ldc, n, p, count):
-    """All m rows of A, lda apart, against one panel of B with n ≤ 2·lanes columns, which is packed where it has fewer and m is
-    not below ROWS. If `packed`, A is in panels of ROWS rows, k-major, and lda is ROWS.
+    """All m rows of A, lda apart, against one panel of B with n ≤ 2·lanes columns.
+
+    A panel that has fewer must be packed if m is not below ROWS: whole tiles read whole vectors of it. If `packed`, A is in
+    panels of ROWS rows, k-major, and lda is ROWS.
     """
     width = lanes(b)
     tail = n - width if n > width else n

@@ -18,27 +18,25 @@ from .narrow import A_OFFSET, THIN, THIN_K, gemm_narrow, gemm_thin, is_narrow
 from .panels import full_and_ahead, full_and_ahead_packed, pack_a, pack_b, row_blocks
 from .tile import ROWS, STRETCH, UNROLLED
 
-import os
-# Products added in one pass over a tile: with vectors of 512 bits 512 of float32, with 256 bits so many that a panel of B and
+# Products added in one pass over a tile: with vectors of 512 bits 512 of float32, with others so many that a panel of B and
 # a tile's rows of A fit in a first-level cache of 32 KiB.
-KC_BYTES = int(os.environ.get("KCB", "2048" if VECTOR_BITS == 512 else "1408"))
-MC = int(os.environ.get("MCR","264")) // ROWS * ROWS  # rows of a block of A, at most: half of a second-level cache of 1 MiB
+KC_BYTES = 2048 if VECTOR_BITS == 512 else 1408
+MC = 264 // ROWS * ROWS  # rows of a block of A, at most: half of a second-level cache of 1 MiB
 NC = 1024  # columns of a packed block of B, where it is used for more than one block of A
 B_OFFSET = A_OFFSET + (2 << 20)  # in a worker's scratch: what narrow products need, then A, then B
 # Limits of `worth_packing_a`, `worth_packing_b` and `worth_asking_ahead`: rows, columns and products that are added, and
 # distances of rows in elements or vectors.
 WIDE_ROW, SHORT_SUM, APART = 1024, 64, 8
-LONG_SUM, MANY_COLUMNS = 256, 256
 PACKED_ROWS = 96
 AHEAD_ROWS, AHEAD_ELEMENTS = 32, 1 << 14
+
+
 @inlined
 def worth_packing_a(n, k, rsa, csa, width):
     """Whether blocks of A are copied to panels, where a tile finds its rows side by side.
 
-    Always without a unit stride. Rows that are far apart compete for few sets of the caches; columns are read a cache line
-    for a few elements. It takes many columns of B to make up for the copy. `python tools/packing.py` measures it: on an
-    Intel Xeon with AVX-512, float32, k = 1024, packed rows take 1.17 of the time for 128 columns and 0.95 for 512, packed
-    columns 0.91 for 256. The limit for rows suits smaller first-level caches than that machine's 48 KiB.
+    Always where it is not stored by rows, which tiles read as they are. Rows that are far apart compete for few sets of the
+    caches, and it takes many columns of B to make up for the copy: `python tools/packing.py` measures it.
     """
     rows_far_apart = rsa >= WIDE_ROW and k >= SHORT_SUM and n >= APART * width
     return csa != 1 or rows_far_apart
@@ -88,8 +86,10 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
     longest = KC_BYTES * 8 * width // VECTOR_BITS
     kc, mc = even_part(k, longest, UNROLLED), even_part(m, MC, ROWS)
     blocks, room = max(1, (k + kc - 1) // kc), panel * kc
-    once = m <= MC  # one block of A: a packed panel is used once, and two places for them are enough
     group = max(1, STRETCH * 8 // (2 * VECTOR_BITS))  # panels that are packed together
+    once = (
+        m <= MC
+    )  # one block of A: a packed panel is used once, and places for two groups of them are enough
     nc = max(n, 1) if once else NC // (group * panel) * group * panel
     pack_the_a = worth_packing_a(n, k, rsa, csa, width)
     pack_the_b = worth_packing_b(m, n, rsb, csb, width)
@@ -116,13 +116,12 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
                     place = at % (2 * group) if once else at
                     b_now, ldb = offset(b, p * rsb + j * csb), rsb
                     if pack_the_b or (n_now < panel and m >= ROWS):
+                        here = offset(packed_b, place * room)
                         if i0 == 0 and not pack_the_b:
-                            pack_b(0, k_now, n_now, b_now, rsb, csb, offset(packed_b, place * room), room)
+                            pack_b(0, k_now, n_now, b_now, rsb, csb, here, room)
                         elif i0 == 0 and member == 0 and not ready:
-                            pack_b(
-                                0, k_now, min(group * panel, j1 - j), b_now, rsb, csb, offset(packed_b, place * room), room
-                            )  # fmt: skip
-                        b_now, ldb = offset(packed_b, place * room), panel
+                            pack_b(0, k_now, min(group * panel, j1 - j), b_now, rsb, csb, here, room)
+                        b_now, ldb = here, panel
                     c_now = offset(c, i0 * ldc + j)
                     start, lds = c_now, ldc
                     if block == 0:
@@ -130,13 +129,15 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
                     # This panel's share of the rows that will be written next.
                     mine = offset(c, i0 * ldc + also + m_now * j)
                     claimed = m_now * n_now if also != 0 and block == 0 else 0
-                    done, following = 0, j - member * panel + group * panel
+                    done, following = 0, j + (group - member) * panel
                     if i0 == 0 and following < j1 and whole > 0:
                         ready = pack_the_b
-                        after = typed(0, a)
-                        if ready:
-                            after = offset(packed_b, (at - member + group) % (2 * group) * room if once else (at - member + group) * room)
-                        next_n, next_b = min(group * panel, j1 - following), offset(b, p * rsb + following * csb)
+                        place += group - member
+                        after = offset(packed_b, (place % (2 * group) if once else place) * room)
+                        if not pack_the_b:
+                            after = typed(0, a)
+                        next_n = min(group * panel, j1 - following)
+                        next_b = offset(b, p * rsb + following * csb)
                         first, parts = member * (whole // ROWS), group * (whole // ROWS)
                         if pack_the_a:
                             full_and_ahead_packed(

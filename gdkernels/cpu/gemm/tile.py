@@ -14,10 +14,11 @@ from ..runtime.machine import VECTOR_REGISTERS
 from ..runtime.memory import LINE
 from ..runtime.simd import I32, I64
 
-VECTORS = 2  # vectors of B side by side
 ROWS = 8 if VECTOR_REGISTERS == 32 else 6  # 16 or 12 accumulators
 HALF = 4  # rows of the tiles for what whole tiles leave over: 8 accumulators are the fewest that keep two units busy
-STRETCH = 256  # bytes that are read side by side, where there are so many: alone, lines come at half of the speed
+STRETCH = (
+    256  # bytes that are read side by side, where there are so many: alone, lines come at half of the speed
+)
 UNROLLED = 4  # products of one turn of the loop: what stands between them is paid once in four
 DOT_ROWS = 4 if VECTOR_REGISTERS == 32 else 2
 DOT_COLUMNS = 4
@@ -110,7 +111,10 @@ def make_tile(
                 of = builder.mul(part, I64(UNROLLED))
                 steps = [builder.mul(a_step, of), builder.mul(ldb, of), step]
                 sums = emit.repeat(count, [a, b, soon], steps, sums, one_line)
-                a, b = (emit.at(place, builder.mul(count, step)) for place, step in zip((a, b), steps, strict=False))
+                a, b = (
+                    emit.at(place, builder.mul(count, step))
+                    for place, step in zip((a, b), steps, strict=False)
+                )
                 turns = builder.srem(turns, count)
             a, b, sums = run(turns, UNROLLED, a, b, sums, some_k)
             _, _, sums = run(rest, 1, a, b, sums, one_k)
@@ -176,7 +180,9 @@ def make_dots(columns: int):
                     for column in range(columns):
                         with emit.when_live(column, width):
                             place = builder.add(builder.mul(ldi, I64(row)), builder.mul(csi, I64(column)))
-                            value = builder.fadd(builder.load(emit.at(init, place)), totals[row * columns + column])
+                            value = builder.fadd(
+                                builder.load(emit.at(init, place)), totals[row * columns + column]
+                            )
                             target = builder.add(builder.mul(ldc, I64(row)), I64(column))
                             builder.store(value, emit.at(c, target))
             return context.get_dummy_value()
@@ -268,7 +274,7 @@ def _transposed(emit, source, lds, mask=None, live=None, rows=None):
 
 @intrinsic
 def transpose_square(typingctx, target, ldt, source, lds, rows):
-    """target[j, i] = source[i, j] for `rows` (at least 1) rows of lanes elements: lanes of the target beyond are undefined."""
+    """target[j, i] = source[i, j] for `rows` (at least 1) rows of lanes elements. Lanes beyond are undefined."""
 
     def generate(context, builder, signature, arguments):
         target, ldt, source, lds, rows = arguments

@@ -107,11 +107,15 @@ class Emitter:
                 some, owners = [], []
                 for left, right, left_owner, right_owner in pairs:
                     low, high, owner = self._halves(left_owner, right_owner)
-                    some.append(self.builder.fadd(self._shuffled(left, right, low), self._shuffled(left, right, high)))
+                    some.append(
+                        self.builder.fadd(self._shuffled(left, right, low), self._shuffled(left, right, high))
+                    )
                     owners.append(owner)
             vector, owner = some[0], owners[0]
             distance = self.lanes // count
-            while distance > 1:  # fewer vectors than lanes: each still has `distance` parts, in lanes that follow
+            while (
+                distance > 1
+            ):  # fewer vectors than lanes: each still has `distance` parts, in lanes that follow
                 distance //= 2
                 swapped = [lane ^ distance for lane in range(self.lanes)]
                 vector = self.builder.fadd(vector, self._shuffled(vector, vector, swapped))
@@ -122,8 +126,8 @@ class Emitter:
         return found
 
     def _halves(self, left, right):
-        """Lanes of two vectors (those of the second counted on) whose pairwise addition halves the parts of each owner, and the
-        owners of the results. Parts of an owner stand in lanes that follow one another."""
+        """Lanes of two vectors (those of the second counted on) whose pairwise addition halves the parts of each owner, and
+        the owners of the results. Parts of an owner stand in lanes that follow one another."""
         low, high, owners = [], [], []
         for base, owner_of in ((0, left), (self.lanes, right)):
             for index in dict.fromkeys(owner_of):
