@@ -163,6 +163,8 @@ def summarise(found: dict[str, Section]) -> None:
         print(f"{name:12}{', '.join(words)}")
         for item, why in section.failed:
             print(f"  FAILED {item}: {why}")
+        for row in section.beyond:
+            print(f"  BEYOND THE LIMIT in every round: {importlib.import_module(f'bench.{name}').line(row)}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ class Section:
         """Rows whose result is not right."""
         return [row for row in self.rows if row.get("ok") is False]
 
+    @property
+    def beyond(self) -> list[Row]:
+        """Rows that were beyond the limit in every round: then it is none."""
+        return [row for row in self.rows if row.get("share_of_limit", {}).get("low", 0.0) > 1.0]
+
     def fail(self, item: str, why: str) -> str:
         """Note what failed; the line that says so."""
         self.failed.append((item, why))

@@ -33,7 +33,8 @@ VARIABLES = {
         "ATEN_CPU_CAPABILITY": "avx2",
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        # Without YNNPACK, whose products heed no flag: oneDNN's take their place.
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
         "DEV": "CPU:CLANG:x86_64,haswell",  # tinygrad's
     }
 }

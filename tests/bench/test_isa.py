@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bench import isa, vectors
+from bench import isa, record, vectors
 from bench.worker import CHOSEN, VARIABLES, settle
 
 
@@ -45,3 +45,13 @@ def test_every_library_says_what_it_runs(library, monkeypatch):
     except FileNotFoundError:
         pytest.skip("tinygrad's CPU device needs clang, which is not installed")
     assert said
+
+
+@pytest.mark.parametrize(
+    ("rounds", "beyond"), [((0.9, 0.95, 1.0), False), ((0.98, 1.02, 1.1), False), ((1.01, 1.2, 1.3), True)]
+)
+def test_a_contestant_beyond_the_limit_in_every_round_is_named(rounds, beyond):
+    section = record.Section(
+        [{"contestant": "numpy", "share_of_limit": record.spread(rounds)}, {"contestant": "limit"}]
+    )
+    assert bool(section.beyond) == beyond
