@@ -1,6 +1,7 @@
 """Show what gdkernels runs on: versions, processor, vector width, threads, cache folder, GPU."""
 
 import argparse
+import contextlib
 import os
 import platform
 import sys
@@ -65,5 +66,8 @@ def _cpu_model() -> str:
 
 
 def _cache_line(folder: Path) -> str:
-    sizes = [path.stat().st_size for path in folder.glob("*.kernel")]
+    sizes = []
+    for path in folder.glob("*.kernel"):
+        with contextlib.suppress(FileNotFoundError):  # another process has just taken it away
+            sizes.append(path.stat().st_size)
     return f"{folder} ({len(sizes)} compiled kernels, {sum(sizes) / 1e6:.1f} MB)"

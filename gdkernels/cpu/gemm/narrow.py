@@ -30,7 +30,7 @@ from .tile import (
     STRETCH,
     make_dots,
     make_tile,
-    transpose_add,
+    transpose_part,
     transpose_square,
     transpose_strip,
 )
@@ -125,14 +125,7 @@ def _by_dots(m, n, k, a, rsa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
     bt, ldbt = b, csb
     if rsb != 1:
         bt, ldbt = typed(scratch + A_OFFSET, a), (k + width - 1) // width * width
-        for p in range(0, k, width):
-            rows = min(width, k - p)
-            for j in range(0, n, width):
-                target, source = offset(bt, j * ldbt + p), offset(b, p * rsb + j)
-                if n - j >= width:
-                    transpose_square(target, ldbt, source, rsb, rows)
-                else:
-                    transpose_strip(target, ldbt, source, rsb, n - j, rows)
+        _turn(bt, ldbt, b, rsb, k, n)
     for i in range(0, m, DOT_ROWS):
         live = min(DOT_ROWS, m - i)
         a_i, init_i, c_i = offset(a, i * rsa), offset(init, i * ldi), offset(c, i * ldc)
@@ -146,15 +139,33 @@ def _by_dots(m, n, k, a, rsa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
                 _dots4(k, a_i, rsa, b_j, ldbt, init_j, ldi, csi, c_j, ldc, live, min(DOT_COLUMNS, n - j))
 
 
+@native("F*, i8, F*, i8, i8, i8")
+def _turn(target, ldt, source, lds, rows, n):
+    """target[j, i] = source[i, j] for i < rows, j < n; elements of the target beyond these are undefined."""
+    width = lanes(target)
+    for r in range(0, rows, width):
+        for j in range(0, n, width):
+            into, part = offset(target, j * ldt + r), offset(source, r * lds + j)
+            if n - j >= width:
+                transpose_square(into, ldt, part, lds, min(width, rows - r))
+            else:
+                transpose_strip(into, ldt, part, lds, n - j, min(width, rows - r))
+
+
 @native("i8, i8, i8, F*, i8, F*, i8, i8, F*, i8, i8, F*, i8, i8")
 def _by_columns(m, n, k, a, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
-    """Cᵀ = Bᵀ Aᵀ in strips of 2 vectors of rows of C; each strip is turned when it is added to `init`."""
+    """Cᵀ = initᵀ + Bᵀ Aᵀ in strips of 2 vectors of rows of C, which are turned when they are done.
+
+    What is added up, in which order, is what `product.gemm` does for wider matrices.
+    """
     width = lanes(a)
     strip = 2 * width
-    zeros = typed(scratch, a)
-    turned = offset(zeros, strip)
-    for j in range(strip):
-        zeros[j] = 0
+    turned = typed(scratch, a)
+    start = offset(turned, NARROW * strip)
+    if ldi == 0:
+        for j in range(n):
+            for r in range(strip):
+                start[j * strip + r] = init[j * csi]
     whole = n if n % FIVE == 0 else n // ROWS * ROWS
     stretch = max(strip, STRETCH * 8 * width // VECTOR_BITS)
     far = csa >= FAR and k <= PACKED_K
@@ -165,48 +176,44 @@ def _by_columns(m, n, k, a, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
             if i % stretch == 0:
                 pack_b(0, k, min(stretch, m - i), a_i, csa, 1, panels, k * strip)
             a_i, lda = offset(panels, i % stretch * k), strip
+        if ldi != 0:
+            _turn(start, strip, offset(init, i * ldi), ldi, block, n)
         done = whole if block == strip else 0
-        rest, product = n - done, offset(turned, done * strip)
-        if csb == 1:
-            if done > 0:
-                if n % FIVE == 0:
-                    packed_fives(n, k, b, FIVE, rsb, a_i, lda, zeros, 0, turned, strip, 0)
-                else:
-                    full_packed(done, k, b, ROWS, rsb, a_i, lda, zeros, 0, turned, strip, c, 0)
-            if rest > 0:
-                _rest_of_columns(rest, k, offset(b, done), rsb, 1, a_i, lda, zeros, product, strip, block)
-        else:
-            if done > 0:
-                if n % FIVE == 0:
-                    fives(n, k, b, FIVE * csb, csb, a_i, lda, zeros, 0, turned, strip, 0)
-                else:
-                    full(done, k, b, ROWS * csb, csb, a_i, lda, zeros, 0, turned, strip, c, 0)
-            if rest > 0:
-                _rest_of_columns(
-                    rest, k, offset(b, done * csb), csb, 0, a_i, lda, zeros, product, strip, block
-                )
+        if done > 0:
+            if csb == 1 and n % FIVE == 0:
+                packed_fives(n, k, b, FIVE, rsb, a_i, lda, start, strip, turned, strip, 0)
+            elif csb == 1:
+                full_packed(done, k, b, ROWS, rsb, a_i, lda, start, strip, turned, strip, c, 0)
+            elif n % FIVE == 0:
+                fives(n, k, b, FIVE * csb, csb, a_i, lda, start, strip, turned, strip, 0)
+            else:
+                full(done, k, b, ROWS * csb, csb, a_i, lda, start, strip, turned, strip, c, 0)
+        if done < n:
+            b_j, ldb, packed = offset(b, done * csb), rsb if csb == 1 else csb, csb == 1
+            from_j, to_j = offset(start, done * strip), offset(turned, done * strip)
+            _rest_of_columns(n - done, k, b_j, ldb, packed, a_i, lda, from_j, to_j, strip, block)
         for r in range(0, block, width):
             live = min(width, block - r)
             for j in range(0, n, width):
                 columns = min(width, n - j)
-                start, target = offset(init, (i + r) * ldi + j * csi), offset(c, (i + r) * ldc + j)
-                transpose_add(target, ldc, start, ldi, offset(turned, j * strip + r), strip, live, columns)
+                target, source = offset(c, (i + r) * ldc + j), offset(turned, j * strip + r)
+                transpose_part(target, ldc, source, strip, live, columns)
 
 
 @native("i8, i8, F*, i8, i8, F*, i8, F*, F*, i8, i8")
-def _rest_of_columns(rows, k, b, ldb, packed, a, csa, zeros, product, strip, block):
+def _rest_of_columns(rows, k, b, ldb, packed, a, csa, start, product, strip, block):
     """Rows of Cᵀ that whole tiles leave over, or all of a strip that has fewer than 2 vectors."""
     width = lanes(a)
     if packed:
         if block == strip:
-            packed_half(rows, k, b, HALF, ldb, a, csa, zeros, 0, product, strip, 0)
+            packed_half(rows, k, b, HALF, ldb, a, csa, start, strip, product, strip, 0)
         elif block > width:
-            packed_half_masked(rows, k, b, HALF, ldb, a, csa, zeros, 0, product, strip, block - width)
+            packed_half_masked(rows, k, b, HALF, ldb, a, csa, start, strip, product, strip, block - width)
         else:
-            packed_half_narrow(rows, k, b, HALF, ldb, a, csa, zeros, 0, product, strip, block)
+            packed_half_narrow(rows, k, b, HALF, ldb, a, csa, start, strip, product, strip, block)
     elif block == strip:
-        half(rows, k, b, HALF * ldb, ldb, a, csa, zeros, 0, product, strip, 0)
+        half(rows, k, b, HALF * ldb, ldb, a, csa, start, strip, product, strip, 0)
     elif block > width:
-        half_masked(rows, k, b, HALF * ldb, ldb, a, csa, zeros, 0, product, strip, block - width)
+        half_masked(rows, k, b, HALF * ldb, ldb, a, csa, start, strip, product, strip, block - width)
     else:
-        half_narrow(rows, k, b, HALF * ldb, ldb, a, csa, zeros, 0, product, strip, block)
+        half_narrow(rows, k, b, HALF * ldb, ldb, a, csa, start, strip, product, strip, block)

@@ -303,24 +303,20 @@ def transpose_strip(typingctx, target, ldt, source, lds, live, rows):
 
 
 @intrinsic
-def transpose_add(typingctx, target, ldt, start, ldi, source, lds, live, rows):
-    """target[j, i] = start[j, i] + source[i, j] for `rows` (at least 1, at most lanes) rows of `live` ≤ lanes elements.
-
-    `start` may be the target.
-    """
+def transpose_part(typingctx, target, ldt, source, lds, live, rows):
+    """target[j, i] = source[i, j] for `rows` (1 to lanes) rows of `live` ≤ lanes elements; nothing else is written."""
 
     def generate(context, builder, signature, arguments):
-        target, ldt, start, ldi, source, lds, live, rows = arguments
+        target, ldt, source, lds, live, rows = arguments
         emit = Emitter(context, builder, signature.args[0].dtype)
         mask = emit.mask(rows)
         for row, column in enumerate(_transposed(emit, source, lds, live=rows)):
             with emit.when_live(row, live):
-                addend = emit.load(emit.at(start, builder.mul(ldi, I64(row))), mask)
-                emit.store(builder.fadd(column, addend), emit.at(target, builder.mul(ldt, I64(row))), mask)
+                emit.store(column, emit.at(target, builder.mul(ldt, I64(row))), mask)
         return context.get_dummy_value()
 
     i8 = types.int64
-    return types.void(target, i8, start, i8, source, i8, i8, i8), generate
+    return types.void(target, i8, source, i8, i8, i8), generate
 
 
 @intrinsic
