@@ -295,7 +295,7 @@ def fitted(layers, threads, steps=3, batch=24):
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_products_dealt_out_by_columns_have_the_same_bits(threads, monkeypatch):
-    """Forward and back, with an activation, where a narrow rest (1030 = 16 · 64 + 6) belongs to the last worker."""
+    """Forward and back, with an activation, where a narrow rest (1054 = 16 · 64 + 30) belongs to the last worker."""
     layers = [Linear(40, 1100, "gelu"), Linear(1100, 1054, "relu"), Linear(1054, 5)]
     alone = fitted(layers, 1)
     monkeypatch.setattr(binding, "BY_COLUMNS_BYTES", 1)

@@ -151,3 +151,28 @@ def test_what_is_over_before_a_turn_is_and_steps_longer_than_turns_stay_with_one
         seconds = {1: 2 * step, 2: 1.0, "turns": step}
         chosen, _ = go(Pace(2, step), seconds, 40 * epoch, epoch, core=BUSY)
         assert share(chosen, 1) > 0.95 and "turns" not in chosen
+
+
+def test_workers_that_had_to_wake_up_are_not_judged_by_a_short_stretch():
+    """Waking takes 5 ms: a stretch of 10 steps behind a pause says nothing of a step."""
+    pace = Pace(2, ONE)
+    go(pace, {1: ONE, 2: TWO}, 20_000)
+    stretch = pace.next(10)
+    assert stretch.workers == 2
+    pace.note(stretch, stretch.steps * TWO + 5e-3, stretch.steps * TWO, asleep=True)
+    assert pace.workers == 2
+    chosen, _ = go(pace, {1: ONE, 2: TWO}, 1000)
+    assert share(chosen, 2) > 0.9
+
+
+def test_the_fastest_of_some_trials_counts():
+    """The first trial of two workers is disturbed, and takes a little longer than one worker does."""
+    pace = Pace(2, 1e-3)
+    trials = 0
+    for _ in range(8):
+        stretch = pace.next(100)
+        trials += stretch.workers == 2
+        disturbed = stretch.workers == 2 and trials <= 2  # the step that wakes them, and the first trial
+        seconds = stretch.steps * (1.2e-3 if disturbed else {1: 1e-3, 2: 0.6e-3}[stretch.workers])
+        pace.note(stretch, seconds, seconds)
+    assert pace.workers == 2

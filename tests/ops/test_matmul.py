@@ -48,6 +48,15 @@ def test_panels_packed_along_with_tiles_keep_to_their_places(dtype, trans_a, tra
     test_matmul_matches_the_reference_in_every_form(dtype, trans_a, trans_b, shape, rng)
 
 
+@pytest.mark.parametrize("trans_a", [False, True])
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("n", [5, 8, 10, 11, 20, 24])
+@pytest.mark.parametrize(("m", "k"), [(45, 300), (600, 130), (13, 31)])
+def test_narrow_products_match_the_reference_in_every_form(dtype, trans_a, trans_b, n, m, k, rng):
+    """Few columns: dot products along long rows of A, or Cᵀ = Bᵀ Aᵀ in strips, which are packed where rows are far apart."""
+    test_matmul_matches_the_reference_in_every_form(dtype, trans_a, trans_b, (m, n, k), rng)
+
+
 def test_a_product_without_columns_reads_nothing():
     assert matmul(np.ones((4, 32768)), np.ones((32768, 0))).shape == (4, 0)
 
@@ -77,9 +86,11 @@ def test_matmul_matches_the_reference_for_any_shape(m, n, k, form, seed):
     assert_product(matmul(given_a, given_b), a, b)
 
 
-@pytest.mark.parametrize("n", [3, 40])
-def test_matmul_accumulates_into_out(dtype, n, rng):
-    a, b = rng.standard_normal((21, 600)).astype(dtype), rng.standard_normal((600, n)).astype(dtype)
+@pytest.mark.parametrize("layout_a", ["C", "Fortran"])
+@pytest.mark.parametrize("n", [3, 10, 23, 40])
+def test_matmul_accumulates_into_out(dtype, n, layout_a, rng):
+    a = laid_out(rng.standard_normal((21, 600)), layout_a, dtype)
+    b = rng.standard_normal((600, n)).astype(dtype)
     start = rng.standard_normal((21, n)).astype(dtype)
     out = start.copy()
     assert matmul(a, b, out=out, accumulate=True) is out
@@ -89,12 +100,10 @@ def test_matmul_accumulates_into_out(dtype, n, rng):
     np.testing.assert_array_equal(strided, out)
 
 
+@pytest.mark.parametrize("n", [10, 17, 290])
 @pytest.mark.parametrize("form", ["NN", "NT", "TN"])
-def test_matmul_gives_the_same_bits_for_any_number_of_threads(form, rng):
-    a, b = (
-        rng.standard_normal((517, 333)).astype(np.float32),
-        rng.standard_normal((333, 290)).astype(np.float32),
-    )
+def test_matmul_gives_the_same_bits_for_any_number_of_threads(form, n, rng):
+    a, b = rng.standard_normal((1517, 333)).astype("f4"), rng.standard_normal((333, n)).astype("f4")
     a = np.asfortranarray(a) if form[0] == "T" else a
     b = np.asfortranarray(b) if form[1] == "T" else b
     before = team.get_threads()
@@ -108,10 +117,12 @@ def test_matmul_gives_the_same_bits_for_any_number_of_threads(form, rng):
     assert results[0].tobytes() == results[1].tobytes() == results[2].tobytes()
 
 
-def test_matmul_passes_nan_and_inf_through():
-    a, b = np.ones((9, 12), np.float32), np.ones((12, 40), np.float32)
+@pytest.mark.parametrize("layout_a", ["C", "Fortran"])
+@pytest.mark.parametrize("n", [3, 10, 40])
+def test_matmul_passes_nan_and_inf_through(n, layout_a):
+    a, b = np.ones((9, 300), np.float32), np.ones((300, n), np.float32)
     a[2, 3], a[4, 5] = np.nan, np.inf
-    result = matmul(a, b)
+    result = matmul(laid_out(a, layout_a), b)
     assert np.isnan(result[2]).all() and np.isinf(result[4]).all()
     assert np.isfinite(np.delete(result, (2, 4), axis=0)).all()
 

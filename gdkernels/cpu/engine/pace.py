@@ -20,12 +20,15 @@ MOST_STEPS = 16  # of a trial: a step can take a thousand times as long as it sh
 FIRST_REVIEW, LAST_REVIEW = 0.05, 2.0
 HOPELESS = 20  # times as long as a step of the present number: the trial ends after one step
 MARGIN = 0.95  # of the time of the present number, below which the other one wins
+TRIALS = 3  # of which the fastest counts, unless the first one settles it
+CLEAR = 1.5  # times as long as a step of the present number: no further trial
+ASLEEP = 3e-3  # seconds without a job after which workers may have gone to sleep
 WORTH_MEETING = 4  # times as long as workers that parted stayed away they must then work together, or they stay away longer
 LOOK = 0.02  # seconds of one worker after which it is asked whether the machine is busy: some turns of the scheduler
 BUSY, QUIET = (
     0.2,
     0.1,
-)  # share of the time without a core from which on a machine is busy; below which it is so no more
+)  # share of the time without a core: more, and the machine is busy; less, and it is so no more
 WORTH_TURNS = 0.01  # seconds of a stretch from which on it is worth waking others for their turns
 
 
@@ -49,15 +52,9 @@ class Pace:
         self._trial = min(MOST_STEPS, math.ceil(TRIAL / seconds))
         self._review, self._left = FIRST_REVIEW, 0.0
         self._late = False
-        self._penalty, self._together = (
-            FIRST_REVIEW,
-            0.0,
-        )  # seconds: after workers parted; that they worked together since
+        self._penalty, self._together = FIRST_REVIEW, 0.0  # seconds apart after parting; and together since
         self._step_on_core = math.inf  # seconds of one worker's step, without those in which it had no core
-        self._alone, self._on_core = (
-            0.0,
-            0.0,
-        )  # seconds of one worker since it was last asked, and with a core
+        self._alone, self._on_core = 0.0, 0.0  # seconds of one worker since it was last asked; with a core
         self._seconds: dict[int, float] = {}  # of a step, by the number of workers
         self._course_of_stretches = self._course()
         self._now = next(self._course_of_stretches)
@@ -71,13 +68,17 @@ class Pace:
             return Stretch(self._several, steps, True)
         return Stretch(workers, steps)
 
-    def note(self, stretch: Stretch, seconds: float, on_core: float, late: bool = False) -> None:
+    def note(
+        self, stretch: Stretch, seconds: float, on_core: float, late: bool = False, asleep: bool = False
+    ) -> None:
         """The steps of a stretch took so long, in which one worker, or all turns together, had a core for `on_core` seconds.
 
-        `late`: the workers parted before its end because they waited too long for each other.
+        `late`: the workers parted before its end because they waited too long for each other. `asleep`: they may have had to
+        wake up first, which takes milliseconds: then a short stretch says nothing of a step.
         """
         workers = 1 if stretch.turns else stretch.workers
-        self._seconds[workers] = seconds / stretch.steps
+        if not asleep or seconds >= FIRST_REVIEW or workers not in self._seconds:
+            self._seconds[workers] = seconds / stretch.steps
         self._late = late
         self._left -= seconds
         if workers == 1:
@@ -128,10 +129,21 @@ class Pace:
         return self._penalty
 
     def _try(self) -> Iterator[tuple[int, int]]:
-        """A trial of the other number: a step that wakes the workers, and the trial itself if that was not hopeless."""
+        """Trials of the other number: a step that wakes the workers, and trials proper if that was not hopeless.
+
+        A single trial can be disturbed, or meet cold caches: where it leaves room for doubt, the fastest of some counts.
+        """
         yield self._other, 1
-        if self._seconds[self._other] < HOPELESS * self._seconds[self.workers]:
+        present, best = self._seconds[self.workers], self._seconds[self._other]
+        if best >= HOPELESS * present:
+            return
+        best = math.inf
+        for _ in range(TRIALS):
             yield self._other, self._trial
+            best = min(best, self._seconds[self._other])
+            if not MARGIN * present <= best < CLEAR * present:
+                break
+        self._seconds[self._other] = best
 
     def _settle(self, margin: float) -> bool:
         """Go over to the other number if it takes less than `margin` of the time; tell whether it did."""

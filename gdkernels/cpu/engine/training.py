@@ -20,7 +20,7 @@ from ..runtime.turns import KINDS, NEXT, RAN, words_of
 from .arena import PROGRAMS_KEPT, Programs
 from .elastic import Elastic, stretch
 from .epoch import SLOTS, set_step, train
-from .pace import Pace, Stretch
+from .pace import ASLEEP, Pace, Stretch
 from .program import Program, bind
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Training(Uncopied):
         self._rows = aligned_zeros(optim.ROW_WORDS * segments, np.float64).reshape(segments, -1)
         self._programs = Programs(self._arena)
         self._paces: dict[tuple[int, int], Pace] = {}  # by number of rows and the limit of threads
+        self._ended = 0.0  # when a stretch last ended
         self._jobs: dict[tuple, _Job] = {}
         self._single: _Single | None = None
 
@@ -225,12 +226,14 @@ class Training(Uncopied):
             else:
                 stretch = pace.next(steps - done)
                 began, on_core = time.perf_counter(), time.thread_time()
+                asleep = stretch.workers > 1 and began - self._ended > ASLEEP
                 taken = self._stretch(call, done, stretch, True)
                 on_core = 1e-9 * int(self._turns[RAN]) if stretch.turns else time.thread_time() - on_core
                 late = taken < stretch.steps and bool(self._done[1])
                 if taken == stretch.steps or late:
                     stretch = stretch._replace(steps=taken)
-                    pace.note(stretch, time.perf_counter() - began, on_core, late)
+                    self._ended = time.perf_counter()
+                    pace.note(stretch, self._ended - began, on_core, late, asleep)
             done += taken
             if taken < stretch.steps:
                 break
