@@ -82,7 +82,7 @@ class Told:
         workers, turns = self._ways[len(self.noted) % len(self._ways)]
         return Stretch(workers, min(left, self._steps), turns)
 
-    def note(self, stretch, seconds, on_core, late=False):
+    def note(self, stretch, seconds, on_core, late=False, asleep=False):
         assert on_core <= seconds * 1.5 + 0.02
         self.noted.append((stretch, late))
 
