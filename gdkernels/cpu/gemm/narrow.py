@@ -13,19 +13,14 @@ from .panels import (
     column_of_tiles,
     full,
     full_packed,
-    half,
-    half_masked,
-    half_narrow,
     pack_b,
-    packed_half,
-    packed_half_masked,
-    packed_half_narrow,
+    rest_of_packed_rows,
+    rest_of_rows,
     row_blocks,
 )
 from .tile import (
     DOT_COLUMNS,
     DOT_ROWS,
-    HALF,
     ROWS,
     STRETCH,
     make_dots,
@@ -87,7 +82,7 @@ def gemm_thin(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch
                 _strip(k, offset(bt, j * ldbt), 1, offset(a, i), csa, zeros, 0, target, 0, 0, 0, a, 0, 0)
         else:
             block = min(2 * lanes(a), block)
-            row_blocks(n, k, bt, ldbt, 0, offset(a, i), csa, zeros, 0, product, strip, block, b, 0)
+            row_blocks(n, k, bt, ldbt, offset(a, i), csa, zeros, 0, product, strip, block, b, 0)
         for r in range(block):
             for j in range(n):
                 c[(i + r) * ldc + j] = init[(i + r) * ldi + j * csi] + product[j * strip + r]
@@ -189,31 +184,15 @@ def _by_columns(m, n, k, a, csa, b, rsb, csb, init, ldi, csi, c, ldc, scratch):
             else:
                 full(done, k, b, ROWS * csb, csb, a_i, lda, start, strip, turned, strip, c, 0)
         if done < n:
-            b_j, ldb, packed = offset(b, done * csb), rsb if csb == 1 else csb, csb == 1
+            rest, b_j = n - done, offset(b, done * csb)
             from_j, to_j = offset(start, done * strip), offset(turned, done * strip)
-            _rest_of_columns(n - done, k, b_j, ldb, packed, a_i, lda, from_j, to_j, strip, block)
+            if csb == 1:
+                rest_of_packed_rows(rest, k, b_j, rsb, a_i, lda, from_j, strip, to_j, strip, block)
+            else:
+                rest_of_rows(rest, k, b_j, csb, a_i, lda, from_j, strip, to_j, strip, block)
         for r in range(0, block, width):
             live = min(width, block - r)
             for j in range(0, n, width):
                 columns = min(width, n - j)
                 target, source = offset(c, (i + r) * ldc + j), offset(turned, j * strip + r)
                 transpose_part(target, ldc, source, strip, live, columns)
-
-
-@native("i8, i8, F*, i8, i8, F*, i8, F*, F*, i8, i8")
-def _rest_of_columns(rows, k, b, ldb, packed, a, csa, start, product, strip, block):
-    """Rows of Cᵀ that whole tiles leave over, or all of a strip that has fewer than 2 vectors."""
-    width = lanes(a)
-    if packed:
-        if block == strip:
-            packed_half(rows, k, b, HALF, ldb, a, csa, start, strip, product, strip, 0)
-        elif block > width:
-            packed_half_masked(rows, k, b, HALF, ldb, a, csa, start, strip, product, strip, block - width)
-        else:
-            packed_half_narrow(rows, k, b, HALF, ldb, a, csa, start, strip, product, strip, block)
-    elif block == strip:
-        half(rows, k, b, HALF * ldb, ldb, a, csa, start, strip, product, strip, 0)
-    elif block > width:
-        half_masked(rows, k, b, HALF * ldb, ldb, a, csa, start, strip, product, strip, block - width)
-    else:
-        half_narrow(rows, k, b, HALF * ldb, ldb, a, csa, start, strip, product, strip, block)

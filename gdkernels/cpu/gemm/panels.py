@@ -196,65 +196,61 @@ def _ahead(packed: bool) -> Native:
     )(full_and_ahead)  # fmt: skip
 
 
-# For rows of A, and for packed panels of them: whole tiles, for as many rows as there are, and smaller ones that may end at
-# any row for the rest. A panel of B has two whole vectors, or its last vector is masked, or it is narrow and has but one.
-(full, full_packed), (full_and_ahead, full_and_ahead_packed) = (
-    map(_whole, (False, True)),
-    map(_ahead, (False, True)),
-)
-(
-    (full_masked, full_narrow, half, half_masked, half_narrow),
-    (packed_masked, packed_narrow, packed_half, packed_half_masked, packed_half_narrow),
-) = (
-    [
-        column_of_tiles(rows, vectors, packed, masked, rows == HALF)
-        for rows, vectors, masked in ((ROWS, 2, True), (ROWS, 1, True), (HALF, 2, False), (HALF, 2, True), (HALF, 1, True))
-    ]
-    for packed in (False, True)
-)  # fmt: skip
+def _rest(packed: bool) -> Native:
+    """A native function that runs any rows of A, HALF at a time, against one panel of B; no column beyond n ≤ 2·lanes
+    is read. It is for what whole tiles leave over.
+    """
+    half, half_masked, half_narrow = (
+        column_of_tiles(HALF, vectors, packed, masked, True)
+        for vectors, masked in ((2, False), (2, True), (1, True))
+    )
+
+    def rest_of_rows(m, k, a, lda, b, ldb, init, ldi, c, ldc, n):
+        width, step = lanes(b), HALF * (1 if packed else lda)
+        if n == 2 * width:
+            half(m, k, a, step, lda, b, ldb, init, ldi, c, ldc, 0)
+        elif n > width:
+            half_masked(m, k, a, step, lda, b, ldb, init, ldi, c, ldc, n - width)
+        else:
+            half_narrow(m, k, a, step, lda, b, ldb, init, ldi, c, ldc, n)
+
+    rest_of_rows.__name__ = "rest_of_packed_rows" if packed else "rest_of_rows"
+    return native("i8, i8, F*, i8, F*, i8, F*, i8, F*, i8, i8")(rest_of_rows)
 
 
-@native("i8, i8, F*, i8, i8, F*, i8, F*, i8, F*, i8, i8, F*, i8")
-def row_blocks(m, k, a, lda, packed, b, ldb, init, ldi, c, ldc, n, p, count):
-    """All m rows of A, lda apart, against one panel of B with n ≤ 2·lanes columns.
+def _row_blocks(packed: bool, whole: Native, part: Native) -> Native:
+    """A native function that runs all m rows of A, lda apart, against one panel of B with n ≤ 2·lanes columns.
 
     A panel that has fewer must be packed if m is not below ROWS: whole tiles read whole vectors of it. If `packed`, A is in
-    panels of ROWS rows, k-major, and lda is ROWS.
+    panels of ROWS rows, k-major, and lda is ROWS. Meanwhile the lines of p[:count] are claimed.
     """
-    width = lanes(b)
-    tail = n - width if n > width else n
-    whole = m // ROWS * ROWS
-    rest = m - whole
-    step = ROWS * (k if packed else lda)
-    if whole > 0:
-        if n == 2 * width:
-            if packed:
-                full_packed(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, p, count)
+    masked, narrow = (column_of_tiles(ROWS, vectors, packed, True, False) for vectors in (2, 1))
+
+    def row_blocks(m, k, a, lda, b, ldb, init, ldi, c, ldc, n, p, count):
+        width = lanes(b)
+        whole_rows = m // ROWS * ROWS
+        rest = m - whole_rows
+        step = ROWS * (k if packed else lda)
+        if whole_rows > 0:
+            if n == 2 * width:
+                whole(whole_rows, k, a, step, lda, b, ldb, init, ldi, c, ldc, p, count)
+            elif n > width:
+                masked(whole_rows, k, a, step, lda, b, ldb, init, ldi, c, ldc, n - width)
             else:
-                full(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, p, count)
-        elif n > width:
-            if packed:
-                packed_masked(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-            else:
-                full_masked(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-        elif packed:
-            packed_narrow(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-        else:
-            full_narrow(whole, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-    if rest > 0:
-        a, init, c = offset(a, whole // ROWS * step), offset(init, whole * ldi), offset(c, whole * ldc)
-        step = HALF * (1 if packed else lda)
-        if n == 2 * width:
-            if packed:
-                packed_half(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-            else:
-                half(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-        elif n > width:
-            if packed:
-                packed_half_masked(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-            else:
-                half_masked(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-        elif packed:
-            packed_half_narrow(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
-        else:
-            half_narrow(rest, k, a, step, lda, b, ldb, init, ldi, c, ldc, tail)
+                narrow(whole_rows, k, a, step, lda, b, ldb, init, ldi, c, ldc, n)
+        if rest > 0:
+            a, init = offset(a, whole_rows // ROWS * step), offset(init, whole_rows * ldi)
+            part(rest, k, a, lda, b, ldb, init, ldi, offset(c, whole_rows * ldc), ldc, n)
+
+    row_blocks.__name__ = "row_blocks_packed" if packed else "row_blocks"
+    return native("i8, i8, F*, i8, F*, i8, F*, i8, F*, i8, i8, F*, i8")(row_blocks)
+
+
+# For A that is stored by rows, and for packed panels of it.
+full, full_packed = map(_whole, (False, True))
+full_and_ahead, full_and_ahead_packed = map(_ahead, (False, True))
+rest_of_rows, rest_of_packed_rows = map(_rest, (False, True))
+row_blocks, row_blocks_packed = (
+    _row_blocks(False, full, rest_of_rows),
+    _row_blocks(True, full_packed, rest_of_packed_rows),
+)

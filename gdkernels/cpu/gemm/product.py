@@ -15,7 +15,7 @@ from ..runtime.jit import inlined, native
 from ..runtime.machine import VECTOR_BITS
 from ..runtime.simd import offset, typed
 from .narrow import A_OFFSET, THIN, THIN_K, gemm_narrow, gemm_thin, is_narrow
-from .panels import full_and_ahead, full_and_ahead_packed, pack_a, pack_b, row_blocks
+from .panels import full_and_ahead, full_and_ahead_packed, pack_a, pack_b, row_blocks, row_blocks_packed
 from .tile import ROWS, STRETCH, UNROLLED
 
 # Products added in one pass over a tile: with vectors of 512 bits 512 of float32, with others so many that a panel of B and
@@ -87,9 +87,8 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
     kc, mc = even_part(k, longest, UNROLLED), even_part(m, MC, ROWS)
     blocks, room = max(1, (k + kc - 1) // kc), panel * kc
     group = max(1, STRETCH * 8 // (2 * VECTOR_BITS))  # panels that are packed together
-    once = (
-        m <= MC
-    )  # one block of A: a packed panel is used once, and places for two groups of them are enough
+    # With one block of A a packed panel is used once, and places for two groups of them are enough.
+    once = m <= MC
     nc = max(n, 1) if once else NC // (group * panel) * group * panel
     pack_the_a = worth_packing_a(n, k, rsa, csa, width)
     pack_the_b = worth_packing_b(m, n, rsb, csb, width)
@@ -150,10 +149,16 @@ def gemm(m, n, k, a, rsa, csa, b, rsb, csb, init, ldi, csi, c, ldc, also, scratc
                                 first, parts, k_now, next_n, next_b, rsb, csb, after, room,
                             )  # fmt: skip
                         done, claimed = whole, 0
-                    row_blocks(
-                        m_now - done, k_now, offset(a_now, done // ROWS * step), lda, pack_the_a, b_now, ldb,
-                        offset(start, done * lds), lds, offset(c_now, done * ldc), ldc, n_now, mine, claimed,
-                    )  # fmt: skip
+                    left, a_left = m_now - done, offset(a_now, done // ROWS * step)
+                    start, c_now = offset(start, done * lds), offset(c_now, done * ldc)
+                    if pack_the_a:
+                        row_blocks_packed(
+                            left, k_now, a_left, lda, b_now, ldb, start, lds, c_now, ldc, n_now, mine, claimed
+                        )  # fmt: skip
+                    else:
+                        row_blocks(
+                            left, k_now, a_left, lda, b_now, ldb, start, lds, c_now, ldc, n_now, mine, claimed
+                        )
 
 
 ZEROS = {
