@@ -215,14 +215,23 @@ def layernorm_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
     return [compare("y", results["y"], y, size, ELEMENT)]
 
 
-def layernorm_backward_inputs(shape: Shape, form: str) -> Arrays:
+def norm_backward_inputs(
+    shape: Shape, norm: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> Arrays:
+    """Of a norm's backward pass; `norm` gives (y, stats) for x and gamma."""
     rows, n = shape
     x, gamma = random((TILE, n), 1), random((n,), 2)
-    _, stats = reference.layernorm(x, gamma, np.zeros(n), EPS)
+    _, stats = norm(x, gamma)
     return {
         "dy": batch(rows, n, 0), "x": repeated(x, rows, 1), "gamma": gamma,
         "stats": repeated(stats.astype(np.float32), rows, 3),
     }  # fmt: skip
+
+
+def layernorm_backward_inputs(shape: Shape, form: str) -> Arrays:
+    return norm_backward_inputs(
+        shape, lambda x, gamma: reference.layernorm(x, gamma, np.zeros(len(gamma)), EPS)
+    )
 
 
 def layernorm_backward_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
@@ -250,13 +259,7 @@ def rmsnorm_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
 
 
 def rmsnorm_backward_inputs(shape: Shape, form: str) -> Arrays:
-    rows, n = shape
-    x, gamma = random((TILE, n), 1), random((n,), 2)
-    _, stats = reference.rmsnorm(x, gamma, EPS)
-    return {
-        "dy": batch(rows, n, 0), "x": repeated(x, rows, 1), "gamma": gamma,
-        "stats": repeated(stats.astype(np.float32), rows, 3),
-    }  # fmt: skip
+    return norm_backward_inputs(shape, lambda x, gamma: reference.rmsnorm(x, gamma, EPS))
 
 
 def rmsnorm_backward_verdicts(inputs: Arrays, results: Arrays) -> list[Verdict]:
