@@ -7,7 +7,6 @@ import platform
 import sys
 from pathlib import Path
 
-MOST_THREADS = 256  # `team.MOST_WORKERS`
 PACKAGES = ("numpy", "numba", "llvmlite", "safetensors")
 
 
@@ -39,20 +38,18 @@ def facts() -> dict[str, str]:
         "packages": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES),
         "cpu": f"{_cpu_model()} ({os.environ.get('NUMBA_CPU_NAME') or llvm.get_host_cpu_name()})",
         "vectors": f"{bits} bits: {bits // 32} float32 or {bits // 64} float64",
-        "threads": f"{_threads(machine.cpu_count())} used, {machine.cpu_count()} cores",
+        "threads": f"{_threads()} used, {machine.cpu_count()} cores",
         "cache": _cache_line(cache.folder()),
         "cuda": cuda.describe(),
     }
 
 
-def _threads(cores: int) -> int:
+def _threads() -> int:
     """What `get_threads` gives: asked where it is known, without the kernels that a team of threads is made of."""
-    team = sys.modules.get("gdkernels.cpu.runtime.team")
-    if team is None and not os.environ.get("GDKERNELS_NUM_THREADS"):
-        return min(cores, MOST_THREADS)
-    from gdkernels.cpu.runtime.team import get_threads
+    from gdkernels.cpu.runtime.machine import threads_at_first
 
-    return get_threads()
+    team = sys.modules.get("gdkernels.cpu.runtime.team")
+    return threads_at_first() if team is None else team.get_threads()
 
 
 def _cpu_model() -> str:

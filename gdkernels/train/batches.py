@@ -30,10 +30,8 @@ class Orders:
         self._own = None if shuffle else np.arange(samples, dtype=np.int64)
         self._source = PCG64(0)
         self._generator = np.random.Generator(self._source)
-        self._first, self._states = (
-            0,
-            list[Mapping[str, Any]](),
-        )  # of the generator, for epochs from `_first` on
+        self._first = 0
+        self._states: list[Mapping[str, Any]] = []  # of the generator, for epochs from `_first` on
         self._seen = 0  # epochs drawn
 
     def of(self, epoch: int, count: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..check import Array, choice, number, truth, whole
-from ..cpu.runtime.team import MOST_WORKERS
+from ..cpu.runtime.machine import MOST_WORKERS
 from ..engine import Engine, Training
 from ..nn.network import Network, in_chunks
 from ..nn.plan import lower
@@ -276,10 +276,8 @@ class Trainer:
         history = History(tuple(self.net.params))
         shown = display(progress)
         shown.start(epochs)
-        left, free = (
-            epochs,
-            held_out is None and not callbacks,
-        )  # whether nothing is to be done between two epochs
+        left = epochs
+        free = held_out is None and not callbacks  # nothing is to be done between two epochs
         try:
             while left > 0:
                 for record in run.take(left if free else 1):

@@ -9,7 +9,7 @@ import pytest
 
 import gdkernels as gd
 from gdkernels import cache, cuda
-from gdkernels.cli import info, warmup
+from gdkernels.cli import warmup
 from gdkernels.cli.info import facts
 from gdkernels.cli.main import main
 from gdkernels.cli.warmup import DTYPES, natives
@@ -58,7 +58,6 @@ print(*sys.modules)
 
 
 def test_info_knows_the_number_of_threads_without_a_team():
-    assert info.MOST_THREADS == team.MOST_WORKERS
     for variables, expected in (({}, None), ({"GDKERNELS_NUM_THREADS": "3"}, "3 used")):
         environment = {name: value for name, value in os.environ.items() if name != "GDKERNELS_NUM_THREADS"}
         shown = subprocess.run(

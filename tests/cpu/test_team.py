@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from gdkernels.cpu.runtime import machine
 from gdkernels.cpu.runtime import team as team_module
 from gdkernels.cpu.runtime.jit import kernel
 from gdkernels.cpu.runtime.layout import Ints
@@ -194,13 +195,13 @@ def test_set_threads_refuses_nonsense(count):
 def test_a_number_of_threads_in_the_environment_is_checked(given, monkeypatch):
     monkeypatch.setenv("GDKERNELS_NUM_THREADS", given)
     with pytest.raises(ValueError, match=rf"GDKERNELS_NUM_THREADS is '{given}', expected .* in \[1, 256\]"):
-        team_module._threads_at_first()
+        machine.threads_at_first()
 
 
 def test_a_machine_of_many_cores_gets_as_many_threads_as_the_team_has_room_for(monkeypatch):
     monkeypatch.delenv("GDKERNELS_NUM_THREADS", raising=False)
-    monkeypatch.setattr(team_module, "cpu_count", lambda: 768)
-    assert team_module._threads_at_first() == team_module.MOST_WORKERS
+    monkeypatch.setattr(machine, "cpu_count", lambda: 768)
+    assert machine.threads_at_first() == machine.MOST_WORKERS
 
 
 def test_the_barrier_is_what_keeps_phases_apart():

@@ -14,8 +14,9 @@ from ..binding import Deal
 from ..gemm.tile import ROWS
 from ..runtime.dispatch import address
 from ..runtime.jit import Op
+from ..runtime.machine import MOST_WORKERS
 from ..runtime.memory import QUANTUM, aligned_zeros
-from ..runtime.team import MOST_WORKERS, get_threads, run_job, team
+from ..runtime.team import get_threads, run_job, team
 from ..runtime.turns import KINDS, NEXT, RAN, words_of
 from .arena import PROGRAMS_KEPT, Programs
 from .elastic import Elastic, stretch

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from ... import cache as disk
-from .machine import cpu_count
+from .machine import count_asked_for, cpu_count
 
-VARIABLE = "GDKERNELS_COMPILERS"
 FIRST_COMPILERS = 3  # that a first step of training is worth
 MOST_COMPILERS = 8  # at first: each takes 200 MB while it lives
 IDLE = 3.0  # seconds without work after which a process is let go
@@ -58,12 +57,7 @@ class Job(NamedTuple):
 
 def compilers_at_first() -> int:
     """How many processes compile, this one included: GDKERNELS_COMPILERS or, where that is not set, one a core."""
-    given = os.environ.get(VARIABLE)
-    if not given:
-        return min(cpu_count(), MOST_COMPILERS)
-    if not (given.isdecimal() and int(given) >= 1):
-        raise ValueError(f"{VARIABLE} is {given!r}, expected an integer ≥ 1")
-    return int(given)
+    return count_asked_for("GDKERNELS_COMPILERS", min(cpu_count(), MOST_COMPILERS))
 
 
 class Crew:

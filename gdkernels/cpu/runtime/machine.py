@@ -46,6 +46,7 @@ def _vector_bits() -> int:
 
 VECTOR_BITS = _vector_bits()
 HAS_FMA = not IS_X86 or VECTOR_BITS > 128  # fused multiply-add as an instruction; all CPUs with AVX2 have it
+MOST_WORKERS = 256  # of a team of threads
 VECTOR_REGISTERS = 16 if IS_X86 and VECTOR_BITS < 512 else 32
 
 
@@ -54,3 +55,19 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def count_asked_for(variable: str, otherwise: int, most: int | None = None) -> int:
+    """The count that an environment variable holds, `otherwise` where it is not set; ValueError for anything else."""
+    given = os.environ.get(variable)
+    if not given:
+        return otherwise
+    if not (given.isdecimal() and int(given) >= 1 and (most is None or int(given) <= most)):
+        expected = "an integer ≥ 1" if most is None else f"an integer in [1, {most}]"
+        raise ValueError(f"{variable} is {given!r}, expected {expected}")
+    return int(given)
+
+
+def threads_at_first() -> int:
+    """GDKERNELS_NUM_THREADS or, where that is not set, one thread a core."""
+    return count_asked_for("GDKERNELS_NUM_THREADS", min(cpu_count(), MOST_WORKERS), MOST_WORKERS)

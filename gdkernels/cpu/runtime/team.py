@@ -20,7 +20,7 @@ import numpy as np
 from .dispatch import address, dispatcher
 from .jit import Op, inlined, kernel, native
 from .layout import Int
-from .machine import HAS_CLOCK, cpu_count
+from .machine import HAS_CLOCK, MOST_WORKERS, threads_at_first
 from .memory import PAGE, aligned_zeros, next_page
 from .scratch import SCRATCH_BYTES, own_scratch
 from .simd import (
@@ -53,7 +53,6 @@ ARRIVED, GENERATION, JOB, DONE, ENTRY, RECORD = 0, 8, 16, 24, 32, 33
 LATE = 40  # nanoseconds of this job that workers have waited at barriers after they had begun to give way
 PARKED = 48  # one line a worker
 COUNT_BITS = 9
-MOST_WORKERS = 256
 
 SPIN = 4000  # turns of a spin loop before giving way: about 50 microseconds
 LINGER = 12000  # turns after which an idle worker goes to sleep: some milliseconds when the machine is free,
@@ -219,10 +218,8 @@ class Team:
         self.address = address(self.memory)
         self._wake = [None]
         self._threads = [None]
-        self._placing, self._apart = (
-            threading.Lock(),
-            False,
-        )  # held while workers are moved; whether they are kept apart
+        self._placing = threading.Lock()  # held while workers are moved
+        self._apart = False  # whether they are kept apart
         self._scratch = np.empty(0, np.uint8)
 
     def forget_workers(self) -> None:
@@ -315,17 +312,8 @@ class Team:
             _park(self.address, worker, last, 0)
 
 
-def _threads_at_first() -> int:
-    given = os.environ.get("GDKERNELS_NUM_THREADS")
-    if not given:
-        return min(cpu_count(), MOST_WORKERS)
-    if not (given.isdecimal() and 1 <= int(given) <= MOST_WORKERS):
-        raise ValueError(f"GDKERNELS_NUM_THREADS is {given!r}, expected an integer in [1, {MOST_WORKERS}]")
-    return int(given)
-
-
 _team = Team()
-_threads = _threads_at_first()
+_threads = threads_at_first()
 MOST_WORK = np.empty(1)  # nanoseconds of an operation that is not shared
 
 
